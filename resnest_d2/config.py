@@ -1,0 +1,219 @@
+"""Config keys and packaged configs: the only file of the project that creates config keys.
+
+:func:`add_resnest_config` makes a Detectron2 config know ResNeSt, :func:`get_config` gives a
+complete one by name. The YAML files of the original plugin load as they are; what differs from
+that plugin is that no default of Detectron2 changes. It set ``MODEL.RESNETS.STRIDE_IN_1X1`` to
+False for everybody, and so ran seven of its eight ResNet baselines on weights trained with the
+stride elsewhere. Here the key keeps Detectron2's True, the ResNeSt recipes state False, and
+:func:`get_config` fills it in for ResNeSt files that rely on the old behaviour.
+"""
+
+import difflib
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from detectron2.config import CfgNode, get_cfg
+
+__all__ = ["add_resnest_config", "get_config", "get_config_file", "list_configs"]
+
+logger = logging.getLogger(__name__)
+
+_STRIDE = "MODEL.RESNETS.STRIDE_IN_1X1"
+_SUFFIXES = (".yaml", ".yml")
+
+
+def add_resnest_config(cfg: CfgNode) -> None:
+    """Add the keys of this project to a Detectron2 config, in place.
+
+    Keys that are there already keep their values, so that calling it twice does nothing, and no
+    existing default changes. Besides Detectron2's own ``DEPTH``, ``NUM_GROUPS``, ``NORM`` …
+    (14, 26, 101, 200 and 269 become depths too), the builders of this project read under
+    ``MODEL.RESNETS``:
+
+    - ``RADIX``: splits of each split attention, at least 0. 2 in every released detector; 1 is a
+      sigmoid gate on one branch, 0 a plain convolution.
+    - ``DEEP_STEM``: three 3x3 convolutions instead of one 7x7.
+    - ``STEM_WIDTH``: channels of the deep stem's first two convolutions; the third has twice as
+      many. 0 means the depth's published width: 32 for 14, 26, 50 and 64 for the deeper ones.
+    - ``AVD``: stride by a 3x3 average pool beside the split attention, not by a convolution. It
+      excludes ``STRIDE_IN_1X1: True``, Detectron2's default: set that to False.
+    - ``AVD_FIRST``: that pool comes before the split attention (the "fast" variants), not after.
+    - ``AVG_DOWN``: average-pool before the 1x1 convolution of a strided shortcut.
+    - ``BOTTLENECK_WIDTH``: 64 leaves ``WIDTH_PER_GROUP`` as it is. Stage k = 0…3 has groups of
+      ``int(WIDTH_PER_GROUP * 2**k * BOTTLENECK_WIDTH / 64)`` channels, at least 1.
+    - ``RES4_DILATION``: 1, 2 or 4; above 1, res4 keeps the resolution of res3. Detectron2 has the
+      same key for res5 only.
+
+    and the training loop under ``RESNEST``:
+
+    - ``ALLOW_FROZEN_RANDOM``: train although ``MODEL.BACKBONE.FREEZE_AT`` freezes layers that no
+      weights were loaded for. Refused otherwise: they would stay random.
+    - ``OPTIMIZER``: ``"SGD"`` or ``"AdamW"``.
+    - ``AMP_DTYPE``: ``""`` (float32) or ``"bfloat16"``: autocast in the training step, on CPU or
+      GPU. For float16 there is Detectron2's ``SOLVER.AMP``.
+    - ``CHANNELS_LAST``: memory format of the model in training.
+    - ``FREEZE_NORM.ITER``: from this iteration on, the statistics of every batch norm are
+      recomputed once and then fixed. 0 means never.
+    - ``FREEZE_NORM.NUM_BATCHES``: training batches for that recomputation, at least 1.
+    """
+    resnets = cfg.MODEL.RESNETS
+    _add(resnets, "RADIX", 2)  # R of the paper
+    _add(resnets, "DEEP_STEM", True)
+    _add(resnets, "STEM_WIDTH", 0)  # 0: the depth's published width
+    _add(resnets, "AVD", True)  # "average down" in the official code
+    _add(resnets, "AVD_FIRST", False)  # True in the "fast" variants only
+    _add(resnets, "AVG_DOWN", True)  # ResNet-D's shortcut
+    _add(resnets, "BOTTLENECK_WIDTH", 64)  # 40 in the "…x40d" variants
+    _add(resnets, "RES4_DILATION", 1)  # DeepLab's projects use the same name and default
+
+    _add(cfg, "RESNEST", CfgNode())
+    _add(cfg.RESNEST, "ALLOW_FROZEN_RANDOM", False)  # True: you mean it
+    _add(cfg.RESNEST, "OPTIMIZER", "SGD")  # or "AdamW"
+    _add(cfg.RESNEST, "AMP_DTYPE", "")  # or "bfloat16"
+    _add(cfg.RESNEST, "CHANNELS_LAST", False)
+    _add(cfg.RESNEST, "FREEZE_NORM", CfgNode())
+    _add(cfg.RESNEST.FREEZE_NORM, "ITER", 0)  # 0: never
+    _add(cfg.RESNEST.FREEZE_NORM, "NUM_BATCHES", 50)
+
+
+def get_config(name: str | os.PathLike, opts: Sequence[Any] = ()) -> CfgNode:
+    """A complete config: Detectron2's defaults, this project's keys, one YAML chain, ``opts``.
+
+    Where the backbone is a ResNeSt (``MODEL.BACKBONE.NAME`` starts with ``build_resnest``) and
+    neither the files nor ``opts`` state ``MODEL.RESNETS.STRIDE_IN_1X1``, it becomes False, and a
+    log line says so. ResNeSt files written for the original plugin are silent about it, because
+    that plugin changed the default.
+
+    Python tags in a YAML file (``!!python/object/apply:…``) are refused, not executed.
+
+    Args:
+        name: a packaged config, with or without ``.yaml`` (see :func:`list_configs`), or the path
+            of a YAML file, whose ``_BASE_`` is relative to itself. A bare file name that is also
+            a packaged name means the packaged one; write ``./NAME.yaml`` for the file.
+        opts: ``[KEY, VALUE, KEY, VALUE, …]`` as for Detectron2's ``merge_from_list``.
+
+    Returns:
+        A new config, not frozen.
+
+    Raises:
+        KeyError: no such packaged config, or the files or ``opts`` have an unknown key.
+        FileNotFoundError: no such file.
+        ValueError: not a readable config, ``opts`` is not in pairs, or a value has a wrong type.
+    """
+    path = get_config_file(name)
+    cfg = get_cfg()
+    add_resnest_config(cfg)
+    stated = set(_merge_file(cfg, path))
+    stated.update(_merge_opts(cfg, opts))
+    if cfg.MODEL.BACKBONE.NAME.startswith("build_resnest") and _STRIDE not in stated:
+        cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
+        logger.info(f"{_STRIDE} is now False, as {cfg.MODEL.BACKBONE.NAME} needs: {path} is silent")
+    return cfg
+
+
+def get_config_file(name: str | os.PathLike) -> Path:
+    """The file that :func:`get_config` reads for a packaged name or a path. Same errors."""
+    name = os.fspath(name)
+    path = Path(name).expanduser()
+    stem = path.stem if path.suffix in _SUFFIXES else path.name
+    bare = os.path.basename(name) == name
+    names = list_configs()
+    if bare and stem in names:
+        return _config_dir() / f"{stem}.yaml"
+    if path.is_file():
+        return path
+    if bare:
+        raise KeyError(
+            f"there is no config {name!r}, packaged or in this folder.{_nearest(stem, names)} "
+            f"Available: {', '.join(names)}"
+        )
+    raise FileNotFoundError(
+        f"there is no config file {name}. Packaged configs are named without a folder."
+        f"{_nearest(stem, names)}"
+    )
+
+
+def list_configs() -> list[str]:
+    """Names of the packaged configs, sorted; the ``Base-…`` files that they share are left out."""
+    return sorted(p.stem for p in _config_dir().glob("*.yaml") if not p.stem.startswith("Base-"))
+
+
+def _config_dir() -> Path:
+    # Inside the package in a wheel, beside it in a checkout and an editable install.
+    package = Path(__file__).resolve().parent
+    candidates = (package / "configs", package.parent / "configs")
+    for folder in candidates:
+        if (folder / "Base-RCNN-FPN.yaml").is_file():
+            return folder
+    raise FileNotFoundError(
+        f"this installation of resnest_d2 has no configs: looked for Base-RCNN-FPN.yaml in "
+        f"{' and '.join(map(str, candidates))}"
+    )
+
+
+def _add(node: CfgNode, key: str, value: Any) -> None:
+    if key not in node:
+        node[key] = value
+
+
+def _merge_file(cfg: CfgNode, path: Path) -> list[str]:
+    """Merge a YAML file and its bases; return the dotted keys that they state."""
+    try:
+        stated = list(_dotted_keys(CfgNode.load_yaml_with_base(str(path))))
+        # Detectron2 reads the file again, and upgrades configs of VERSION 1.
+        cfg.merge_from_file(str(path), allow_unsafe=False)
+    except KeyError as error:
+        known = set(_dotted_keys(cfg))
+        unknown = [key for key in stated if key not in known]
+        if not unknown:
+            raise
+        raise KeyError(_unknown_keys(unknown, known, str(path))) from error
+    except (yaml.YAMLError, AssertionError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"{path} and its _BASE_ files must be YAML mappings of config keys, without Python "
+            f"tags: {error}"
+        ) from error
+    return stated
+
+
+def _merge_opts(cfg: CfgNode, opts: Sequence[Any]) -> list[str]:
+    """Merge KEY VALUE pairs; return the keys."""
+    if isinstance(opts, (str, Mapping)) or len(opts) % 2:
+        raise ValueError(f"opts must be a list of pairs, KEY VALUE KEY VALUE …, got {opts!r}")
+    opts = list(opts)
+    keys = opts[0::2]
+    known = set(_dotted_keys(cfg)) if keys else set()
+    unknown = [str(key) for key in keys if key not in known]
+    if unknown:
+        raise KeyError(_unknown_keys(unknown, known, "opts"))
+    cfg.merge_from_list(opts)
+    return keys
+
+
+def _dotted_keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """``MODEL``, ``MODEL.RESNETS``, ``MODEL.RESNETS.DEPTH``, … of a nested mapping."""
+    for key, value in node.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _dotted_keys(value, f"{prefix}{key}.")
+
+
+def _unknown_keys(unknown: Iterable[str], known: Iterable[str], source: str) -> str:
+    known = sorted(known)
+    return f"unknown config key in {source}: " + "; ".join(
+        f"{key}.{_nearest(key, known)}" for key in unknown
+    )
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    """The three entries most like ``word`` as a sentence, or nothing."""
+    last = word.rpartition(".")[2]
+    # A key in the wrong node comes first: MODEL.RADIX → MODEL.RESNETS.RADIX.
+    nearest = [key for key in known if "." in key and key.rpartition(".")[2] == last]
+    nearest += [key for key in difflib.get_close_matches(word, known) if key not in nearest]
+    return f" Nearest: {', '.join(nearest[:3])}." if nearest else ""

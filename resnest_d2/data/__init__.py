@@ -1,0 +1,19 @@
+"""Data sets: checked and registered COCO files, and the sample set that needs no download."""
+
+from .coco import (
+    CocoSummary,
+    check_coco_json,
+    check_same_classes,
+    register_coco,
+    require_registered,
+)
+from .shapes import sample_set
+
+__all__ = [
+    "CocoSummary",
+    "check_coco_json",
+    "check_same_classes",
+    "register_coco",
+    "require_registered",
+    "sample_set",
+]

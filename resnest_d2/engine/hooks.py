@@ -1,0 +1,41 @@
+"""Training hooks that Detectron2 does not have."""
+
+import logging
+
+from detectron2.engine import HookBase, hooks
+from fvcore.nn.precise_bn import get_bn_modules
+from torch import nn
+
+__all__ = ["FreezeNorm"]
+
+logger = logging.getLogger(__name__)
+
+
+class FreezeNorm(HookBase):
+    """From an iteration on, train with fixed batch-norm statistics.
+
+    At ``iteration`` the statistics are recomputed as their mean over training batches (fvcore's
+    precise batch norm); from then on every batch norm normalises with them, as it will in
+    evaluation. This closes the gap between the two modes, which small batches of detection
+    images make large. Weights and biases of the norms stay trainable.
+
+    Args:
+        iteration: first iteration with fixed statistics.
+        model: the model, without a distributed wrapper.
+        data_loader: training batches to recompute the statistics from.
+        num_batches: how many of them.
+    """
+
+    def __init__(self, iteration: int, model: nn.Module, data_loader, num_batches: int):
+        self._iteration = iteration
+        self._norms = get_bn_modules(model)  # those in training mode: frozen stages are left out
+        self._precise_bn = hooks.PreciseBN(0, model, data_loader, num_batches)
+
+    def before_step(self):
+        if self.trainer.iter < self._iteration:
+            return
+        if self.trainer.iter == self._iteration:
+            logger.info(f"Fixing the statistics of {len(self._norms)} batch norms from here on")
+            self._precise_bn.update_stats()
+        for norm in self._norms:  # every step: an evaluation in between resets the mode
+            norm.eval()

@@ -1,0 +1,244 @@
+"""From what a user asks for to a run: config, data sets, device, checks, processes.
+
+Everything that can be refused is refused by :func:`prepare`, before a process is started or a
+data set is read into memory.
+"""
+
+import argparse
+import logging
+import os
+from dataclasses import dataclass
+
+import torch
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.engine import default_setup, launch
+from detectron2.modeling import build_backbone
+from detectron2.utils import comm
+
+from ..checkpoint import RunCheckpointer, resolve_weights
+from ..config import get_config
+from ..data import check_coco_json, check_same_classes, register_coco, require_registered
+from ..evaluation import write_results
+from ..modeling.checks import check_choice
+from .trainer import Trainer
+
+__all__ = ["RunRequest", "prepare", "run"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A training or evaluation run, as asked for.
+
+    Args:
+        config: a packaged config's name or a file.
+        opts: KEY VALUE pairs that override it.
+        train, val: own COCO-format data as (json file, image folder) pairs; their categories set
+            the class count. Empty: the config's data sets.
+        resume: go on from the last checkpoint of ``OUTPUT_DIR``.
+        eval_only: evaluate ``MODEL.WEIGHTS`` (or, with ``resume``, the last checkpoint).
+        output_json: file for the metrics.
+        num_processes: processes on this machine; one per GPU, or on the CPU.
+        num_machines, machine_rank, dist_url: see Detectron2's ``launch``.
+    """
+
+    config: str
+    opts: tuple[str, ...] = ()
+    train: tuple[tuple[str, str], ...] = ()
+    val: tuple[tuple[str, str], ...] = ()
+    resume: bool = False
+    eval_only: bool = False
+    output_json: str | None = None
+    num_processes: int = 1
+    num_machines: int = 1
+    machine_rank: int = 0
+    dist_url: str = "auto"
+
+
+def prepare(request: RunRequest) -> CfgNode:
+    """Check a request and return its frozen config, with its data sets registered.
+
+    Raises:
+        ValueError, KeyError, FileNotFoundError, FileExistsError: what is wrong, where, and what is
+            allowed.
+    """
+    cfg = get_config(request.config, request.opts)
+    _use_own_data(cfg, request)
+    _choose_device(cfg, request)
+    cfg.freeze()
+
+    check_choice("RESNEST.OPTIMIZER", cfg.RESNEST.OPTIMIZER, ("SGD", "AdamW"))
+    check_choice("RESNEST.AMP_DTYPE", cfg.RESNEST.AMP_DTYPE, ("", "bfloat16"))
+    with torch.device("meta"):  # no memory, no time: only the checks of the builders
+        build_backbone(cfg)
+    require_registered(cfg.DATASETS.TEST if request.eval_only else _all_data_sets(cfg))
+    resumes = request.resume and RunCheckpointer.has_last(cfg.OUTPUT_DIR)
+    if not resumes:
+        _check_weights(cfg, request)
+    if not request.eval_only:
+        _check_training(cfg, request)
+    return cfg
+
+
+def run(request: RunRequest) -> dict:
+    """Train or evaluate as requested, in as many processes as requested.
+
+    Returns:
+        Metrics of the last evaluation, ``{"bbox": {"AP": …}, …}`` (by data set where there are
+        several); empty where several processes were started: they write ``output_json``.
+    """
+    cfg = prepare(request)
+    processes = request.num_processes * request.num_machines
+    if processes == 1:
+        return _work(request)
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if cfg.MODEL.DEVICE == "cpu" else {}
+    if cfg.MODEL.DEVICE == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        hidden["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // request.num_processes))
+    saved = {name: os.environ.get(name) for name in hidden}
+    os.environ.update(hidden)  # the processes inherit it: without a GPU, launch chooses gloo
+    try:
+        launch(
+            _work,
+            request.num_processes,
+            num_machines=request.num_machines,
+            machine_rank=request.machine_rank,
+            dist_url=request.dist_url,
+            args=(request,),
+        )
+    finally:
+        for name, value in saved.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value
+    return {}
+
+
+def _work(request: RunRequest) -> dict:
+    """One process's share of a run."""
+    cfg = prepare(request)
+    if request.eval_only:
+        results = _evaluate(cfg, request)
+    else:
+        _set_up(cfg, request)
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=request.resume)
+        trainer.train()
+        results = trainer.results
+    if request.output_json and comm.is_main_process():
+        write_results(results, request.output_json)
+    return results
+
+
+def _set_up(cfg: CfgNode, request: RunRequest) -> None:
+    default_setup(cfg, argparse.Namespace(**{**vars(request), "config_file": ""}))
+
+
+def _evaluate(cfg: CfgNode, request: RunRequest) -> dict:
+    log_cfg = cfg.clone()
+    log_cfg.defrost()
+    log_cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "inference")  # the run's config.yaml stays
+    _set_up(log_cfg, request)
+    model = Trainer.build_model(cfg)
+    checkpointer = RunCheckpointer(model, cfg.OUTPUT_DIR, whole=True)
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=request.resume)
+    return Trainer.test(cfg, model)
+
+
+def _all_data_sets(cfg: CfgNode) -> tuple[str, ...]:
+    return tuple(cfg.DATASETS.TRAIN) + tuple(cfg.DATASETS.TEST)
+
+
+def _use_own_data(cfg: CfgNode, request: RunRequest) -> None:
+    """Register the request's files, and take class count and mask format from them."""
+    pairs = request.train + request.val
+    if not pairs:
+        return
+    summaries = [check_coco_json(*pair) for pair in pairs]
+    for summary in summaries[1:]:
+        check_same_classes(summaries[0], summary)
+    if request.train:
+        cfg.DATASETS.TRAIN = tuple(register_coco(*pair) for pair in request.train)
+        cfg.DATASETS.TEST = ()  # the config's own would have other classes
+    if request.val:
+        cfg.DATASETS.TEST = tuple(register_coco(*pair) for pair in request.val)
+    classes = len(summaries[0].class_names)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes
+    cfg.MODEL.RETINANET.NUM_CLASSES = classes
+    if cfg.MODEL.MASK_ON:
+        for pair, summary in zip(request.train, summaries, strict=False):
+            if not summary.has_masks:
+                raise ValueError(
+                    f"{pair[0]} has no 'segmentation', and MODEL.MASK_ON is True: choose a config "
+                    "without masks (faster_rcnn_…, cascade_rcnn_…)"
+                )
+            if summary.has_rle and cfg.INPUT.MASK_FORMAT != "bitmask":
+                logger.info(f"{pair[0]} has masks in RLE: INPUT.MASK_FORMAT is now 'bitmask'")
+                cfg.INPUT.MASK_FORMAT = "bitmask"
+
+
+def _choose_device(cfg: CfgNode, request: RunRequest) -> None:
+    for name in ("num_processes", "num_machines"):
+        if getattr(request, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(request, name)}")
+    if cfg.MODEL.DEVICE.startswith("cuda"):
+        available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not available:
+            logger.info("No GPU found: MODEL.DEVICE is now 'cpu'")
+            cfg.MODEL.DEVICE = "cpu"
+        elif request.num_processes > available:
+            raise ValueError(f"--num-gpus {request.num_processes}: this machine has {available}")
+    if cfg.MODEL.DEVICE == "cpu" and cfg.SOLVER.AMP.ENABLED:
+        raise ValueError(
+            "SOLVER.AMP.ENABLED is float16 training on a GPU, and MODEL.DEVICE is 'cpu': set it to "
+            "False, and RESNEST.AMP_DTYPE to 'bfloat16' for mixed precision on the CPU"
+        )
+
+
+def _check_weights(cfg: CfgNode, request: RunRequest) -> None:
+    """Refuse weights that are not there, and random weights that nothing will train."""
+    weights = cfg.MODEL.WEIGHTS
+    if weights:
+        resolve_weights(weights)
+    elif request.eval_only:
+        raise ValueError(
+            "MODEL.WEIGHTS is '': evaluation needs a checkpoint (MODEL.WEIGHTS FILE, or --resume "
+            "for the last one of OUTPUT_DIR)"
+        )
+    elif cfg.MODEL.BACKBONE.FREEZE_AT > 0 and not cfg.RESNEST.ALLOW_FROZEN_RANDOM:
+        raise ValueError(
+            f"MODEL.WEIGHTS is '' and MODEL.BACKBONE.FREEZE_AT is {cfg.MODEL.BACKBONE.FREEZE_AT}: "
+            "the first layers would stay random. For training from scratch set "
+            "MODEL.BACKBONE.FREEZE_AT 0, or RESNEST.ALLOW_FROZEN_RANDOM True if you mean it"
+        )
+
+
+def _check_training(cfg: CfgNode, request: RunRequest) -> None:
+    if not request.resume and RunCheckpointer.has_last(cfg.OUTPUT_DIR):
+        raise FileExistsError(
+            f"OUTPUT_DIR {cfg.OUTPUT_DIR} holds a checkpoint of another run: go on with it "
+            "(--resume), choose another OUTPUT_DIR, or remove the folder"
+        )
+    if not cfg.DATASETS.TRAIN:
+        raise ValueError("DATASETS.TRAIN is empty: name a data set, or give --train-json FILE")
+    processes = request.num_processes * request.num_machines
+    if cfg.SOLVER.IMS_PER_BATCH % processes:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH must be a multiple of the {processes} processes, "
+            f"got {cfg.SOLVER.IMS_PER_BATCH}"
+        )
+    if cfg.RESNEST.FREEZE_NORM.ITER and cfg.TEST.PRECISE_BN.ENABLED:
+        raise ValueError(
+            "TEST.PRECISE_BN.ENABLED must be False where RESNEST.FREEZE_NORM.ITER is set: the "
+            "statistics are fixed during training and must not change after it"
+        )
+    names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes
+    classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    if cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN" and classes < len(names):
+        raise ValueError(
+            f"MODEL.ROI_HEADS.NUM_CLASSES must be at least {len(names)}, the number of classes of "
+            f"{cfg.DATASETS.TRAIN[0]}, got {classes}"
+        )

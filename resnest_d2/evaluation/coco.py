@@ -1,0 +1,51 @@
+"""COCO metrics for the tasks that a config's heads have, and their JSON file."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.evaluation import COCOEvaluator
+
+__all__ = ["build_coco_evaluator", "write_results"]
+
+
+def build_coco_evaluator(cfg: CfgNode, dataset_name: str) -> COCOEvaluator:
+    """Detectron2's COCO evaluator on the reference implementation (pycocotools).
+
+    It prints the 12 COCO numbers of each task: ``bbox``, and ``segm`` or ``keypoints`` where the
+    config has such a head. Detections go to ``OUTPUT_DIR/inference``.
+    """
+    tasks = ["bbox"]
+    if cfg.MODEL.MASK_ON:
+        tasks.append("segm")
+    if cfg.MODEL.KEYPOINT_ON:
+        tasks.append("keypoints")
+    return COCOEvaluator(
+        dataset_name,
+        tasks=tuple(tasks),
+        output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"),
+        use_fast_impl=False,
+        kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
+    )
+
+
+def write_results(results: dict, path: str | os.PathLike) -> None:
+    """Write metrics as JSON: ``{"bbox": {"AP": …}, "segm": {…}}``, AP on 0-100.
+
+    A number that does not exist (AP of small objects where there are none) becomes ``null``. The
+    file appears under its name only when it is complete.
+    """
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {str(key): plain(item) for key, item in value.items()}
+        number = float(value)
+        return number if math.isfinite(number) else None
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(plain(results), indent=2) + "\n")
+    os.replace(temporary, path)

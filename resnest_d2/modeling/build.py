@@ -1,0 +1,101 @@
+"""From a Detectron2 config to a backbone: the one place of ``modeling/`` that reads ``cfg``."""
+
+from functools import reduce
+
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.modeling.backbone import FPN
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
+
+from .checks import InvalidArgument, check_choice
+from .resnest import ResNeSt
+
+__all__ = [
+    "build_resnest_backbone",
+    "build_resnest_fpn_backbone",
+    "build_resnest_retinanet_fpn_backbone",
+]
+
+# argument of ResNeSt -> config key
+_KEYS = {
+    "depth": "MODEL.RESNETS.DEPTH",
+    "radix": "MODEL.RESNETS.RADIX",
+    "num_groups": "MODEL.RESNETS.NUM_GROUPS",
+    "width_per_group": "MODEL.RESNETS.WIDTH_PER_GROUP",
+    "bottleneck_width": "MODEL.RESNETS.BOTTLENECK_WIDTH",
+    "res2_out_channels": "MODEL.RESNETS.RES2_OUT_CHANNELS",
+    "deep_stem": "MODEL.RESNETS.DEEP_STEM",
+    "stem_width": "MODEL.RESNETS.STEM_WIDTH",
+    "stem_out_channels": "MODEL.RESNETS.STEM_OUT_CHANNELS",
+    "avd": "MODEL.RESNETS.AVD",
+    "avd_first": "MODEL.RESNETS.AVD_FIRST",
+    "avg_down": "MODEL.RESNETS.AVG_DOWN",
+    "stride_in_1x1": "MODEL.RESNETS.STRIDE_IN_1X1",
+    "res4_dilation": "MODEL.RESNETS.RES4_DILATION",
+    "res5_dilation": "MODEL.RESNETS.RES5_DILATION",
+    "deform_on_per_stage": "MODEL.RESNETS.DEFORM_ON_PER_STAGE",
+    "deform_modulated": "MODEL.RESNETS.DEFORM_MODULATED",
+    "deform_num_groups": "MODEL.RESNETS.DEFORM_NUM_GROUPS",
+    "norm": "MODEL.RESNETS.NORM",
+    "out_features": "MODEL.RESNETS.OUT_FEATURES",
+    "freeze_at": "MODEL.BACKBONE.FREEZE_AT",
+}
+
+
+def _read(cfg, key: str):
+    try:
+        return reduce(lambda node, part: node[part], key.split("."), cfg)
+    except KeyError:
+        raise KeyError(
+            f"{key} is not in the config: call resnest_d2.add_resnest_config(cfg) before merging "
+            "files or options"
+        ) from None
+
+
+@BACKBONE_REGISTRY.register()
+def build_resnest_backbone(cfg, input_shape: ShapeSpec) -> ResNeSt:
+    """Build a :class:`ResNeSt` from ``cfg.MODEL.RESNETS`` and ``cfg.MODEL.BACKBONE.FREEZE_AT``.
+
+    Args:
+        cfg: a config that :func:`resnest_d2.add_resnest_config` was called on.
+        input_shape: the image's; its ``channels`` may be any number.
+
+    Raises:
+        KeyError: a key is missing from the config.
+        ValueError: a value that cannot be, with its key and the choices.
+    """
+    arguments = {name: _read(cfg, key) for name, key in _KEYS.items()}
+    try:
+        return ResNeSt(in_channels=input_shape.channels, **arguments)
+    except InvalidArgument as error:
+        raise ValueError(f"{_KEYS.get(error.argument, error.argument)} {error.problem}") from None
+
+
+@BACKBONE_REGISTRY.register()
+def build_resnest_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
+    """ResNeSt under Detectron2's FPN: p2 ... p5, and p6 by a max pool. See the backbone's builder."""
+    return _build_fpn(cfg, build_resnest_backbone(cfg, input_shape), LastLevelMaxPool())
+
+
+@BACKBONE_REGISTRY.register()
+def build_resnest_retinanet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
+    """ResNeSt under Detectron2's FPN: p3 ... p5, and p6, p7 by convolutions on res5."""
+    bottom_up = build_resnest_backbone(cfg, input_shape)
+    shapes = bottom_up.output_shape()
+    if "res5" not in shapes:
+        raise ValueError(f"MODEL.RESNETS.OUT_FEATURES must have 'res5' for P6, P7, got {[*shapes]}")
+    top_block = LastLevelP6P7(shapes["res5"].channels, cfg.MODEL.FPN.OUT_CHANNELS)
+    return _build_fpn(cfg, bottom_up, top_block)
+
+
+def _build_fpn(cfg, bottom_up: ResNeSt, top_block) -> FPN:
+    for name in cfg.MODEL.FPN.IN_FEATURES:
+        check_choice("MODEL.FPN.IN_FEATURES", name, bottom_up.output_shape())
+    return FPN(
+        bottom_up=bottom_up,
+        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        norm=cfg.MODEL.FPN.NORM,
+        top_block=top_block,
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+    )

@@ -1,0 +1,61 @@
+"""Deformable convolution (v1: arXiv 1703.06211, v2: arXiv 1811.11168), alone and in split attention.
+
+On ``torchvision.ops.deform_conv2d``, which runs on CPU and GPU, honours groups everywhere, and
+takes offsets and masks in the order of Detectron2's operators; those have no CPU path (v2) or drop
+the groups there (v1). Low-precision inputs are computed in float32: the operator knows no bfloat16.
+"""
+
+import torch
+from torchvision.ops import deform_conv2d
+
+from detectron2.layers import Conv2d
+
+from .split_attention import SplitAttentionConv2d
+
+__all__ = ["DeformConv2d", "DeformSplitAttentionConv2d"]
+
+
+class DeformConv2d(Conv2d):
+    """Detectron2's ``Conv2d`` whose taps are moved by an offset and weighted by a mask."""
+
+    def forward(
+        self, x: torch.Tensor, offset: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """
+        Args:
+            x: (N, C_in, H, W)
+            offset: (N, 2*G*kh*kw, h, w) in pixels of ``x``, pairs (y, x), for G deformable groups.
+            mask: (N, G*kh*kw, h, w), the taps' weights, or None for v1.
+
+        Returns:
+            (N, C_out, h, w)
+        """
+        low = x.dtype == torch.bfloat16 or x.dtype == torch.float16
+        dtype = torch.float32 if low else x.dtype
+        out = deform_conv2d(
+            x.to(dtype),
+            offset.to(dtype),
+            self.weight.to(dtype),
+            None if self.bias is None else self.bias.to(dtype),
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            mask=None if mask is None else mask.to(dtype),
+        ).to(x.dtype)
+        if self.norm is not None:
+            out = self.norm(out)
+        if self.activation is not None:
+            out = self.activation(out)
+        return out
+
+
+class DeformSplitAttentionConv2d(SplitAttentionConv2d):
+    """Split attention over a deformable convolution: the same but for the convolution call."""
+
+    conv_class = DeformConv2d
+
+    def forward(
+        self, x: torch.Tensor, offset: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """See :meth:`DeformConv2d.forward`."""
+        return self.attend(self.conv(x, offset, mask))

@@ -1,0 +1,429 @@
+"""ResNeSt (Split-Attention Networks, arXiv 2004.08955) as a Detectron2 backbone.
+
+A ResNet-D whose 3x3 convolutions are split-attention convolutions and whose strides are average
+pools (sections 3 and 4). Built on Detectron2's ``ResNet`` and ``CNNBlockBase``; parameter names are
+those of the released detection checkpoints, arithmetic that of the official classification models.
+
+Dilated stages follow the original Detectron2 plugin: a stage without stride has no average pool,
+and all of its blocks take its dilation. The official classifiers pool (3x3, stride 1) in the first
+block of such a stage and give that block the previous stage's dilation; timm keeps the latter only.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from detectron2.layers import CNNBlockBase, Conv2d
+from detectron2.modeling.backbone.resnet import BasicStem, ResNet
+
+from .checks import InvalidArgument, check_choice
+from .deform_conv import DeformConv2d, DeformSplitAttentionConv2d
+from .init import msra_fill
+from .norm import get_norm
+from .split_attention import SplitAttentionConv2d
+
+__all__ = ["DEPTHS", "VARIANTS", "Bottleneck", "DeepStem", "DeformBottleneck", "ResNeSt"]
+
+# depth -> (blocks per stage, stem width)
+DEPTHS = {
+    14: ((1, 1, 1, 1), 32),
+    26: ((2, 2, 2, 2), 32),
+    50: ((3, 4, 6, 3), 32),
+    101: ((3, 4, 23, 3), 64),
+    200: ((3, 24, 36, 3), 64),
+    269: ((3, 30, 48, 8), 64),
+}
+
+
+def _fast(radix: int, num_groups: int, bottleneck_width: int) -> dict:
+    return {
+        "depth": 50,
+        "radix": radix,
+        "num_groups": num_groups,
+        "bottleneck_width": bottleneck_width,
+        "avd_first": True,
+    }
+
+
+# Arguments by published name. "4s2x40d": radix 4, cardinality 2, 40 channels wide (table 4).
+VARIANTS = {
+    **{f"resnest{depth}": {"depth": depth} for depth in DEPTHS},
+    "resnest50_fast_1s1x64d": _fast(1, 1, 64),
+    "resnest50_fast_2s1x64d": _fast(2, 1, 64),
+    "resnest50_fast_4s1x64d": _fast(4, 1, 64),
+    "resnest50_fast_1s2x40d": _fast(1, 2, 40),
+    "resnest50_fast_2s2x40d": _fast(2, 2, 40),
+    "resnest50_fast_4s2x40d": _fast(4, 2, 40),
+    "resnest50_fast_1s4x24d": _fast(1, 4, 24),
+}
+
+_STAGES = ("res2", "res3", "res4", "res5")
+_DILATIONS = (1, 2, 4)
+
+
+class DeepStem(CNNBlockBase):
+    """Three 3x3 convolutions and a max pool: (N, C_in, H, W) -> (N, 2*width, H/4, W/4).
+
+    Args:
+        in_channels: image channels.
+        width: channels of the first two convolutions; the third has twice as many.
+        norm: see :func:`resnest_d2.modeling.norm.get_norm`.
+    """
+
+    def __init__(self, in_channels: int = 3, width: int = 32, *, norm="BN"):
+        super().__init__(in_channels, 2 * width, stride=4)
+
+        def conv(c_in: int, c_out: int, stride: int) -> Conv2d:
+            layer = Conv2d(
+                c_in,
+                c_out,
+                kernel_size=3,
+                stride=stride,
+                padding=1,
+                bias=False,
+                norm=get_norm(norm, c_out),
+            )
+            msra_fill(layer)
+            return layer
+
+        self.conv1_1 = conv(in_channels, width, 2)
+        self.conv1_2 = conv(width, width, 1)
+        self.conv1_3 = conv(width, 2 * width, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu_(self.conv1_1(x))  # (N, w, H/2, W/2)
+        x = F.relu_(self.conv1_2(x))
+        x = F.relu_(self.conv1_3(x))  # (N, 2w, H/2, W/2)
+        return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+
+
+class Bottleneck(CNNBlockBase):
+    """1x1, 3x3 with split attention, 1x1, and a shortcut: (N, C_in, h, w) -> (N, C, h/s, w/s).
+
+    Args:
+        in_channels, out_channels: of the block.
+        bottleneck_channels: channels between the 1x1 convolutions (the paper's group width).
+        stride: of the block, 1 or 2.
+        dilation: of the 3x3 convolution.
+        radix: splits; 0 makes the 3x3 a plain convolution, named ``conv2.weight``, ``conv2.norm``.
+        num_groups: cardinality.
+        norm: see :func:`resnest_d2.modeling.norm.get_norm`.
+        avd: stride by a 3x3 average pool after the 3x3 convolution (before it: ``avd_first``).
+        avg_down: stride the shortcut by an average pool before its 1x1 convolution.
+        stride_in_1x1: stride in the first 1x1 convolution, excludes ``avd``.
+    """
+
+    conv_class = Conv2d
+    split_attention_class = SplitAttentionConv2d
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        bottleneck_channels: int,
+        stride: int = 1,
+        dilation: int = 1,
+        radix: int = 2,
+        num_groups: int = 1,
+        norm="BN",
+        avd: bool = True,
+        avd_first: bool = False,
+        avg_down: bool = True,
+        stride_in_1x1: bool = False,
+    ):
+        super().__init__(in_channels, out_channels, stride)
+        if stride_in_1x1 and avd:
+            raise InvalidArgument(
+                "stride_in_1x1",
+                "must be False where AVD is on (its average pool already has the stride), got True",
+            )
+        pool = avd and stride > 1
+        stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, 1 if pool else stride)
+
+        def conv1x1(c_in: int, c_out: int, stride: int) -> Conv2d:
+            layer = Conv2d(
+                c_in, c_out, kernel_size=1, stride=stride, bias=False, norm=get_norm(norm, c_out)
+            )
+            msra_fill(layer)
+            return layer
+
+        self.shortcut_pool, self.shortcut = nn.Identity(), nn.Identity()
+        if stride > 1 or in_channels != out_channels:
+            if avg_down and stride > 1:
+                self.shortcut_pool = nn.AvgPool2d(
+                    stride, stride, ceil_mode=True, count_include_pad=False
+                )
+            self.shortcut = conv1x1(in_channels, out_channels, 1 if avg_down else stride)
+
+        def avd_pool(here: bool) -> nn.Module:
+            return nn.AvgPool2d(3, stride, padding=1) if pool and here else nn.Identity()
+
+        self.conv1 = conv1x1(in_channels, bottleneck_channels, stride_1x1)
+        self.pool_before = avd_pool(avd_first)
+        if radix == 0:
+            self.conv2 = self.conv_class(
+                bottleneck_channels,
+                bottleneck_channels,
+                kernel_size=3,
+                stride=stride_3x3,
+                padding=dilation,
+                dilation=dilation,
+                groups=num_groups,
+                bias=False,
+                norm=get_norm(norm, bottleneck_channels),
+                activation=F.relu_,
+            )
+            msra_fill(self.conv2)
+        else:
+            self.conv2 = self.split_attention_class(
+                bottleneck_channels,
+                bottleneck_channels,
+                radix=radix,
+                num_groups=num_groups,
+                stride=stride_3x3,
+                dilation=dilation,
+                norm=norm,
+            )
+        self.pool_after = avd_pool(not avd_first)
+        self.conv3 = conv1x1(bottleneck_channels, out_channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = F.relu_(self.conv1(x))
+        out = self.convolve(self.pool_before(out))
+        out = self.conv3(self.pool_after(out))
+        out += self.shortcut(self.shortcut_pool(x))
+        return F.relu_(out)
+
+    def convolve(self, x: torch.Tensor) -> torch.Tensor:
+        """The 3x3 convolution, with norm, ReLU and attention."""
+        return self.conv2(x)
+
+
+class DeformBottleneck(Bottleneck):
+    """A :class:`Bottleneck` whose 3x3 convolution is deformable.
+
+    Offsets (and masks) come from ``conv2_offset``, a 3x3 convolution over the same input, grouped
+    by the deformable groups as in the released checkpoints, and start at zero.
+
+    Args:
+        deform_modulated: v2, with a mask; otherwise v1.
+        deform_num_groups: deformable groups; each has offsets of its own.
+        kwargs: see :class:`Bottleneck`.
+    """
+
+    conv_class = DeformConv2d
+    split_attention_class = DeformSplitAttentionConv2d
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        deform_modulated: bool = False,
+        deform_num_groups: int = 1,
+        **kwargs,
+    ):
+        super().__init__(in_channels, out_channels, **kwargs)
+        channels = self.conv1.out_channels
+        if deform_num_groups < 1 or channels % deform_num_groups:
+            raise InvalidArgument(
+                "deform_num_groups",
+                f"must be at least 1 and divide the {channels} channels of the deformable "
+                f"convolution, got {deform_num_groups}",
+            )
+        self.deform_modulated = deform_modulated
+        conv = self.conv2 if isinstance(self.conv2, DeformConv2d) else self.conv2.conv
+        taps = conv.kernel_size[0] * conv.kernel_size[1]
+        self.conv2_offset = Conv2d(
+            channels,
+            (3 if deform_modulated else 2) * taps * deform_num_groups,
+            kernel_size=conv.kernel_size,
+            stride=conv.stride,
+            padding=conv.padding,
+            dilation=conv.dilation,
+            groups=deform_num_groups,
+        )
+        nn.init.zeros_(self.conv2_offset.weight)
+        nn.init.zeros_(self.conv2_offset.bias)
+
+    def convolve(self, x: torch.Tensor) -> torch.Tensor:
+        offset = self.conv2_offset(x)
+        if not self.deform_modulated:
+            return self.conv2(x, offset, None)
+        first, second, mask = offset.chunk(3, dim=1)
+        return self.conv2(x, torch.cat((first, second), dim=1), mask.sigmoid())
+
+
+class ResNeSt(ResNet):
+    """The ResNeSt backbone.
+
+    Shapes: (N, C_in, H, W) -> a dict of stem (stride 4) and res2 ... res5 (strides 4, 8, 16, 32;
+    256, 512, 1024, 2048 channels), and ``linear`` (N, num_classes) where there is a classifier.
+    Any H and W; a stride gives ceil(n / 2).
+
+    Args:
+        depth: one of :data:`DEPTHS`.
+        in_channels: image channels.
+        radix: splits of a split-attention convolution (R); 1 is a sigmoid gate, 0 a plain
+            convolution.
+        num_groups: cardinality (K).
+        width_per_group, bottleneck_width: stage k = 0...3 has
+            ``int(width_per_group * 2**k * bottleneck_width / 64) * num_groups`` channels between
+            its 1x1 convolutions.
+        res2_out_channels: channels of res2; each later stage has twice as many.
+        deep_stem: three 3x3 convolutions instead of one 7x7.
+        stem_width: width of the deep stem, by default the depth's published one.
+        stem_out_channels: channels of the 7x7 stem (the deep stem has ``2 * stem_width``).
+        avd, avd_first, avg_down, stride_in_1x1: see :class:`Bottleneck`.
+        res4_dilation, res5_dilation: 1, 2 or 4; above 1 the stage keeps the resolution.
+        deform_on_per_stage: for res2 ... res5, whether its 3x3 convolutions are deformable.
+        deform_modulated, deform_num_groups: see :class:`DeformBottleneck`.
+        norm: see :func:`resnest_d2.modeling.norm.get_norm`.
+        num_classes: adds global average pooling and a linear layer after res5, and its logits,
+            ``linear``, to the outputs.
+        out_features: outputs; stages after the last one asked for are not built.
+        freeze_at: freezes the stem (1), res2 (2) ... res5 (5), batch norms included.
+
+    Raises:
+        InvalidArgument: a value that cannot be, with the choices.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        *,
+        in_channels: int = 3,
+        radix: int = 2,
+        num_groups: int = 1,
+        width_per_group: int = 64,
+        bottleneck_width: int = 64,
+        res2_out_channels: int = 256,
+        deep_stem: bool = True,
+        stem_width: int | None = None,
+        stem_out_channels: int = 64,
+        avd: bool = True,
+        avd_first: bool = False,
+        avg_down: bool = True,
+        stride_in_1x1: bool = False,
+        res4_dilation: int = 1,
+        res5_dilation: int = 1,
+        deform_on_per_stage: tuple[bool, ...] = (False, False, False, False),
+        deform_modulated: bool = False,
+        deform_num_groups: int = 1,
+        norm="BN",
+        num_classes: int | None = None,
+        out_features: tuple[str, ...] = _STAGES,
+        freeze_at: int = 0,
+    ):
+        check_choice("depth", depth, DEPTHS)
+        check_choice("res4_dilation", res4_dilation, _DILATIONS)
+        check_choice("res5_dilation", res5_dilation, _DILATIONS)
+        check_choice("freeze_at", freeze_at, range(6))
+        minima = {
+            "in_channels": (in_channels, 1),
+            "radix": (radix, 0),
+            "num_groups": (num_groups, 1),
+            "width_per_group": (width_per_group, 1),
+            "bottleneck_width": (bottleneck_width, 1),
+        }
+        for name, (value, minimum) in minima.items():
+            if value < minimum:
+                raise InvalidArgument(name, f"must be at least {minimum}, got {value}")
+        if len(deform_on_per_stage) != len(_STAGES):
+            raise InvalidArgument(
+                "deform_on_per_stage",
+                f"must have one entry for each of {_STAGES}, got {deform_on_per_stage!r}",
+            )
+        available = ("stem", *_STAGES) + (("linear",) if num_classes is not None else ())
+        if isinstance(out_features, str) or not out_features:
+            raise InvalidArgument(
+                "out_features", f"must be a list with some of {available}, got {out_features!r}"
+            )
+        for feature in out_features:
+            check_choice("out_features", feature, available)
+
+        blocks_per_stage, published_stem_width = DEPTHS[depth]
+        if deep_stem:
+            stem = DeepStem(in_channels, stem_width or published_stem_width, norm=norm)
+        else:
+            stem = BasicStem(in_channels, stem_out_channels, norm=lambda c: get_norm(norm, c))
+
+        built = len(_STAGES)
+        if num_classes is None:
+            built = max(_STAGES.index(f) + 1 if f in _STAGES else 0 for f in out_features)
+        stages = []
+        channels, out_channels = stem.out_channels, res2_out_channels
+        dilations = (1, 1, res4_dilation, res5_dilation)
+        for k in range(built):
+            options = {}
+            if deform_on_per_stage[k]:
+                options["deform_modulated"] = deform_modulated
+                options["deform_num_groups"] = deform_num_groups
+            first_stride = 1 if k == 0 or dilations[k] > 1 else 2
+            stages.append(
+                ResNet.make_stage(
+                    DeformBottleneck if deform_on_per_stage[k] else Bottleneck,
+                    blocks_per_stage[k],
+                    in_channels=channels,
+                    out_channels=out_channels,
+                    bottleneck_channels=int(width_per_group * 2**k * bottleneck_width / 64)
+                    * num_groups,
+                    stride_per_block=[first_stride] + [1] * (blocks_per_stage[k] - 1),
+                    dilation=dilations[k],
+                    radix=radix,
+                    num_groups=num_groups,
+                    norm=norm,
+                    avd=avd,
+                    avd_first=avd_first,
+                    avg_down=avg_down,
+                    stride_in_1x1=stride_in_1x1,
+                    **options,
+                )
+            )
+            channels, out_channels = out_channels, 2 * out_channels
+        super().__init__(
+            stem,
+            stages,
+            num_classes=num_classes,
+            out_features=[_STAGES[built - 1] if built else "stem"],
+            freeze_at=freeze_at,
+        )
+        self._out_features = list(out_features)
+        if num_classes is not None:
+            self._out_feature_channels["linear"] = num_classes
+            self._out_feature_strides["linear"] = None
+            if "linear" not in self._out_features:
+                self._out_features.append("linear")
+
+    @classmethod
+    def from_variant(
+        cls,
+        name: str,
+        *,
+        norm="BN",
+        in_channels: int = 3,
+        num_classes: int | None = None,
+        out_features: tuple[str, ...] = _STAGES,
+        freeze_at: int = 0,
+        **overrides,
+    ) -> "ResNeSt":
+        """Build a published network by name.
+
+        Args:
+            name: one of :data:`VARIANTS`, e.g. ``"resnest50"`` or ``"resnest50_fast_2s2x40d"``.
+            norm, in_channels, num_classes, out_features, freeze_at: see :class:`ResNeSt`.
+            overrides: any other argument of :class:`ResNeSt`, in place of the published value.
+
+        Raises:
+            InvalidArgument: an unknown name, or a value that cannot be.
+        """
+        check_choice("variant", name, VARIANTS)
+        return cls(
+            norm=norm,
+            in_channels=in_channels,
+            num_classes=num_classes,
+            out_features=out_features,
+            freeze_at=freeze_at,
+            **{**VARIANTS[name], **overrides},
+        )

@@ -1,0 +1,52 @@
+"""Packages resnest_d2, with the checkout's configs/ inside.
+
+Detectron2 is not among the requirements: the index has no project of that name, and a user's own
+build must stay. `tools/install_detectron2.py` installs it where it is missing.
+"""
+
+import runpy
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+setup(
+    name="resnest-d2",
+    version=runpy.run_path(str(ROOT / "resnest_d2" / "version.py"))["__version__"],
+    description="ResNeSt (Split-Attention Networks) as a drop-in Detectron2 backbone",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="resnest-d2 contributors",
+    license="Apache-2.0",
+    # The checkout keeps configs/ at its top, a wheel carries it as resnest_d2/configs.
+    packages=[*find_packages(include=["resnest_d2", "resnest_d2.*"]), "resnest_d2.configs"],
+    package_dir={"resnest_d2.configs": "configs"},
+    package_data={"resnest_d2.configs": ["*.yaml"]},
+    python_requires=">=3.10",
+    install_requires=[
+        "fvcore",
+        "matplotlib",
+        "numpy",
+        "pillow",
+        "pycocotools>=2.0.2",
+        "torch>=2.3",
+        "torchvision>=0.18",
+    ],
+    extras_require={
+        "test": [
+            "pytest>=8",
+            "resnest==0.0.5",  # the official classification models, to compare with
+            "ruff==0.17.6",
+            "timm>=1.0",
+        ],
+    },
+    entry_points={"console_scripts": ["resnest-d2 = resnest_d2.cli:main"]},
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,411 @@
+"""The config contract: no default of Detectron2 moves, the recipes are the published ones."""
+
+import importlib.util
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from detectron2.config import CfgNode, get_cfg
+
+from resnest_d2 import config as config_module
+from resnest_d2.config import add_resnest_config, get_config, get_config_file, list_configs
+
+STRIDE = "MODEL.RESNETS.STRIDE_IN_1X1"
+STOCK = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
+
+# our recipe -> the original plugin's file
+ORIGINALS = {
+    "faster_rcnn_resnest50_fpn": (
+        "COCO-Detection/faster_rcnn_ResNeSt_50_FPN_syncbn_range-scale_1x.yaml"
+    ),
+    "faster_rcnn_resnet50_fpn": "COCO-Detection/faster_rcnn_R_50_FPN_syncbn_range-scale_1x.yaml",
+    "cascade_rcnn_resnest50_fpn": (
+        "COCO-Detection/faster_cascade_rcnn_ResNeSt_50_FPN_syncbn_range-scale-1x.yaml"
+    ),
+    "cascade_rcnn_resnet50_fpn": (
+        "COCO-Detection/faster_cascade_rcnn_R_50_FPN_syncbn_range-scale_1x.yaml"
+    ),
+    "mask_rcnn_resnest50_fpn": "COCO-InstanceSegmentation/mask_rcnn_ResNeSt_50_FPN_syncBN_1x.yaml",
+    "mask_rcnn_resnet50_fpn": "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_syncbn_1x.yaml",
+    "cascade_mask_rcnn_resnest50_fpn": (
+        "COCO-InstanceSegmentation/mask_cascade_rcnn_ResNeSt_50_FPN_syncBN_1x.yaml"
+    ),
+    "cascade_mask_rcnn_resnet50_fpn": (
+        "COCO-InstanceSegmentation/mask_cascade_rcnn_R_50_FPN_syncbn_1x.yaml"
+    ),
+}
+
+# Keys that the original plugin had too; the facts count them as differing from Detectron2.
+PLUGIN_KEYS = {
+    f"MODEL.RESNETS.{key}" for key in ("RADIX", "DEEP_STEM", "AVD", "AVG_DOWN", "BOTTLENECK_WIDTH")
+}
+
+
+def flat(node, prefix: str = "") -> dict:
+    """Dotted key -> value of every leaf, tuples as lists."""
+    leaves = {}
+    for key, value in node.items():
+        if isinstance(value, dict):
+            leaves.update(flat(value, f"{prefix}{key}."))
+        else:
+            leaves[f"{prefix}{key}"] = json.loads(json.dumps(value))
+    return leaves
+
+
+def nested(leaves: dict) -> dict:
+    tree = {}
+    for key, value in leaves.items():
+        *path, last = key.split(".")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return tree
+
+
+def plugin_cfg() -> CfgNode:
+    cfg = get_cfg()
+    add_resnest_config(cfg)
+    return cfg
+
+
+def own_keys() -> set:
+    return set(flat(plugin_cfg())) - set(flat(get_cfg())) - PLUGIN_KEYS
+
+
+def differences(cfg: CfgNode) -> dict:
+    """What a config has other than Detectron2's defaults, without keys the original lacked."""
+    defaults, ours = flat(get_cfg()), own_keys()
+    return {
+        key: value
+        for key, value in flat(cfg).items()
+        if key not in ours and (key not in defaults or defaults[key] != value)
+    }
+
+
+@pytest.fixture(scope="module")
+def facts() -> dict:
+    data = os.environ.get("RESNEST_D2_TEST_DATA")
+    if not data:
+        pytest.skip("RESNEST_D2_TEST_DATA is not set")
+    return json.loads((Path(data).parent / "facts" / "recipes.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def log_lines(monkeypatch) -> list:
+    """Messages of the config module, whatever logging is set up around it."""
+    lines = []
+    assert config_module.logger.name == "resnest_d2.config"
+    logger = logging.Logger("resnest_d2.config", logging.INFO)
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger.addHandler(handler)
+    monkeypatch.setattr(config_module, "logger", logger)
+    return lines
+
+
+@pytest.fixture
+def original_files(facts, tmp_path) -> dict:
+    """The original plugin's YAML files, rebuilt as differences along their ``_BASE_`` chains."""
+    configs, defaults = facts["configs"], flat(get_cfg())
+    never_in_yaml = PLUGIN_KEYS - {"MODEL.RESNETS.RADIX"} | {STRIDE}
+    files = {}
+    for name, fact in configs.items():
+        chain = fact["base_chain"]
+        assert chain[-1] == name
+        parent = chain[-2] if len(chain) > 1 else None
+        above = configs[parent]["differs_from_d2_head_defaults"] if parent else {}
+        here = fact["differs_from_d2_head_defaults"]
+        delta = {k: v for k, v in here.items() if k not in never_in_yaml and above.get(k) != v}
+        delta.update({k: defaults[k] for k in above if k not in here and k not in never_in_yaml})
+        stated_above = configs[parent]["explicit_but_equal_to_head_default"] if parent else []
+        for key in fact["explicit_but_equal_to_head_default"]:
+            if key not in stated_above:
+                delta[key] = defaults[key]
+        if "MODEL.RESNETS.RADIX" in fact["keys_in_yaml_not_in_HEAD"]:
+            delta["MODEL.RESNETS.RADIX"] = here["MODEL.RESNETS.RADIX"]
+        else:
+            delta.pop("MODEL.RESNETS.RADIX", None)
+        tree = nested(delta)
+        path = tmp_path / "original" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if parent:
+            tree["_BASE_"] = os.path.relpath(tmp_path / "original" / parent, path.parent)
+        else:
+            tree["VERSION"] = 2
+        path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+        files[name] = path
+    return files
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+# ---- add_resnest_config ----
+
+
+def test_no_detectron2_default_changes():
+    before, after = flat(get_cfg()), flat(plugin_cfg())
+    assert {key: after[key] for key in before} == before
+    assert after[STRIDE] is True
+
+
+def test_new_keys_stand_in_resnets_and_one_node_of_our_own():
+    added = set(flat(plugin_cfg())) - set(flat(get_cfg()))
+    assert PLUGIN_KEYS <= added
+    assert all(key.startswith(("MODEL.RESNETS.", "RESNEST.")) for key in added)
+    assert {key.rpartition(".")[2] for key in added} == {
+        *("RADIX", "DEEP_STEM", "STEM_WIDTH", "AVD", "AVD_FIRST", "AVG_DOWN"),
+        *("BOTTLENECK_WIDTH", "RES4_DILATION"),
+        *("ALLOW_FROZEN_RANDOM", "OPTIMIZER", "AMP_DTYPE", "CHANNELS_LAST", "ITER", "NUM_BATCHES"),
+    }
+
+
+def test_every_new_key_is_documented():
+    added = set(flat(plugin_cfg())) - set(flat(get_cfg()))
+    for key in added:
+        short = key.removeprefix("MODEL.RESNETS.").removeprefix("RESNEST.")
+        assert f"``{short}``" in add_resnest_config.__doc__, key
+
+
+def test_defaults_of_the_original_plugins_keys_are_its_own(facts):
+    values = flat(plugin_cfg())
+    assert {key: values[key] for key in PLUGIN_KEYS} == {
+        key: facts["keys_added_by_plugin_not_in_HEAD"][key] for key in PLUGIN_KEYS
+    }
+
+
+def test_adding_the_keys_twice_keeps_values_set_in_between():
+    cfg = plugin_cfg()
+    cfg.MODEL.RESNETS.RADIX = 4
+    cfg.RESNEST.FREEZE_NORM.ITER = 7
+    before = cfg.dump()
+    add_resnest_config(cfg)
+    assert cfg.dump() == before
+
+
+# ---- packaged recipes ----
+
+
+@pytest.mark.parametrize("name", ORIGINALS)
+def test_recipe_equals_the_published_one_key_by_key(name, facts):
+    expected = dict(facts["configs"][ORIGINALS[name]]["differs_from_d2_head_defaults"])
+    if "resnest" in name:
+        expected["MODEL.WEIGHTS"] = "resnest://resnest50_detectron"
+    else:
+        expected.pop(STRIDE, None)  # MSRA weights: True, Detectron2's default
+        assert expected["MODEL.WEIGHTS"] == STOCK
+    assert differences(get_config(name)) == expected
+
+
+@pytest.mark.parametrize("name", ORIGINALS)
+def test_recipe_is_silent_about_our_own_keys(name):
+    merged, defaults = flat(get_config(name)), flat(plugin_cfg())
+    assert {key: merged[key] for key in own_keys()} == {key: defaults[key] for key in own_keys()}
+
+
+@pytest.mark.parametrize("name", ORIGINALS)
+def test_recipe_states_the_stride_that_its_weights_need(name, log_lines):
+    stated = CfgNode.load_yaml_with_base(str(get_config_file(name)))
+    assert stated["MODEL"]["RESNETS"]["STRIDE_IN_1X1"] is ("resnest" not in name)
+    get_config(name)
+    assert not log_lines
+
+
+@pytest.mark.parametrize("name", [name for name in ORIGINALS if "resnest" in name])
+def test_baseline_differs_in_its_backbone_only(name):
+    recipe = flat(get_config(name))
+    baseline = flat(get_config(name.replace("resnest", "resnet")))
+    assert {key for key in recipe if recipe[key] != baseline[key]} == {
+        *("MODEL.BACKBONE.NAME", "MODEL.WEIGHTS", STRIDE),
+        *("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "INPUT.FORMAT"),
+    }
+
+
+@pytest.mark.parametrize("name", ORIGINALS)
+def test_leaf_has_at_most_a_dozen_lines(name):
+    lines = get_config_file(name).read_text(encoding="utf-8").splitlines()
+    assert sum(bool(line.strip()) and not line.strip().startswith("#") for line in lines) <= 12
+
+
+def test_list_names_every_recipe_and_no_base():
+    assert set(ORIGINALS) < set(list_configs())
+    assert list_configs() == sorted(list_configs())
+    assert not any(name.startswith("Base") or name.endswith(".yaml") for name in list_configs())
+
+
+def test_every_packaged_config_loads_unfrozen_and_survives_a_dump(tmp_path):
+    for name in list_configs():
+        cfg = get_config(name)
+        assert not cfg.is_frozen()
+        dumped = write(tmp_path / f"{name}-dump.yaml", cfg.dump())
+        assert flat(get_config(dumped)) == flat(cfg)
+
+
+def test_sample_recipe_trains_from_scratch_with_resnest_statistics():
+    cfg = get_config("sample_mask_rcnn_resnest14_fpn")
+    assert cfg.MODEL.WEIGHTS == "" and cfg.MODEL.BACKBONE.FREEZE_AT == 0
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 5 and cfg.MODEL.RESNETS.DEPTH == 14
+    assert cfg.INPUT.FORMAT == "RGB" and cfg.INPUT.MASK_FORMAT == "bitmask"
+    assert cfg.MODEL.PIXEL_STD == get_config("mask_rcnn_resnest50_fpn").MODEL.PIXEL_STD
+    norms = {value for key, value in flat(cfg).items() if key.endswith(".NORM")}
+    assert "SyncBN" not in norms
+
+
+# ---- files of the original plugin ----
+
+
+def test_original_files_load_unchanged_with_stock_merge(original_files, facts):
+    assert len(original_files) == 24
+    for name, path in original_files.items():
+        cfg = plugin_cfg()
+        cfg.merge_from_file(str(path))
+        merged, expected = differences(cfg), facts["configs"][name]["differs_from_d2_head_defaults"]
+        assert merged == {k: v for k, v in expected.items() if k != STRIDE}, name
+
+
+def test_get_config_restores_the_originals_stride_for_resnest_only(
+    original_files, facts, log_lines
+):
+    for name, path in original_files.items():
+        log_lines.clear()
+        cfg = get_config(path)
+        expected = dict(facts["configs"][name]["differs_from_d2_head_defaults"])
+        if cfg.MODEL.BACKBONE.NAME.startswith("build_resnest"):
+            assert len(log_lines) == 1 and STRIDE in log_lines[0]
+        else:
+            expected.pop(STRIDE, None)
+            assert not log_lines
+        assert differences(cfg) == expected, name
+
+
+def test_a_stated_stride_is_kept(tmp_path, log_lines):
+    silent = write(
+        tmp_path / "silent.yaml", "VERSION: 2\nMODEL: {BACKBONE: {NAME: build_resnest_backbone}}\n"
+    )
+    stated = write(
+        tmp_path / "stated.yaml",
+        "_BASE_: silent.yaml\nMODEL: {RESNETS: {STRIDE_IN_1X1: True, AVD: False}}\n",
+    )
+    assert get_config(stated).MODEL.RESNETS.STRIDE_IN_1X1 is True
+    assert get_config(silent, [STRIDE, "True"]).MODEL.RESNETS.STRIDE_IN_1X1 is True
+    assert not log_lines
+    assert get_config(silent).MODEL.RESNETS.STRIDE_IN_1X1 is False
+    resnet = ["MODEL.BACKBONE.NAME", "build_resnet_backbone"]
+    assert get_config(silent, resnet).MODEL.RESNETS.STRIDE_IN_1X1 is True
+
+
+# ---- names, paths, options ----
+
+
+def test_names_work_from_any_folder_with_and_without_suffix(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "mask_rcnn_resnest50_fpn.yaml", "VERSION: 2\nSEED: 5\n")
+    name = "mask_rcnn_resnest50_fpn"
+    expected = get_config(name)
+    assert expected.SEED == -1
+    assert get_config(f"{name}.yaml") == expected
+    assert get_config(f"./{name}.yaml").SEED == 5
+
+
+def test_a_base_is_found_beside_its_file(tmp_path, monkeypatch):
+    (tmp_path / "deep").mkdir()
+    write(tmp_path / "base.yaml", "VERSION: 2\nSEED: 5\n")
+    write(tmp_path / "deep" / "own.yaml", "_BASE_: ../base.yaml\nOUTPUT_DIR: elsewhere\n")
+    monkeypatch.chdir(tmp_path / "deep")
+    cfg = get_config("own.yaml")
+    assert (cfg.SEED, cfg.OUTPUT_DIR) == (5, "elsewhere")
+
+
+def test_a_file_of_version_1_is_upgraded(tmp_path):
+    old = write(tmp_path / "old.yaml", "VERSION: 1\nMODEL: {WEIGHT: w.pkl}\nTEST: {AUG_ON: True}\n")
+    cfg = get_config(old)
+    assert (cfg.MODEL.WEIGHTS, cfg.TEST.AUG.ENABLED, cfg.VERSION) == ("w.pkl", True, 2)
+
+
+def test_configs_are_found_inside_an_installed_package(tmp_path):
+    package = tmp_path / "site" / "resnest_d2"
+    package.mkdir(parents=True)
+    shutil.copy(config_module.__file__, package)
+    shutil.copytree(get_config_file("faster_rcnn_resnet50_fpn").parent, package / "configs")
+    spec = importlib.util.spec_from_file_location("installed_config", package / "config.py")
+    installed = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(installed)
+    assert installed.get_config_file("mask_rcnn_resnest50_fpn").parent == package / "configs"
+    assert installed.list_configs() == list_configs()
+    shutil.rmtree(package / "configs")
+    with pytest.raises(FileNotFoundError, match="has no configs"):
+        installed.list_configs()
+
+
+def test_options_are_detectron2s_pairs():
+    cfg = get_config(
+        "mask_rcnn_resnest50_fpn", ["SOLVER.BASE_LR", "1e-3", "MODEL.RESNETS.RADIX", 4]
+    )
+    assert (cfg.SOLVER.BASE_LR, cfg.MODEL.RESNETS.RADIX) == (1e-3, 4)
+    assert get_config("mask_rcnn_resnest50_fpn").MODEL.RESNETS.RADIX == 2
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn_resnest50", "mask_rcnn_resnest50.yaml"])
+def test_unknown_name_gets_the_nearest_and_all_names(name):
+    with pytest.raises(KeyError) as caught:
+        get_config(name)
+    message = caught.value.args[0]
+    assert repr(name) in message
+    assert "Nearest: mask_rcnn_resnest50_fpn" in message
+    assert all(available in message for available in list_configs())
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        get_config(tmp_path / "nowhere" / "own.yaml")
+    orphan = write(tmp_path / "orphan.yaml", "_BASE_: missing.yaml\n")
+    with pytest.raises(FileNotFoundError, match="missing.yaml"):
+        get_config(orphan)
+
+
+def test_unknown_key_is_named_with_its_neighbours(tmp_path):
+    with pytest.raises(KeyError, match="opts: MODEL.RADIX. Nearest: MODEL.RESNETS.RADIX"):
+        get_config("mask_rcnn_resnest50_fpn", ["MODEL.RADIX", "4"])
+    with pytest.raises(KeyError, match="SOLVER.BASE_LRR. Nearest: SOLVER.BASE_LR"):
+        get_config("mask_rcnn_resnest50_fpn", ["SOLVER.BASE_LRR", "4"])
+    own = write(tmp_path / "own.yaml", "MODEL:\n  RESNETS:\n    RADIUS: 2\n    DEPHT: 50\n")
+    with pytest.raises(KeyError) as caught:
+        get_config(own)
+    message = caught.value.args[0]
+    assert str(own) in message
+    assert "MODEL.RESNETS.RADIUS" in message and "Nearest: MODEL.RESNETS.DEPTH" in message
+
+
+@pytest.mark.parametrize("opts", [["SEED"], "SEED", {"SEED": 1}, ["MODEL.DEVICE=cpu"]])
+def test_options_not_in_pairs_are_refused(opts):
+    with pytest.raises(ValueError, match="pairs"):
+        get_config("mask_rcnn_resnest50_fpn", opts)
+
+
+def test_value_of_a_wrong_type_is_refused_with_its_key():
+    with pytest.raises(ValueError, match="MODEL.RESNETS.RADIX"):
+        get_config("mask_rcnn_resnest50_fpn", ["MODEL.RESNETS.RADIX", "two"])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "- SEED\n", "SEED: [\n", "VERSION: 3\n", "_BASE_: bad.yaml\n"]
+)
+def test_unreadable_file_is_refused_with_its_name(text, tmp_path):
+    with pytest.raises(ValueError, match="bad.yaml"):
+        get_config(write(tmp_path / "bad.yaml", text))
+
+
+def test_python_tags_are_not_executed(tmp_path):
+    trace = tmp_path / "trace"
+    evil = write(tmp_path / "evil.yaml", f"SEED: !!python/object/apply:os.mkdir ['{trace}']\n")
+    with pytest.raises(ValueError, match="Python tags"):
+        get_config(evil)
+    assert not trace.exists()

@@ -1,0 +1,78 @@
+"""What an installed resnest-d2 consists of, seen in a wheel built from this checkout, offline."""
+
+import email
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "resnest_d2", "configs")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel built in a copy, so that no build folder is left in the checkout."""
+    copy = tmp_path_factory.mktemp("checkout")
+    for name in SOURCES:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, copy)
+    (copy / "tests").mkdir()
+    (copy / "tests" / "test_nothing.py").touch()
+
+    # What `pip wheel --no-build-isolation` calls, without the pip around it.
+    build = "from setuptools import build_meta; build_meta.build_wheel('dist')"
+    environment = {**os.environ, "PYTHONPATH": ""}
+    result = subprocess.run(
+        [sys.executable, "-c", build], cwd=copy, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    (file,) = (copy / "dist").glob("*.whl")
+    with zipfile.ZipFile(file) as archive:
+        yield archive
+
+
+def metadata(wheel: zipfile.ZipFile):
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    return email.message_from_bytes(wheel.read(name))
+
+
+def test_the_wheel_carries_every_recipe(wheel):
+    recipes = {f"resnest_d2/configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}
+
+    assert recipes
+    assert recipes == {name for name in wheel.namelist() if name.endswith(".yaml")}
+
+
+def test_the_wheel_carries_every_module_and_nothing_beside_the_package(wheel):
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "resnest_d2").rglob("*.py")}
+
+    assert modules == {name for name in wheel.namelist() if name.endswith(".py")}
+    tops = {name.split("/")[0] for name in wheel.namelist()}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"resnest_d2"}
+
+
+def test_no_requirement_names_detectron2(wheel):
+    requirements = metadata(wheel).get_all("Requires-Dist")
+
+    assert any(requirement.startswith("torch>=") for requirement in requirements)
+    assert not any("detectron2" in requirement for requirement in requirements)
+
+
+def test_the_version_has_one_source(wheel):
+    text = (ROOT / "resnest_d2" / "version.py").read_text()
+
+    assert f'__version__ = "{metadata(wheel)["Version"]}"' in text
+
+
+def test_the_command_is_installed(wheel):
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt"))
+
+    assert "resnest-d2 = resnest_d2.cli:main" in wheel.read(name).decode()
