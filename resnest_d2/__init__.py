@@ -4,25 +4,7 @@ Importing this package registers the backbone builders and the ``resnest://`` we
 Detectron2, and makes Detectron2's backbones scriptable. Nothing else happens on import.
 """
 
-try:
-    import detectron2
-except ModuleNotFoundError as error:
-    if error.name != "detectron2":
-        raise
-    raise ModuleNotFoundError(
-        "resnest_d2 needs Detectron2, which is not on the package index under its own name. "
-        "Install PyTorch, then either the official source:\n"
-        "    pip install --no-build-isolation "
-        "'git+https://github.com/facebookresearch/detectron2.git'\n"
-        "or, from a checkout of this project:\n"
-        "    python tools/install_detectron2.py",
-        name="detectron2",
-    ) from None
-del detectron2
-
-# Gives Detectron2's ResNet and FPN what torch.jit.script needs of them.
-import detectron2.export.torchscript  # noqa: F401
-
+from . import _detectron2  # noqa: F401  (first: where Detectron2 is missing, it says how to get it)
 from .checkpoint import register_handler
 from .config import add_resnest_config, get_config
 from .modeling import (
@@ -31,7 +13,8 @@ from .modeling import (
     build_resnest_fpn_backbone,
     build_resnest_retinanet_fpn_backbone,
 )
-Predictor = None
+
+Predictor = None  # TEMP
 from .version import __version__
 
 register_handler()

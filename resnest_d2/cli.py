@@ -35,8 +35,12 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a config file, or the name of a packaged config such as mask_rcnn_resnest50_fpn",
     )
-    parser.add_argument("--resume", action="store_true", help="go on from OUTPUT_DIR's last checkpoint")
-    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, no training")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from OUTPUT_DIR's last checkpoint"
+    )
+    parser.add_argument(
+        "--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, no training"
+    )
     parser.add_argument(
         "--num-gpus",
         type=int,
@@ -115,8 +119,9 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from detectron2.data.detection_utils import read_image
     from PIL import Image
+
+    from detectron2.data.detection_utils import read_image
 
     from .predictor import Predictor
 

@@ -2,9 +2,10 @@
 
 import logging
 
-from detectron2.engine import HookBase, hooks
 from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
+
+from detectron2.engine import HookBase, hooks
 
 __all__ = ["FreezeNorm"]
 

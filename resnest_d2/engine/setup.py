@@ -22,6 +22,7 @@ from ..config import get_config
 from ..data import check_coco_json, check_same_classes, register_coco, require_registered
 from ..evaluation import write_results
 from ..modeling.checks import check_choice
+from ..modeling.split_attention import ONE_IMAGE
 from .trainer import Trainer
 
 __all__ = ["RunRequest", "prepare", "run"]
@@ -230,6 +231,11 @@ def _check_training(cfg: CfgNode, request: RunRequest) -> None:
             f"SOLVER.IMS_PER_BATCH must be a multiple of the {processes} processes, "
             f"got {cfg.SOLVER.IMS_PER_BATCH}"
         )
+    resnets = cfg.MODEL.RESNETS
+    own_statistics = resnets.NORM == "BN" or (resnets.NORM.endswith("SyncBN") and processes == 1)
+    attends = cfg.MODEL.BACKBONE.NAME.startswith("build_resnest") and resnets.RADIX > 0
+    if cfg.SOLVER.IMS_PER_BATCH == processes and own_statistics and attends:
+        raise ValueError(ONE_IMAGE)
     if cfg.RESNEST.FREEZE_NORM.ITER and cfg.TEST.PRECISE_BN.ENABLED:
         raise ValueError(
             "TEST.PRECISE_BN.ENABLED must be False where RESNEST.FREEZE_NORM.ITER is set: the "

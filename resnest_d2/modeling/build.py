@@ -7,7 +7,7 @@ from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone import FPN
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 
-from .checks import InvalidArgument, check_choice
+from .checks import ArgumentError, check_choice
 from .resnest import ResNeSt
 
 __all__ = [
@@ -67,13 +67,13 @@ def build_resnest_backbone(cfg, input_shape: ShapeSpec) -> ResNeSt:
     arguments = {name: _read(cfg, key) for name, key in _KEYS.items()}
     try:
         return ResNeSt(in_channels=input_shape.channels, **arguments)
-    except InvalidArgument as error:
+    except ArgumentError as error:
         raise ValueError(f"{_KEYS.get(error.argument, error.argument)} {error.problem}") from None
 
 
 @BACKBONE_REGISTRY.register()
 def build_resnest_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
-    """ResNeSt under Detectron2's FPN: p2 ... p5, and p6 by a max pool. See the backbone's builder."""
+    """ResNeSt under Detectron2's FPN: p2 ... p5, and p6 by a max pool."""
     return _build_fpn(cfg, build_resnest_backbone(cfg, input_shape), LastLevelMaxPool())
 
 

@@ -1,17 +1,17 @@
 """Refusing an argument that cannot be, in words that help to mend it.
 
 A network class knows its argument's name, a config builder knows the key that the value came
-from. :class:`InvalidArgument` carries both halves, so that the check stands in one place and the
+from. :class:`ArgumentError` carries both halves, so that the check stands in one place and the
 message names what the user wrote.
 """
 
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["InvalidArgument", "check_choice"]
+__all__ = ["ArgumentError", "check_choice"]
 
 
-class InvalidArgument(ValueError):
+class ArgumentError(ValueError):
     """An argument whose value cannot be.
 
     Args:
@@ -29,7 +29,7 @@ class InvalidArgument(ValueError):
 
 
 def check_choice(argument: str, value: Any, choices: Iterable[Any]) -> None:
-    """Raise :class:`InvalidArgument` unless ``value`` is one of ``choices``."""
+    """Raise :class:`ArgumentError` unless ``value`` is one of ``choices``."""
     choices = tuple(choices)
     if value not in choices:
-        raise InvalidArgument(argument, f"must be one of {choices}, got {value!r}")
+        raise ArgumentError(argument, f"must be one of {choices}, got {value!r}")

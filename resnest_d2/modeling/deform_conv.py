@@ -1,4 +1,4 @@
-"""Deformable convolution (v1: arXiv 1703.06211, v2: arXiv 1811.11168), alone and in split attention.
+"""Deformable convolution (v1: arXiv 1703.06211, v2: 1811.11168), alone and in split attention.
 
 On ``torchvision.ops.deform_conv2d``, which runs on CPU and GPU, honours groups everywhere, and
 takes offsets and masks in the order of Detectron2's operators; those have no CPU path (v2) or drop

@@ -39,7 +39,7 @@ def get_norm(norm, channels: int, *, on_vector: bool = False) -> nn.Module | Non
             group: with one channel a group each value would be normalised by itself, to zero.
 
     Raises:
-        InvalidArgument: ``norm`` is an unknown name.
+        ArgumentError: ``norm`` is an unknown name.
     """
     if norm is None or callable(norm):
         return norm and norm(channels)

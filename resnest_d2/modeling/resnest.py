@@ -16,7 +16,7 @@ from torch import nn
 from detectron2.layers import CNNBlockBase, Conv2d
 from detectron2.modeling.backbone.resnet import BasicStem, ResNet
 
-from .checks import InvalidArgument, check_choice
+from .checks import ArgumentError, check_choice
 from .deform_conv import DeformConv2d, DeformSplitAttentionConv2d
 from .init import msra_fill
 from .norm import get_norm
@@ -134,7 +134,7 @@ class Bottleneck(CNNBlockBase):
     ):
         super().__init__(in_channels, out_channels, stride)
         if stride_in_1x1 and avd:
-            raise InvalidArgument(
+            raise ArgumentError(
                 "stride_in_1x1",
                 "must be False where AVD is on (its average pool already has the stride), got True",
             )
@@ -227,7 +227,7 @@ class DeformBottleneck(Bottleneck):
         super().__init__(in_channels, out_channels, **kwargs)
         channels = self.conv1.out_channels
         if deform_num_groups < 1 or channels % deform_num_groups:
-            raise InvalidArgument(
+            raise ArgumentError(
                 "deform_num_groups",
                 f"must be at least 1 and divide the {channels} channels of the deformable "
                 f"convolution, got {deform_num_groups}",
@@ -286,7 +286,7 @@ class ResNeSt(ResNet):
         freeze_at: freezes the stem (1), res2 (2) ... res5 (5), batch norms included.
 
     Raises:
-        InvalidArgument: a value that cannot be, with the choices.
+        ArgumentError: a value that cannot be, with the choices.
     """
 
     def __init__(
@@ -329,15 +329,15 @@ class ResNeSt(ResNet):
         }
         for name, (value, minimum) in minima.items():
             if value < minimum:
-                raise InvalidArgument(name, f"must be at least {minimum}, got {value}")
+                raise ArgumentError(name, f"must be at least {minimum}, got {value}")
         if len(deform_on_per_stage) != len(_STAGES):
-            raise InvalidArgument(
+            raise ArgumentError(
                 "deform_on_per_stage",
                 f"must have one entry for each of {_STAGES}, got {deform_on_per_stage!r}",
             )
         available = ("stem", *_STAGES) + (("linear",) if num_classes is not None else ())
         if isinstance(out_features, str) or not out_features:
-            raise InvalidArgument(
+            raise ArgumentError(
                 "out_features", f"must be a list with some of {available}, got {out_features!r}"
             )
         for feature in out_features:
@@ -416,7 +416,7 @@ class ResNeSt(ResNet):
             overrides: any other argument of :class:`ResNeSt`, in place of the published value.
 
         Raises:
-            InvalidArgument: an unknown name, or a value that cannot be.
+            ArgumentError: an unknown name, or a value that cannot be.
         """
         check_choice("variant", name, VARIANTS)
         return cls(

@@ -1,4 +1,4 @@
-"""Split attention (ResNeSt, arXiv 2004.08955, section 3.1 and the radix-major form of its appendix).
+"""Split attention (ResNeSt, arXiv 2004.08955, section 3.1; radix-major as in its appendix).
 
 A convolution makes ``radix`` splits of its output, and the splits vote, channel by channel, for
 how much of each enters the result::
@@ -19,13 +19,19 @@ from torch import nn
 
 from detectron2.layers import Conv2d
 
-from .checks import InvalidArgument
+from .checks import ArgumentError
 from .init import msra_fill
 from .norm import get_norm, needs_second_value
 
-__all__ = ["SplitAttentionConv2d", "attention_channels", "fuse_splits", "radix_softmax"]
+__all__ = [
+    "ONE_IMAGE",
+    "SplitAttentionConv2d",
+    "attention_channels",
+    "fuse_splits",
+    "radix_softmax",
+]
 
-_ONE_IMAGE = (
+ONE_IMAGE = (
     "Split attention normalises one value per channel and image, and this batch norm has one image "
     "to take statistics from. Train with two or more images per process (SOLVER.IMS_PER_BATCH), "
     'with SyncBN over several processes, or with MODEL.RESNETS.NORM "FrozenBN" or "GN".'
@@ -114,9 +120,9 @@ class SplitAttentionConv2d(nn.Module):
     ):
         super().__init__()
         if radix < 1:
-            raise InvalidArgument("radix", f"of split attention must be at least 1, got {radix}")
+            raise ArgumentError("radix", f"of split attention must be at least 1, got {radix}")
         if in_channels % (radix * num_groups) or out_channels % num_groups:
-            raise InvalidArgument(
+            raise ArgumentError(
                 "radix",
                 f"times num_groups must divide the {in_channels} channels of the block, got "
                 f"{radix} * {num_groups}",
@@ -145,13 +151,13 @@ class SplitAttentionConv2d(nn.Module):
         return self.attend(self.conv(x))
 
     def attend(self, x: torch.Tensor) -> torch.Tensor:
-        """Norm, ReLU and attention over the convolution's output: (N, R*C, h, w) -> (N, C, h, w)."""
+        """Norm, ReLU and attention over the convolution's output (N, R*C, h, w) -> (N, C, h, w)."""
         x = F.relu_(self.bn0(x))
         # (N, R*C, h, w) -> (N, R, C, 1, 1) -> (N, C, 1, 1)
         gap = x.mean(dim=(2, 3)).view(x.shape[0], self.radix, -1, 1, 1).sum(dim=1)
         gap = self.fc1(gap)
         if not torch.jit.is_scripting():
             if needs_second_value(self.bn1) and gap.shape[0] == 1:
-                raise ValueError(_ONE_IMAGE)
+                raise ValueError(ONE_IMAGE)
         logits = self.fc2(F.relu_(self.bn1(gap)))
         return fuse_splits(x, radix_softmax(logits, self.radix, self.num_groups))

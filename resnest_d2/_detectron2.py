@@ -1,0 +1,18 @@
+"""Detectron2, or how to get it. Imported before everything else of this package."""
+
+try:
+    # Not only a check: this module of Detectron2 gives its ResNet and FPN what torch.jit.script
+    # needs of them, which importing Detectron2 alone does not.
+    import detectron2.export.torchscript  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name != "detectron2":
+        raise
+    raise ModuleNotFoundError(
+        "resnest_d2 needs Detectron2, which is not on the package index under its own name. "
+        "Install PyTorch, then either the official source:\n"
+        "    pip install --no-build-isolation "
+        "'git+https://github.com/facebookresearch/detectron2.git'\n"
+        "or, from a checkout of resnest-d2:\n"
+        "    python tools/install_detectron2.py",
+        name="detectron2",
+    ) from None

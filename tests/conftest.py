@@ -1,0 +1,41 @@
+"""What every test gets: seeds, a sane number of threads, and the shared data where it is there."""
+
+import json
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(min(torch.get_num_threads(), 4))  # small inputs: more threads cost more
+
+
+@pytest.fixture(autouse=True)
+def seeds():
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder that RESNEST_D2_TEST_DATA names; the test is skipped where it is not set."""
+    folder = os.environ.get("RESNEST_D2_TEST_DATA")
+    if not folder:
+        pytest.skip("RESNEST_D2_TEST_DATA is not set")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def facts(test_data):
+    """``facts(name)`` reads ``name.json`` from the facts beside the test data."""
+
+    def read(name: str):
+        file = test_data.parent / "facts" / f"{name}.json"
+        if not file.is_file():
+            pytest.skip(f"no {file}")
+        return json.loads(file.read_text(encoding="utf-8"))
+
+    return read

@@ -1,0 +1,248 @@
+"""Runs from a request to metrics: training, evaluation, refusals, processes."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from detectron2.engine import launch
+
+from resnest_d2.checkpoint import RECORD_KEY, RunCheckpointer
+from resnest_d2.config import get_config
+from resnest_d2.data import sample_set
+from resnest_d2.engine import RunRequest, Trainer, prepare, run
+from resnest_d2.modeling.norm import PortableSyncBatchNorm
+
+# The smallest Mask R-CNN that has every part, in float32.
+TINY = (
+    *("MODEL.DEVICE", "cpu", "SEED", "3", "DATALOADER.NUM_WORKERS", "0"),
+    *("MODEL.FPN.OUT_CHANNELS", "16", "MODEL.ROI_BOX_HEAD.FC_DIM", "16"),
+    *("MODEL.ROI_MASK_HEAD.CONV_DIM", "16", "MODEL.RESNETS.WIDTH_PER_GROUP", "16"),
+    *("MODEL.RESNETS.RES2_OUT_CHANNELS", "16", "MODEL.RESNETS.STEM_WIDTH", "8"),
+    *("SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER", "2", "SOLVER.WARMUP_ITERS", "0"),
+    *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64"),
+    *("RESNEST.AMP_DTYPE", "", "RESNEST.FREEZE_NORM.ITER", "0"),
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return sample_set(
+        tmp_path_factory.mktemp("shapes"), image_size=64, train_images=6, val_images=3
+    )
+
+
+@pytest.fixture(scope="module")
+def request_for(data):
+    def build(folder, *opts, **kwargs):
+        kwargs = {"train": (data["train"],), "val": (data["val"],), **kwargs}
+        return RunRequest(
+            config="sample_mask_rcnn_resnest14_fpn",
+            opts=(*TINY, "OUTPUT_DIR", str(folder), *opts),
+            **kwargs,
+        )
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def trained(request_for, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    results = run(request_for(folder, output_json=str(folder / "results.json")))
+    return folder, results
+
+
+def test_training_evaluates_and_writes_the_metrics(trained):
+    folder, results = trained
+    assert set(results) == {"bbox", "segm"}
+    written = json.loads((folder / "results.json").read_text())
+    assert set(written["bbox"]) == set(results["bbox"])
+    assert "AP" in written["segm"]
+
+
+def test_checkpoint_carries_config_and_class_names_as_plain_types(trained):
+    folder, _ = trained
+    checkpoint = torch.load(folder / "model_final.pth", weights_only=True)
+    record = checkpoint[RECORD_KEY]
+    assert record["class_names"] == ["circle", "square", "triangle", "star", "ring"]
+    assert "build_resnest_fpn_backbone" in record["config"]
+    assert checkpoint["iteration"] == 1
+
+
+def test_eval_only_repeats_the_numbers_and_leaves_the_run_alone(trained, request_for):
+    folder, results = trained
+    before = (folder / "config.yaml").read_bytes()
+    again = run(
+        request_for(folder, "MODEL.WEIGHTS", str(folder / "model_final.pth"), eval_only=True)
+    )
+    assert json.dumps(again) == json.dumps(results)  # as text: NaN equals NaN
+    assert (folder / "config.yaml").read_bytes() == before
+
+
+def test_resume_goes_on_where_the_run_stopped(request_for, tmp_path):
+    run(request_for(tmp_path))
+    run(request_for(tmp_path, "SOLVER.MAX_ITER", "3", resume=True))
+    assert torch.load(tmp_path / "model_final.pth", weights_only=True)["iteration"] == 2
+
+
+def test_seed_fixes_the_result(request_for, tmp_path, trained):
+    run(request_for(tmp_path))
+    first, second = (
+        torch.load(path / "model_final.pth", weights_only=True)["model"]
+        for path in (trained[0], tmp_path)
+    )
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def test_output_folder_with_another_run_is_refused(trained, request_for):
+    with pytest.raises(FileExistsError, match="--resume"):
+        prepare(request_for(trained[0]))
+
+
+def test_frozen_random_layers_are_refused_unless_meant(request_for, tmp_path):
+    frozen = ("MODEL.BACKBONE.FREEZE_AT", "2")
+    with pytest.raises(ValueError, match="FREEZE_AT is 2.*ALLOW_FROZEN_RANDOM"):
+        prepare(request_for(tmp_path, *frozen))
+    prepare(request_for(tmp_path, *frozen, "RESNEST.ALLOW_FROZEN_RANDOM", "True"))
+
+
+def test_missing_weights_are_refused_before_data_is_read(tmp_path, monkeypatch):
+    monkeypatch.delenv("RESNEST_D2_WEIGHTS", raising=False)
+    monkeypatch.setattr("resnest_d2.engine.setup.require_registered", lambda names: None)
+    with pytest.raises(FileNotFoundError, match="RESNEST_D2_WEIGHTS(.|\n)*MODEL.WEIGHTS"):
+        prepare(RunRequest("mask_rcnn_resnest50_fpn", ("OUTPUT_DIR", str(tmp_path))))
+
+
+def test_evaluation_refuses_a_backbone_alone(trained, request_for, tmp_path):
+    weights = torch.load(trained[0] / "model_final.pth", weights_only=True)["model"]
+    backbone = {k: v for k, v in weights.items() if k.startswith("backbone.bottom_up.")}
+    torch.save({"model": backbone}, tmp_path / "backbone.pth")
+    with pytest.raises(ValueError, match="whole detector"):
+        run(request_for(tmp_path, "MODEL.WEIGHTS", str(tmp_path / "backbone.pth"), eval_only=True))
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (("RESNEST.OPTIMIZER", "Adam"), "RESNEST.OPTIMIZER must be one of .*'Adam'"),
+        (("RESNEST.AMP_DTYPE", "float8"), "RESNEST.AMP_DTYPE must be one of .*'float8'"),
+        (("SOLVER.AMP.ENABLED", "True"), "SOLVER.AMP.ENABLED.*bfloat16"),
+        (("MODEL.RESNETS.DEPTH", "42"), "MODEL.RESNETS.DEPTH must be one of .*42"),
+        (("MODEL.RESNETS.NORM", "XBN"), "MODEL.RESNETS.NORM must be one of .*'XBN'"),
+        (
+            ("RESNEST.FREEZE_NORM.ITER", "1", "TEST.PRECISE_BN.ENABLED", "True"),
+            "TEST.PRECISE_BN.ENABLED must be False",
+        ),
+    ],
+)
+def test_values_that_cannot_be_are_refused_with_key_and_choices(
+    request_for, tmp_path, opts, message
+):
+    with pytest.raises(ValueError, match=message):
+        prepare(request_for(tmp_path, *opts))
+
+
+def test_batch_that_does_not_divide_is_refused(request_for, tmp_path):
+    with pytest.raises(ValueError, match="IMS_PER_BATCH must be a multiple of the 4 processes"):
+        prepare(request_for(tmp_path, num_processes=4))
+
+
+def test_own_data_sets_class_count_and_mask_format(request_for, tmp_path):
+    cfg = prepare(request_for(tmp_path, "INPUT.MASK_FORMAT", "polygon"))
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == cfg.MODEL.RETINANET.NUM_CLASSES == 5
+    assert cfg.INPUT.MASK_FORMAT == "bitmask"
+
+
+def test_bfloat16_adamw_channels_last_and_fixed_norm_train_together(request_for, tmp_path):
+    cfg = prepare(
+        request_for(
+            tmp_path,
+            *("RESNEST.AMP_DTYPE", "bfloat16", "RESNEST.OPTIMIZER", "AdamW"),
+            *("RESNEST.CHANNELS_LAST", "True", "SOLVER.MAX_ITER", "3"),
+            *("RESNEST.FREEZE_NORM.ITER", "1", "RESNEST.FREEZE_NORM.NUM_BATCHES", "2"),
+            val=(),
+        )
+    )
+    trainer = Trainer(cfg)
+    conv = trainer.model.backbone.bottom_up.res2[0].conv2.conv
+    assert conv.weight.is_contiguous(memory_format=torch.channels_last)
+    assert isinstance(trainer.optimizer, torch.optim.AdamW)
+    seen = []
+    norm = trainer.model.backbone.bottom_up.res3[0].conv2.bn0
+
+    def remember(module, args, output):
+        seen.append((output.dtype, module.training, module.running_mean.clone()))
+
+    norm.register_forward_hook(remember)
+    trainer.train()
+    # one step, two batches of statistics, two steps with these statistics
+    assert [training for _, training, _ in seen] == [True, True, True, False, False]
+    assert [dtype for dtype, _, _ in seen] == [torch.bfloat16] + 2 * [torch.float32] + 2 * [
+        torch.bfloat16
+    ]
+    torch.testing.assert_close(seen[-1][2], norm.running_mean, rtol=0, atol=0)
+    torch.testing.assert_close(seen[-2][2], norm.running_mean, rtol=0, atol=0)
+    for parameter in trainer.model.parameters():
+        assert parameter.dtype == torch.float32 and torch.isfinite(parameter).all()
+
+
+def test_one_image_per_process_with_batch_norm_names_the_ways_out(request_for, tmp_path):
+    one = ("SOLVER.IMS_PER_BATCH", "1")
+    with pytest.raises(ValueError, match="SOLVER.IMS_PER_BATCH.*SyncBN.*FrozenBN"):
+        prepare(request_for(tmp_path, *one))
+    # the box and mask heads see many positions: their batch norms may stay
+    Trainer(prepare(request_for(tmp_path, *one, "MODEL.RESNETS.NORM", "GN", val=()))).train()
+
+
+def test_one_process_trains_syncbn_as_bn_and_says_so(request_for, tmp_path, caplog):
+    sync = [f"MODEL.{part}.NORM" for part in ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD")]
+    opts = [word for key in sync for word in (key, "SyncBN")]
+    cfg = prepare(request_for(tmp_path, *opts, "SOLVER.MAX_ITER", "1", val=()))
+    with caplog.at_level("INFO", logger="resnest_d2.engine.trainer"):
+        trainer = Trainer(cfg)
+    assert len([r for r in caplog.records if "SyncBN in one process" in r.message]) == 1
+    assert not any(isinstance(module, nn.SyncBatchNorm) for module in trainer.model.modules())
+    trainer.train()
+
+
+def _train_and_save(request: RunRequest, folder: str) -> None:
+    from detectron2.utils import comm
+
+    trainer = Trainer(prepare(request))
+    kinds = [type(module) for module in trainer.model.modules()]
+    trainer.train()
+    torch.save(
+        {
+            "weights": trainer.model.module.state_dict(),
+            "sync": sum(issubclass(kind, nn.SyncBatchNorm) for kind in kinds),
+            "portable": kinds.count(PortableSyncBatchNorm),
+        },
+        f"{folder}/rank{comm.get_rank()}.pth",
+    )
+
+
+def test_two_cpu_processes_end_with_bit_equal_weights(request_for, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    sync = [f"MODEL.{part}.NORM" for part in ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD")]
+    opts = [word for key in sync for word in (key, "SyncBN")]
+    request = request_for(tmp_path / "run", *opts, "SOLVER.MAX_ITER", "20", val=(), num_processes=2)
+    launch(_train_and_save, 2, dist_url="auto", args=(request, str(tmp_path)))
+    first, second = (torch.load(tmp_path / f"rank{rank}.pth") for rank in (0, 1))
+    assert first["sync"] == 0 and first["portable"] > 30
+    for name, value in first["weights"].items():
+        assert torch.equal(value, second["weights"][name]), name
+    start = Trainer.build_model(get_config("sample_mask_rcnn_resnest14_fpn", request.opts))
+    moved = start.state_dict()["backbone.bottom_up.res5.0.conv3.weight"]
+    assert not torch.equal(moved, first["weights"]["backbone.bottom_up.res5.0.conv3.weight"])
+
+
+def test_two_process_run_writes_its_results(request_for, tmp_path):
+    output = tmp_path / "results.json"
+    request = request_for(
+        tmp_path / "run", "SOLVER.IMS_PER_BATCH", "4", num_processes=2, output_json=str(output)
+    )
+    assert run(request) == {}
+    assert set(json.loads(output.read_text())) == {"bbox", "segm"}
+    assert RunCheckpointer.has_last(str(tmp_path / "run"))

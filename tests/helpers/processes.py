@@ -1,0 +1,42 @@
+"""A function of a test file, in several processes of one gloo group."""
+
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+
+def run_in_processes(function: Callable, folder: Path, *, world_size: int = 2) -> list:
+    """Call ``function(rank)`` in every process.
+
+    Args:
+        function: at the top level of its file, which each process loads anew by its path: test
+            files are not importable by name.
+        folder: an empty one, for the rendezvous and the results.
+
+    Returns:
+        Each rank's result: tensors and plain containers.
+    """
+    spec = (function.__code__.co_filename, function.__name__)
+    mp.spawn(_work, args=(*spec, str(folder), world_size), nprocs=world_size)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world_size)]
+
+
+def _work(rank: int, file: str, name: str, folder: str, world_size: int) -> None:
+    torch.set_num_threads(1)
+    if os.path.exists("/sys/class/net/lo"):  # where the host's name has no address
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    init = f"file://{folder}/rendezvous"
+    dist.init_process_group("gloo", init_method=init, rank=rank, world_size=world_size)
+    try:
+        torch.save(getattr(module, name)(rank), f"{folder}/{rank}.pt")
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
