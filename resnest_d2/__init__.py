@@ -13,8 +13,7 @@ from .modeling import (
     build_resnest_fpn_backbone,
     build_resnest_retinanet_fpn_backbone,
 )
-
-Predictor = None  # TEMP
+from .predictor import Predictor
 from .version import __version__
 
 register_handler()

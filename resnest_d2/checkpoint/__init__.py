@@ -1,6 +1,22 @@
 """Names and files of weights."""
 
-from .load import RECORD_KEY, register_handler, resolve_weights
+from .load import (
+    RECORD_KEY,
+    find_checkpoint,
+    read_checkpoint,
+    read_record,
+    register_handler,
+    resolve_weights,
+)
 from .save import RunCheckpointer, make_record
 
-__all__ = ["RECORD_KEY", "RunCheckpointer", "make_record", "register_handler", "resolve_weights"]
+__all__ = [
+    "RECORD_KEY",
+    "RunCheckpointer",
+    "find_checkpoint",
+    "make_record",
+    "read_checkpoint",
+    "read_record",
+    "register_handler",
+    "resolve_weights",
+]

@@ -16,6 +16,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.engine import default_setup, launch
 from detectron2.modeling import build_backbone
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
 from ..checkpoint import RunCheckpointer, resolve_weights
 from ..config import get_config
@@ -91,10 +92,11 @@ def run(request: RunRequest) -> dict:
         Metrics of the last evaluation, ``{"bbox": {"AP": …}, …}`` (by data set where there are
         several); empty where several processes were started: they write ``output_json``.
     """
+    _log()
     cfg = prepare(request)
     processes = request.num_processes * request.num_machines
     if processes == 1:
-        return _work(request)
+        return _work(cfg, request)
     hidden = {"CUDA_VISIBLE_DEVICES": ""} if cfg.MODEL.DEVICE == "cpu" else {}
     if cfg.MODEL.DEVICE == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         hidden["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // request.num_processes))
@@ -102,7 +104,7 @@ def run(request: RunRequest) -> dict:
     os.environ.update(hidden)  # the processes inherit it: without a GPU, launch chooses gloo
     try:
         launch(
-            _work,
+            _prepare_and_work,
             request.num_processes,
             num_machines=request.num_machines,
             machine_rank=request.machine_rank,
@@ -118,9 +120,12 @@ def run(request: RunRequest) -> dict:
     return {}
 
 
-def _work(request: RunRequest) -> dict:
+def _prepare_and_work(request: RunRequest) -> None:
+    _work(prepare(request), request)  # a new process knows no data set yet
+
+
+def _work(cfg: CfgNode, request: RunRequest) -> dict:
     """One process's share of a run."""
-    cfg = prepare(request)
     if request.eval_only:
         results = _evaluate(cfg, request)
     else:
@@ -134,7 +139,19 @@ def _work(request: RunRequest) -> dict:
     return results
 
 
+def _log(folder: str | None = None) -> None:
+    """Show this package's log like Detectron2's: on the terminal, and in ``folder``/log.txt."""
+    setup_logger(
+        folder,
+        distributed_rank=comm.get_rank(),
+        name="resnest_d2",
+        enable_propagation=True,
+        configure_stdout=not logging.getLogger("resnest_d2").handlers,
+    )
+
+
 def _set_up(cfg: CfgNode, request: RunRequest) -> None:
+    _log(cfg.OUTPUT_DIR)
     default_setup(cfg, argparse.Namespace(**{**vars(request), "config_file": ""}))
 
 

@@ -1,0 +1,57 @@
+"""Training curves from the ``metrics.json`` that Detectron2 writes."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+__all__ = ["plot_losses"]
+
+_AP = {"bbox/AP": "box AP", "segm/AP": "mask AP"}
+
+
+def plot_losses(metrics_json: str | os.PathLike, picture: str | os.PathLike) -> None:
+    """Draw the total loss and its parts over iterations, and AP where it was evaluated, as PNG.
+
+    Args:
+        metrics_json: a run's ``metrics.json`` (one JSON object a line).
+        picture: file to write.
+
+    Raises:
+        ValueError: the file holds no loss.
+    """
+    lines = [json.loads(line) for line in Path(metrics_json).read_text().splitlines() if line]
+    series: dict[str, dict[int, float]] = {}
+    for line in lines:
+        for name, value in line.items():
+            if isinstance(value, (int, float)):
+                series.setdefault(name, {})[line.get("iteration", 0)] = value
+    parts = sorted(name for name in series if name.startswith("loss_"))
+    if "total_loss" not in series:
+        raise ValueError(f"{metrics_json} holds no total_loss: nothing was trained yet")
+    evaluated = [name for name in _AP if name in series]
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for name in ["total_loss", *parts]:
+        iterations, values = zip(*sorted(series[name].items()), strict=True)
+        width = 2.5 if name == "total_loss" else 1.2
+        axes.plot(iterations, values, label=name.replace("_", " "), linewidth=width)
+    axes.set(xlabel="iteration", ylabel="loss (median of 20 iterations)")
+    axes.set_yscale("log")
+    axes.grid(alpha=0.3)
+    handles, labels = axes.get_legend_handles_labels()
+    if evaluated:
+        right = axes.twinx()
+        right.set(ylabel="AP", ylim=(0, 100))
+        for name, marker in zip(evaluated, "os", strict=False):
+            points = np.array(sorted(series[name].items()))
+            right.plot(points[:, 0], points[:, 1], f"{marker}--k", label=_AP[name])
+        more_handles, more_labels = right.get_legend_handles_labels()
+        handles, labels = handles + more_handles, labels + more_labels
+    axes.legend(handles, labels, fontsize="small")
+    figure.savefig(picture, dpi=120)
