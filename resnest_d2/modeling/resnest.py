@@ -326,10 +326,20 @@ class ResNeSt(ResNet):
             "num_groups": (num_groups, 1),
             "width_per_group": (width_per_group, 1),
             "bottleneck_width": (bottleneck_width, 1),
+            "res2_out_channels": (res2_out_channels, 1),
+            "stem_width": (stem_width or 0, 0),
+            "stem_out_channels": (stem_out_channels, 1),
+            "num_classes": (1 if num_classes is None else num_classes, 1),
         }
         for name, (value, minimum) in minima.items():
             if value < minimum:
                 raise ArgumentError(name, f"must be at least {minimum}, got {value}")
+        if width_per_group * bottleneck_width < 64:
+            raise ArgumentError(
+                "width_per_group",
+                "times bottleneck_width / 64 must be at least 1, got "
+                f"{width_per_group} * {bottleneck_width} / 64",
+            )
         if len(deform_on_per_stage) != len(_STAGES):
             raise ArgumentError(
                 "deform_on_per_stage",

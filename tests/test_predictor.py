@@ -1,0 +1,113 @@
+"""Prediction from a checkpoint alone: the right model, the right pixels, or a refusal."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from detectron2.data import DatasetMapper
+from detectron2.modeling import build_model
+
+from resnest_d2 import Predictor, get_config
+from resnest_d2.checkpoint import RECORD_KEY, make_record
+
+CLASSES = ["circle", "square", "triangle", "star", "ring"]
+BGR = ["INPUT.FORMAT", "BGR", "MODEL.PIXEL_MEAN", "[103.53, 116.28, 123.675]"]
+BGR += ["MODEL.PIXEL_STD", "[1.0, 1.0, 1.0]", "INPUT.MIN_SIZE_TEST", "96"]
+
+
+def _save(path, opts=(), weights=None):
+    cfg = get_config("sample_mask_rcnn_resnest14_fpn", ["MODEL.DEVICE", "cpu", *opts])
+    cfg.INPUT.MAX_SIZE_TEST = 128
+    model = build_model(cfg)
+    torch.save(
+        {"model": weights or model.state_dict(), RECORD_KEY: make_record(cfg, CLASSES)}, path
+    )
+    return cfg, model
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.pth"
+    torch.manual_seed(0)
+    _save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def predictor(checkpoint):
+    return Predictor(checkpoint, device="cpu", score_threshold=0.0)
+
+
+@pytest.fixture
+def images():
+    random = np.random.default_rng(0)
+    return [random.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((48, 64), (70, 50))]
+
+
+def test_config_and_class_names_come_from_the_checkpoint(predictor):
+    assert predictor.class_names == CLASSES
+    assert predictor.cfg.INPUT.FORMAT == "RGB"
+    assert not predictor.model.training
+
+
+def test_batch_of_different_sizes_equals_single_images(predictor, images):
+    for image, together in zip(images, predictor.batch(images), strict=True):
+        alone = predictor(image)
+        assert together.image_size == image.shape[:2]
+        assert len(alone) == len(together) > 0
+        torch.testing.assert_close(together.scores, alone.scores, rtol=1e-4, atol=1e-4)
+
+
+def test_file_and_array_give_the_same_input(predictor, images, tmp_path):
+    path = tmp_path / "image.png"
+    Image.fromarray(images[0]).save(path)
+    of_file, of_array = predictor.preprocess(path), predictor.preprocess(images[0])
+    assert torch.equal(of_file["image"], of_array["image"])
+
+
+@pytest.mark.parametrize("opts", [[], BGR], ids=["RGB", "BGR"])
+def test_preprocessing_equals_evaluation(opts, images, tmp_path):
+    cfg, model = _save(tmp_path / "model.pth", opts)
+    predictor = Predictor(tmp_path / "model.pth", device="cpu")
+    path = tmp_path / "image.png"
+    Image.fromarray(images[1]).save(path)
+    expected = DatasetMapper(cfg, is_train=False)({"file_name": str(path)})
+    ours = predictor.preprocess(path)
+    assert torch.equal(ours["image"], expected["image"])
+    normalised = predictor.model.preprocess_image([ours]).tensor
+    assert torch.equal(normalised, model.preprocess_image([expected]).tensor)
+
+
+def test_low_scores_are_left_out(checkpoint, images):
+    assert len(Predictor(checkpoint, device="cpu", score_threshold=1.0)(images[0])) == 0
+
+
+def test_checkpoint_without_heads_is_refused(checkpoint, tmp_path):
+    weights = torch.load(checkpoint, weights_only=True)["model"]
+    backbone = {k: v for k, v in weights.items() if k.startswith("backbone.")}
+    _save(tmp_path / "backbone.pth", weights=backbone)
+    with pytest.raises(ValueError, match="backbone.pth has .* of the .*proposal_generator"):
+        Predictor(tmp_path / "backbone.pth", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((8, 8), np.uint8), r"uint8 of shape \(8, 8\)"),
+        (np.zeros((8, 8, 3), np.float32), "float32"),
+        (np.zeros((3, 8, 8), np.uint8), r"\(3, 8, 8\)"),
+        ([[0]], "list"),
+    ],
+)
+def test_what_is_no_image_is_refused(predictor, image, message):
+    with pytest.raises(ValueError, match=message):
+        predictor(image)
+
+
+def test_picture_is_drawn_where_the_instances_are(predictor, images):
+    instances = predictor(images[0])[:1]
+    picture = predictor.draw(images[0], instances)
+    assert picture.shape == images[0].shape and picture.dtype == np.uint8
+    assert (picture != images[0]).any()
+    assert np.abs(predictor.draw(images[0], instances[:0]).astype(int) - images[0]).max() <= 2
