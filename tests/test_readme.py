@@ -28,11 +28,10 @@ with torch.inference_mode():
     (output,) = model([{"image": torch.zeros(3, 64, 96, dtype=torch.uint8)}])
 assert output["instances"].image_size == (64, 96)
 """
-    environment_path = str(ROOT)
     subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code + run_it],
         cwd=tmp_path,
-        env={"PYTHONPATH": environment_path, "PATH": "", "HOME": str(tmp_path)},
+        env={"HOME": str(tmp_path)},
         check=True,
     )
 

@@ -5,14 +5,41 @@ import math
 import os
 from pathlib import Path
 
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
 from detectron2.config import CfgNode
 from detectron2.evaluation import COCOEvaluator
 
-__all__ = ["build_coco_evaluator", "write_results"]
+__all__ = ["CocoEvaluator", "build_coco_evaluator", "write_results"]
 
 
-def build_coco_evaluator(cfg: CfgNode, dataset_name: str) -> COCOEvaluator:
-    """Detectron2's COCO evaluator on the reference implementation (pycocotools).
+class CocoEvaluator(COCOEvaluator):
+    """Detectron2's COCO evaluator, for which a model without a detection has AP 0.
+
+    Detectron2 leaves COCO's evaluation out then and reports NaN, which no comparison, no "best
+    checkpoint" and no reader of a log can use.
+    """
+
+    def _derive_coco_results(self, coco_eval, iou_type, class_names=None):
+        if coco_eval is None:
+            nothing = COCO()
+            nothing.dataset = {**self._coco_api.dataset, "annotations": []}
+            nothing.createIndex()
+            coco_eval = COCOeval(self._coco_api, nothing, iou_type)
+            if iou_type != "keypoints":
+                coco_eval.params.maxDets = self._max_dets_per_image
+            elif self._kpt_oks_sigmas:
+                coco_eval.params.kpt_oks_sigmas = np.array(self._kpt_oks_sigmas)
+            coco_eval.evaluate()
+            coco_eval.accumulate()
+            coco_eval.summarize()
+        return super()._derive_coco_results(coco_eval, iou_type, class_names=class_names)
+
+
+def build_coco_evaluator(cfg: CfgNode, dataset_name: str) -> CocoEvaluator:
+    """The evaluator for a config's heads, on the reference implementation (pycocotools).
 
     It prints the 12 COCO numbers of each task: ``bbox``, and ``segm`` or ``keypoints`` where the
     config has such a head. Detections go to ``OUTPUT_DIR/inference``.
@@ -22,7 +49,7 @@ def build_coco_evaluator(cfg: CfgNode, dataset_name: str) -> COCOEvaluator:
         tasks.append("segm")
     if cfg.MODEL.KEYPOINT_ON:
         tasks.append("keypoints")
-    return COCOEvaluator(
+    return CocoEvaluator(
         dataset_name,
         tasks=tuple(tasks),
         output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"),

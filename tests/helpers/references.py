@@ -71,7 +71,7 @@ def random_state(shapes: dict[str, torch.Size], dtype=torch.float64) -> dict[str
         elif name.endswith("running_var") or (name.endswith("weight") and len(shape) == 1):
             state[name] = 0.5 + torch.rand(shape, dtype=dtype)
             if name.endswith("conv3.norm.weight"):
-                state[name] *= 0.2
+                state[name] *= 0.1
         elif name.endswith("weight"):
             fan_in = shape[1:].numel()
             state[name] = torch.randn(shape, dtype=dtype) * (2 / fan_in) ** 0.5
