@@ -32,11 +32,14 @@ class DeformConv2d(Conv2d):
         """
         low = x.dtype == torch.bfloat16 or x.dtype == torch.float16
         dtype = torch.float32 if low else x.dtype
+        bias = self.bias
+        if bias is not None:
+            bias = bias.to(dtype)
         out = deform_conv2d(
             x.to(dtype),
             offset.to(dtype),
             self.weight.to(dtype),
-            None if self.bias is None else self.bias.to(dtype),
+            bias,
             stride=self.stride,
             padding=self.padding,
             dilation=self.dilation,

@@ -6,6 +6,7 @@ with the choices, and ``SyncBN`` works where there is no GPU.
 """
 
 import torch
+import torch.nn.functional as F
 from fvcore.nn.distributed import differentiable_all_gather
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -75,13 +76,24 @@ class PortableSyncBatchNorm(nn.BatchNorm2d):
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not torch.jit.is_scripting():
-            if self.training and get_world_size() > 1:
-                return self._normalise_over_processes(x)
-        return super().forward(x)
+        if not torch.jit.is_scripting():  # a scripted network is for inference
+            if self.training:
+                return self._normalise_by_batch(x)
+        # Not super().forward, which torch.jit.script does not know.
+        return F.batch_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            training=self.running_mean is None,
+            eps=self.eps,
+        )
 
     @torch.jit.unused
-    def _normalise_over_processes(self, x: torch.Tensor) -> torch.Tensor:
+    def _normalise_by_batch(self, x: torch.Tensor) -> torch.Tensor:
+        if get_world_size() == 1:
+            return super().forward(x)
         values = x if x.dtype == torch.float64 else x.float()  # (N, C, H, W)
         count = values.numel() // self.num_features
         if count:

@@ -172,7 +172,7 @@ class Bottleneck(CNNBlockBase):
                 groups=num_groups,
                 bias=False,
                 norm=get_norm(norm, bottleneck_channels),
-                activation=F.relu_,
+                activation=nn.ReLU(inplace=True),
             )
             msra_fill(self.conv2)
         else:

@@ -1,0 +1,65 @@
+"""The GPU paths. Not run where there is no GPU: ``pytest -m gpu``."""
+
+import pytest
+import torch
+
+from resnest_d2 import ResNeSt
+from resnest_d2.data import sample_set
+from resnest_d2.engine import RunRequest, run
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+DCN = {"deform_on_per_stage": (False, True, True, True), "deform_modulated": True}
+
+
+@pytest.mark.parametrize("options", [{}, {**DCN, "deform_num_groups": 2}], ids=["plain", "DCN"])
+def test_gpu_equals_cpu_in_float64(options):
+    model = ResNeSt.from_variant("resnest50", **options).double().eval()
+    x = torch.randn(2, 3, 97, 131, dtype=torch.float64)
+    with torch.no_grad():
+        expected = model(x)
+        actual = model.cuda()(x.cuda())
+    for name, value in expected.items():
+        torch.testing.assert_close(actual[name].cpu(), value, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [
+        (),
+        ("SOLVER.AMP.ENABLED", "True", "RESNEST.AMP_DTYPE", ""),
+        ("MODEL.RESNETS.NORM", "SyncBN", "MODEL.FPN.NORM", "SyncBN"),
+    ],
+    ids=["bfloat16", "float16", "SyncBN"],
+)
+def test_sample_recipe_trains_on_the_gpu(opts, tmp_path):
+    data = sample_set(tmp_path / "data", image_size=96, train_images=8, val_images=2)
+    results = run(
+        RunRequest(
+            "sample_mask_rcnn_resnest14_fpn",
+            ("MODEL.DEVICE", "cuda", "SOLVER.MAX_ITER", "3", "OUTPUT_DIR", str(tmp_path), *opts),
+            train=(data["train"],),
+            val=(data["val"],),
+        )
+    )
+    assert set(results) == {"bbox", "segm"}
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
+def test_two_gpus_train_with_syncbn(tmp_path):
+    data = sample_set(tmp_path / "data", image_size=96, train_images=8, val_images=2)
+    output = tmp_path / "results.json"
+    run(
+        RunRequest(
+            "sample_mask_rcnn_resnest14_fpn",
+            ("MODEL.RESNETS.NORM", "SyncBN", "OUTPUT_DIR", str(tmp_path), "SOLVER.MAX_ITER", "3"),
+            train=(data["train"],),
+            val=(data["val"],),
+            num_processes=2,
+            output_json=str(output),
+        )
+    )
+    assert output.is_file()
