@@ -3,9 +3,11 @@
 import logging
 
 from fvcore.nn.precise_bn import get_bn_modules
+from torch import distributed as dist
 from torch import nn
 
 from detectron2.engine import HookBase, hooks
+from detectron2.utils import comm
 
 __all__ = ["FreezeNorm"]
 
@@ -18,7 +20,8 @@ class FreezeNorm(HookBase):
     At ``iteration`` the statistics are recomputed as their mean over training batches (fvcore's
     precise batch norm); from then on every batch norm normalises with them, as it will in
     evaluation. This closes the gap between the two modes, which small batches of detection
-    images make large. Weights and biases of the norms stay trainable.
+    images make large. Weights and biases of the norms stay trainable. With several processes the
+    statistics are the mean over all of them.
 
     Args:
         iteration: first iteration with fixed statistics.
@@ -38,5 +41,14 @@ class FreezeNorm(HookBase):
         if self.trainer.iter == self._iteration:
             logger.info(f"Fixing the statistics of {len(self._norms)} batch norms from here on")
             self._precise_bn.update_stats()
+            self._average_over_processes()
         for norm in self._norms:  # every step: an evaluation in between resets the mode
             norm.eval()
+
+    def _average_over_processes(self):
+        processes = comm.get_world_size()
+        if processes > 1:  # a plain batch norm has seen the images of its own process only
+            for norm in self._norms:
+                for statistic in (norm.running_mean, norm.running_var):
+                    dist.all_reduce(statistic)
+                    statistic /= processes

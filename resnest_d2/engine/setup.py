@@ -202,6 +202,11 @@ def _choose_device(cfg: CfgNode, request: RunRequest) -> None:
     for name in ("num_processes", "num_machines"):
         if getattr(request, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(request, name)}")
+    if request.num_machines > 1 and request.dist_url == "auto":
+        raise ValueError(
+            f"--num-machines {request.num_machines} needs --dist-url tcp://HOST:PORT, an address "
+            "of machine 0 that the others reach"
+        )
     if cfg.MODEL.DEVICE.startswith("cuda"):
         available = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if not available:

@@ -149,6 +149,11 @@ def test_batch_that_does_not_divide_is_refused(request_for, tmp_path):
         prepare(request_for(tmp_path, num_processes=4))
 
 
+def test_several_machines_need_an_address(request_for, tmp_path):
+    with pytest.raises(ValueError, match="--num-machines 2 needs --dist-url tcp://HOST:PORT"):
+        prepare(request_for(tmp_path, num_machines=2))
+
+
 def test_own_data_sets_class_count_and_mask_format(request_for, tmp_path):
     cfg = prepare(request_for(tmp_path, "INPUT.MASK_FORMAT", "polygon"))
     assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == cfg.MODEL.RETINANET.NUM_CLASSES == 5
@@ -236,6 +241,18 @@ def test_two_cpu_processes_end_with_bit_equal_weights(request_for, tmp_path, mon
     start = Trainer.build_model(get_config("sample_mask_rcnn_resnest14_fpn", request.opts))
     moved = start.state_dict()["backbone.bottom_up.res5.0.conv3.weight"]
     assert not torch.equal(moved, first["weights"]["backbone.bottom_up.res5.0.conv3.weight"])
+
+
+def test_fixed_statistics_are_the_same_in_all_processes(request_for, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    opts = "SOLVER.IMS_PER_BATCH 4 RESNEST.FREEZE_NORM.ITER 1 RESNEST.FREEZE_NORM.NUM_BATCHES 2"
+    request = request_for(tmp_path / "run", *opts.split(), val=(), num_processes=2)
+    launch(_train_and_save, 2, dist_url="auto", args=(request, str(tmp_path)))
+    first, second = (torch.load(tmp_path / f"rank{rank}.pth")["weights"] for rank in (0, 1))
+    statistics = [name for name in first if name.endswith(("running_mean", "running_var"))]
+    assert len(statistics) > 30
+    for name in statistics:
+        assert torch.equal(first[name], second[name]), name
 
 
 def test_two_process_run_writes_its_results(request_for, tmp_path):
