@@ -67,7 +67,7 @@ def radix_softmax(logits: torch.Tensor, radix: int, num_groups: int) -> torch.Te
     return weights.reshape(logits.shape[0], radix, -1, 1, 1)
 
 
-def fuse_splits(x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def fuse_splits(x: torch.Tensor, weights: torch.Tensor, radix: int) -> torch.Tensor:
     """Weighted sum of the splits.
 
     Args:
@@ -78,7 +78,6 @@ def fuse_splits(x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         (N, C, h, w)
     """
     weights = weights.to(x.dtype)
-    radix = weights.shape[1]
     if radix == 1:
         return x * weights[:, 0]
     if radix == 2:
@@ -160,4 +159,5 @@ class SplitAttentionConv2d(nn.Module):
             if needs_second_value(self.bn1) and gap.shape[0] == 1:
                 raise ValueError(ONE_IMAGE)
         logits = self.fc2(F.relu_(self.bn1(gap)))
-        return fuse_splits(x, radix_softmax(logits, self.radix, self.num_groups))
+        weights = radix_softmax(logits, self.radix, self.num_groups)
+        return fuse_splits(x, weights, self.radix)

@@ -53,5 +53,5 @@ def plot_losses(metrics_json: str | os.PathLike, picture: str | os.PathLike) -> 
             right.plot(points[:, 0], points[:, 1], f"{marker}--k", label=_AP[name])
         more_handles, more_labels = right.get_legend_handles_labels()
         handles, labels = handles + more_handles, labels + more_labels
-    axes.legend(handles, labels, fontsize="small")
+    figure.legend(handles, labels, loc="outside right upper", fontsize="small")
     figure.savefig(picture, dpi=120)

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from detectron2.structures import BoxMode, Instances
-from detectron2.utils.visualizer import Visualizer
+from detectron2.utils.visualizer import GenericMask, Visualizer
 
 from ..data import register_coco
 
@@ -128,5 +128,9 @@ def _overlay(image, scale, *, boxes, masks, classes, labels) -> np.ndarray:
     canvas = Visualizer(image, scale=scale)
     if labels:
         colors = [_COLORS[label % len(_COLORS)] for label in classes]
-        canvas.overlay_instances(boxes=boxes, masks=masks, labels=labels, assigned_colors=colors)
+        canvas.overlay_instances(boxes=boxes, labels=labels, assigned_colors=colors)
+        for mask, color in zip(masks if masks is not None else [], colors, strict=False):
+            # not by overlay_instances, which fills holes
+            pixels = GenericMask(mask, *image.shape[:2]).mask
+            canvas.draw_binary_mask(pixels, color=color, alpha=0.5, area_threshold=0)
     return canvas.output.get_image()

@@ -124,7 +124,7 @@ def test_fused_splits_equal_the_weighted_sum(radix):
     logits = torch.randn(2, radix * 6, 1, 1, dtype=torch.float64, requires_grad=True)
     weights = radix_softmax(logits, radix, 2)
     splits = x.reshape(2, radix, 6, 5, 4)
-    actual, expected = fuse_splits(x, weights), (splits * weights).sum(dim=1)
+    actual, expected = fuse_splits(x, weights, radix), (splits * weights).sum(dim=1)
     torch.testing.assert_close(actual, expected)
     for value in (x, logits):
         torch.testing.assert_close(
