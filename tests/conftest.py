@@ -21,6 +21,13 @@ def seeds():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def no_gpu_unless_marked(request, monkeypatch):
+    """SyncBN and Detectron2's defaults depend on whether there is one."""
+    if "gpu" not in request.keywords:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """The folder that RESNEST_D2_TEST_DATA names; the test is skipped where it is not set."""

@@ -1,6 +1,6 @@
 """From a Detectron2 config to a backbone: the one place of ``modeling/`` that reads ``cfg``."""
 
-from functools import reduce
+from functools import partial, reduce
 
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
@@ -8,6 +8,7 @@ from detectron2.modeling.backbone import FPN
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 
 from .checks import ArgumentError, check_choice
+from .norm import get_norm
 from .resnest import ResNeSt
 
 __all__ = [
@@ -91,11 +92,14 @@ def build_resnest_retinanet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
 def _build_fpn(cfg, bottom_up: ResNeSt, top_block) -> FPN:
     for name in cfg.MODEL.FPN.IN_FEATURES:
         check_choice("MODEL.FPN.IN_FEATURES", name, bottom_up.output_shape())
+    norm = cfg.MODEL.FPN.NORM
+    if norm == "SyncBN":  # ours where there is no GPU: PyTorch's can neither train nor be scripted
+        norm = partial(get_norm, norm)
     return FPN(
         bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,
         out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
-        norm=cfg.MODEL.FPN.NORM,
+        norm=norm,
         top_block=top_block,
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )

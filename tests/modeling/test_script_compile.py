@@ -8,10 +8,9 @@ import textwrap
 import pytest
 import torch
 
-from detectron2.config import get_cfg
 from detectron2.modeling import build_backbone
 
-from resnest_d2 import add_resnest_config
+from resnest_d2 import get_config
 from resnest_d2.modeling import ResNeSt
 
 DCN = {"deform_on_per_stage": (False, True, True, True), "deform_num_groups": 2}
@@ -40,17 +39,11 @@ def build(variant: str, options: dict) -> torch.nn.Module:
     return model.eval()
 
 
-def pyramid(norm: str = "SyncBN") -> torch.nn.Module:
-    cfg = get_cfg()
-    add_resnest_config(cfg)
-    cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.BACKBONE.NAME = "build_resnest_fpn_backbone"
-    cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
-    cfg.MODEL.FPN.OUT_CHANNELS = 32
-    cfg.MODEL.RESNETS.DEPTH = 14
-    cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
-    cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
-    cfg.MODEL.RESNETS.NORM = norm
+def pyramid() -> torch.nn.Module:
+    """The backbone of a packaged recipe, SyncBN in ResNeSt and FPN, but smaller."""
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.RESNETS.DEPTH", 14, "MODEL.FPN.OUT_CHANNELS", 32]
+    cfg = get_config("mask_rcnn_resnest50_fpn", opts)
+    assert cfg.MODEL.RESNETS.NORM == cfg.MODEL.FPN.NORM == "SyncBN"
     return build_backbone(cfg).eval()
 
 
@@ -81,7 +74,7 @@ def test_traced_equals_eager_on_other_sizes_and_batches(variant, options):
 
 @torch.no_grad()
 def test_scripted_pyramid_with_sync_bn_equals_eager():
-    model, x = pyramid("SyncBN"), torch.randn(1, 3, 64, 96)
+    model, x = pyramid(), torch.randn(1, 3, 64, 96)
     assert_equal(torch.jit.script(model)(x), model(x))
 
 
@@ -104,7 +97,7 @@ needs_new_compiler = pytest.mark.skipif(
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 def test_pyramid_compiles_without_a_graph_break(training):
     torch._dynamo.reset()
-    model, x = pyramid("SyncBN").train(training), torch.randn(2, 3, 64, 96)
+    model, x = pyramid().train(training), torch.randn(2, 3, 64, 96)
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     assert_equal(compiled(x), model(x))
 
@@ -125,7 +118,7 @@ def test_backbones_compile_without_a_graph_break(variant, options):
 @torch.no_grad()
 def test_pyramid_compiled_to_machine_code_equals_eager():
     torch._dynamo.reset()
-    model = pyramid("SyncBN")
+    model = pyramid()
     compiled = torch.compile(model, fullgraph=True)
     for shape in ((1, 3, 64, 96), (2, 3, 96, 64)):
         x = torch.randn(*shape)

@@ -103,6 +103,7 @@ def test_the_checked_wheel_is_installed_after_its_dependencies(script, stand_ins
     (stand_ins / "detectron2" / "__init__.py").write_text(MISSING)
     nothing_is_installed(script, monkeypatch)
     monkeypatch.setattr(script, "check_sha256", lambda file, expected: None)
+    monkeypatch.syspath_prepend(stand_ins)  # this process finds the installer too
 
     assert script.main([]) == 1  # nothing was really installed, and the last check says so
     download, dependencies, wheel = calls(stand_ins)
