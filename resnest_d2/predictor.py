@@ -14,6 +14,8 @@ from detectron2.structures import Instances
 
 from .checkpoint import find_checkpoint, read_checkpoint, read_record
 from .config import add_resnest_config
+from .modeling.checks import check_choice
+from .version import __version__
 from .visualize import draw_instances
 
 __all__ = ["Predictor"]
@@ -34,11 +36,12 @@ class Predictor:
 
     Raises:
         FileNotFoundError: no such checkpoint.
-        ValueError: not a checkpoint of ours, or one that lacks weights of the model.
+        ValueError: not a checkpoint of ours, or one that lacks weights of the model; a
+            threshold that no score can be.
 
     Attributes:
         cfg: the config, frozen.
-        class_names: by class number.
+        class_names: by class number; "class 7" where the checkpoint has fewer names than classes.
         model: the detector, in evaluation mode.
     """
 
@@ -49,19 +52,23 @@ class Predictor:
         device: str | None = None,
         score_threshold: float = 0.5,
     ):
+        if not 0 <= score_threshold <= 1:
+            raise ValueError(f"score_threshold must be from 0 to 1, got {score_threshold}")
         path = find_checkpoint(source)
         checkpoint = read_checkpoint(path)
         record = read_record(checkpoint, path)
-        cfg = get_cfg()
-        add_resnest_config(cfg)
-        cfg.merge_from_other_cfg(CfgNode.load_cfg(record["config"]))
+        cfg = _read_config(record, path)
+        check_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("RGB", "BGR"))
         cfg.MODEL.WEIGHTS = ""
         cfg.MODEL.DEVICE = device or ("cuda" if torch.cuda.is_available() else "cpu")
         cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = score_threshold
         cfg.MODEL.RETINANET.SCORE_THRESH_TEST = score_threshold
         cfg.freeze()
         self.cfg = cfg
-        self.class_names: list[str] = record["class_names"]
+        retina = cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
+        head = cfg.MODEL.RETINANET if retina else cfg.MODEL.ROI_HEADS
+        names: list[str] = record["class_names"]
+        self.class_names = names + [f"class {i}" for i in range(len(names), head.NUM_CLASSES)]
         self.model = build_model(cfg).eval()
         self._load(checkpoint["model"], path)
         self._resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
@@ -79,10 +86,24 @@ class Predictor:
         return self.batch([image])[0]
 
     def batch(self, images: Sequence[Image]) -> list[Instances]:
-        """Detect objects in several images, of any sizes, in one forward pass."""
+        """Detect objects in several images, of any sizes; each as if it were alone.
+
+        Images that are padded to the same size share a forward pass. One pass for all would pad
+        small images further, and a network's biases let padding change what is found.
+        """
         inputs = [self.preprocess(image) for image in images]
+        multiple = max(1, self.model.backbone.size_divisibility)
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for i, item in enumerate(inputs):
+            padded = tuple(-(-side // multiple) for side in item["image"].shape[1:])
+            groups.setdefault(padded, []).append(i)
+        found = {}
         with torch.inference_mode():
-            return [output["instances"].to("cpu") for output in self.model(inputs)]
+            for group in groups.values():
+                outputs = self.model([inputs[i] for i in group])
+                for i, output in zip(group, outputs, strict=True):
+                    found[i] = output["instances"].to("cpu")
+        return [found[i] for i in range(len(inputs))]
 
     def preprocess(self, image: Image) -> dict:
         """The model's input for one image, equal to what evaluation feeds it.
@@ -91,15 +112,7 @@ class Predictor:
             ``image``: float32 (3, h, w) in the model's channel order, resized; ``height`` and
             ``width`` of the original in pixels.
         """
-        if isinstance(image, (str, os.PathLike)):
-            image = read_image(os.fspath(image), format="RGB")
-        if not isinstance(image, np.ndarray):
-            raise ValueError(f"an image is a file or a numpy array, got {type(image).__name__}")
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(
-                "an image is RGB, uint8, of shape (height, width, 3), got "
-                f"{image.dtype} of shape {image.shape}"
-            )
+        image = _read_rgb(image)
         height, width = image.shape[:2]
         if self.cfg.INPUT.FORMAT == "BGR":
             image = image[:, :, ::-1]
@@ -109,9 +122,7 @@ class Predictor:
 
     def draw(self, image: Image, instances: Instances) -> np.ndarray:
         """The image with boxes, masks, class names and scores: RGB, uint8, (H, W, 3)."""
-        if isinstance(image, (str, os.PathLike)):
-            image = read_image(os.fspath(image), format="RGB")
-        return draw_instances(image, instances, self.class_names)
+        return draw_instances(_read_rgb(image), instances, self.class_names)
 
     def _load(self, weights: dict[str, torch.Tensor], path: os.PathLike) -> None:
         own = self.model.state_dict()
@@ -127,3 +138,30 @@ class Predictor:
                 f"{', …' if len(lacking) > 5 else ''}. Random heads would detect nothing"
             )
         self.model.load_state_dict(weights, strict=False)
+
+
+def _read_config(record: dict, path: os.PathLike) -> CfgNode:
+    cfg = get_cfg()
+    add_resnest_config(cfg)
+    try:
+        cfg.merge_from_other_cfg(CfgNode.load_cfg(record["config"]))
+    except Exception as error:  # yacs and yaml raise a dozen kinds
+        reason = error.args[0] if isinstance(error, KeyError) else error
+        raise ValueError(
+            f"the config in {path}, written by resnest_d2 {record.get('version', '?')}, does not "
+            f"fit version {__version__}: {reason}"
+        ) from error
+    return cfg
+
+
+def _read_rgb(image: Image) -> np.ndarray:
+    if isinstance(image, (str, os.PathLike)):
+        image = read_image(os.fspath(image), format="RGB")
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"an image is a file or a numpy array, got {type(image).__name__}")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(
+            "an image is RGB, uint8, of shape (height, width, 3), got "
+            f"{image.dtype} of shape {image.shape}"
+        )
+    return image

@@ -7,6 +7,7 @@ from PIL import Image
 
 from detectron2.data import DatasetMapper
 from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
 
 from resnest_d2 import Predictor, get_config
 from resnest_d2.checkpoint import RECORD_KEY, make_record
@@ -16,12 +17,16 @@ BGR = ["INPUT.FORMAT", "BGR", "MODEL.PIXEL_MEAN", "[103.53, 116.28, 123.675]"]
 BGR += ["MODEL.PIXEL_STD", "[1.0, 1.0, 1.0]", "INPUT.MIN_SIZE_TEST", "96"]
 
 
-def _save(path, opts=(), weights=None):
+def _save(path, opts=(), weights=None, **record):
     cfg = get_config("sample_mask_rcnn_resnest14_fpn", ["MODEL.DEVICE", "cpu", *opts])
     cfg.INPUT.MAX_SIZE_TEST = 128
     model = build_model(cfg)
     torch.save(
-        {"model": weights or model.state_dict(), RECORD_KEY: make_record(cfg, CLASSES)}, path
+        {
+            "model": weights or model.state_dict(),
+            RECORD_KEY: {**make_record(cfg, CLASSES), **record},
+        },
+        path,
     )
     return cfg, model
 
@@ -59,6 +64,27 @@ def test_batch_of_different_sizes_equals_single_images(predictor, images):
         torch.testing.assert_close(together.scores, alone.scores, rtol=1e-4, atol=1e-4)
 
 
+def test_company_in_a_batch_changes_nothing(checkpoint):
+    predictor = Predictor(checkpoint, device="cpu", score_threshold=0.0)
+    for name, parameter in predictor.model.named_parameters():
+        if name.endswith("norm.bias"):  # zero in a new network, where padding then stays zero
+            torch.nn.init.uniform_(parameter, 0.5, 1.0)
+    random = np.random.default_rng(0)
+    sizes = ((64, 128), (128, 60), (64, 128), (62, 128))
+    images = [random.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    for image, together in zip(images, predictor.batch(images), strict=True):
+        alone = predictor(image)
+        assert len(alone) == len(together) > 0
+        torch.testing.assert_close(together.scores, alone.scores, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            together.pred_boxes.tensor, alone.pred_boxes.tensor, rtol=0, atol=0.01
+        )
+
+
+def test_no_image_gives_no_result(predictor):
+    assert predictor.batch([]) == []
+
+
 def test_file_and_array_give_the_same_input(predictor, images, tmp_path):
     path = tmp_path / "image.png"
     Image.fromarray(images[0]).save(path)
@@ -83,6 +109,38 @@ def test_low_scores_are_left_out(checkpoint, images):
     assert len(Predictor(checkpoint, device="cpu", score_threshold=1.0)(images[0])) == 0
 
 
+@pytest.mark.parametrize("threshold", [50, -0.1, float("nan")])
+def test_threshold_that_is_no_score_is_refused(checkpoint, threshold):
+    with pytest.raises(ValueError, match="score_threshold must be from 0 to 1, got"):
+        Predictor(checkpoint, device="cpu", score_threshold=threshold)
+
+
+@pytest.mark.parametrize("config", ["NO_SUCH_KEY: 1", "a: [1", "just text", "MODEL: 3"])
+def test_config_of_another_version_is_refused_with_the_file(tmp_path, config):
+    _save(tmp_path / "model.pth", config=config, version="9.9")
+    with pytest.raises(ValueError, match=r"model\.pth.*9\.9"):
+        Predictor(tmp_path / "model.pth", device="cpu")
+
+
+def test_channel_order_that_is_not_known_is_refused(tmp_path):
+    _save(tmp_path / "model.pth", ["INPUT.FORMAT", "YUV-BT.601"])
+    with pytest.raises(ValueError, match="INPUT.FORMAT .*YUV-BT.601"):
+        Predictor(tmp_path / "model.pth", device="cpu")
+
+
+def test_class_without_a_name_has_its_number(tmp_path, images):
+    _save(tmp_path / "model.pth", class_names=["circle"])
+    predictor = Predictor(tmp_path / "model.pth", device="cpu")
+    assert predictor.class_names == ["circle", "class 1", "class 2", "class 3", "class 4"]
+    instances = Instances(
+        (48, 64),
+        pred_boxes=Boxes(torch.tensor([[2.0, 2, 20, 20]])),
+        scores=torch.ones(1),
+        pred_classes=torch.tensor([4]),
+    )
+    assert (predictor.draw(images[0], instances) != images[0]).any()
+
+
 def test_checkpoint_without_heads_is_refused(checkpoint, tmp_path):
     weights = torch.load(checkpoint, weights_only=True)["model"]
     backbone = {k: v for k, v in weights.items() if k.startswith("backbone.")}
@@ -97,12 +155,15 @@ def test_checkpoint_without_heads_is_refused(checkpoint, tmp_path):
         (np.zeros((8, 8), np.uint8), r"uint8 of shape \(8, 8\)"),
         (np.zeros((8, 8, 3), np.float32), "float32"),
         (np.zeros((3, 8, 8), np.uint8), r"\(3, 8, 8\)"),
+        (np.zeros((0, 8, 3), np.uint8), r"\(0, 8, 3\)"),
         ([[0]], "list"),
     ],
 )
 def test_what_is_no_image_is_refused(predictor, image, message):
     with pytest.raises(ValueError, match=message):
         predictor(image)
+    with pytest.raises(ValueError, match=message):
+        predictor.draw(image, Instances((8, 8)))
 
 
 def test_picture_is_drawn_where_the_instances_are(predictor, images):

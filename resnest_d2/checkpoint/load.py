@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 from pathlib import Path
 
 import torch
@@ -23,6 +24,9 @@ RECORD_KEY = "resnest_d2"
 
 PREFIX = "resnest://"
 FOLDER_VARIABLE = "RESNEST_D2_WEIGHTS"
+
+_NAME = re.compile(r"\w[\w.-]*")  # no folders, no patterns
+_FORBIDDEN = re.compile(r"(?:GLOBAL|Unsupported class) (\w[\w.]*)")  # as torch's messages name it
 
 
 def find_checkpoint(source: str | os.PathLike) -> Path:
@@ -54,15 +58,26 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
         raise FileNotFoundError(f"there is no checkpoint {path}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file fails in many ways: IndexError, struct.error, …
         raise ValueError(
-            f"{path} is not a checkpoint of tensors and plain types: "
-            f"{reason[0] if reason else type(error).__name__}"
+            f"{path} is not a checkpoint of tensors and plain types: {_reason(error)}"
         ) from error
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{path} holds a {type(checkpoint).__name__}, a checkpoint is a dict")
     return checkpoint
+
+
+def _reason(error: Exception) -> str:
+    """Why torch refused a file, without its advice to load the file unsafely."""
+    forbidden = _FORBIDDEN.search(str(error))
+    if forbidden:
+        return f"it holds {forbidden[1]}, which could run code"
+    lines = str(error).strip().splitlines()
+    if isinstance(error, pickle.UnpicklingError) or not lines:
+        return "it is damaged, or another kind of file"
+    return lines[0]
 
 
 def read_record(checkpoint: dict, path: str | os.PathLike) -> dict:
@@ -73,7 +88,7 @@ def read_record(checkpoint: dict, path: str | os.PathLike) -> dict:
         path: its file, for the message.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or a damaged one.
     """
     if RECORD_KEY not in checkpoint or "model" not in checkpoint:
         lacking = "model" if RECORD_KEY in checkpoint else RECORD_KEY
@@ -81,19 +96,31 @@ def read_record(checkpoint: dict, path: str | os.PathLike) -> dict:
             f"{path} has no entry {lacking!r}, so it does not say which model it belongs to: "
             "prediction needs a checkpoint that resnest-d2 train wrote"
         )
-    return checkpoint[RECORD_KEY]
+    record = checkpoint[RECORD_KEY]
+    entries = [("model", checkpoint["model"], dict), (RECORD_KEY, record, dict)]
+    if isinstance(record, dict):
+        entries += [("config", record.get("config"), str)]
+        entries += [("class_names", record.get("class_names"), list)]
+    for name, value, kind in entries:
+        if not isinstance(value, kind):
+            raise ValueError(
+                f"{path} is damaged: its {name} must be a {kind.__name__}, "
+                f"got {type(value).__name__}"
+            )
+    return record
 
 
 def resolve_weights(uri: str) -> str:
     """The file that ``MODEL.WEIGHTS`` means, checked to exist.
 
     ``resnest://NAME`` is looked for in the folder that the environment variable
-    ``RESNEST_D2_WEIGHTS`` names: ``NAME``, ``NAME.pth``, or the published ``NAME-<hash>.pth``.
+    ``RESNEST_D2_WEIGHTS`` names: ``NAME``; else ``NAME.pth`` or ``NAME.pkl``; else the published
+    ``NAME-<8 hex digits>.pth``. Detectron2's ``?matching_heuristics=True`` may follow.
     Other prefixes (``detectron2://``, ``https://``) are returned as they are.
 
     Raises:
         FileNotFoundError: no such file; the message names the ways out.
-        ValueError: several files match.
+        ValueError: several files match, or NAME is no plain name.
     """
     if uri.startswith(PREFIX):
         return _find_by_name(uri)
@@ -107,27 +134,33 @@ def resolve_weights(uri: str) -> str:
 
 
 def _find_by_name(uri: str) -> str:
-    name = uri.removeprefix(PREFIX)
+    name = uri.removeprefix(PREFIX).partition("?")[0]
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"named weights are resnest://NAME, without folders, got {uri}")
     folder = os.environ.get(FOLDER_VARIABLE)
     if folder:
         root = Path(folder)
-        exact = [root / name, root / f"{name}.pth"]
-        found = [path for path in exact if path.is_file()][:1]
-        found = found or sorted(root.glob(f"{name}-[0-9a-f]*.pth"))
+        published = re.compile(re.escape(name) + r"-[0-9a-f]{8}\.pth")
+        found = (
+            [path for path in [root / name] if path.is_file()]
+            or [path for path in (root / f"{name}.pth", root / f"{name}.pkl") if path.is_file()]
+            or sorted(path for path in root.glob("*.pth") if published.fullmatch(path.name))
+        )
         if len(found) == 1:
             return str(found[0])
         if found:
             names = ", ".join(path.name for path in found)
             raise ValueError(f"{uri} is ambiguous: {FOLDER_VARIABLE} {folder} has {names}")
         looked = (
-            f"{FOLDER_VARIABLE} is {folder}, which has none of {name}, {name}.pth, {name}-*.pth"
+            f"{FOLDER_VARIABLE} is {folder}, which has none of {name}, {name}.pth, {name}.pkl, "
+            f"{name}-<8 hex digits>.pth"
         )
     else:
         looked = f"{FOLDER_VARIABLE} is not set"
     raise FileNotFoundError(
-        f"the weights {uri} are not here ({looked}). Two ways out: put the file there, or name "
-        "one with MODEL.WEIGHTS FILE; or train from scratch, with MODEL.WEIGHTS '' "
-        "MODEL.BACKBONE.FREEZE_AT 0"
+        f"the weights {uri} are not here ({looked}). Two ways out: put the file into the folder "
+        f"that {FOLDER_VARIABLE} names, or name one with MODEL.WEIGHTS FILE; or train from "
+        "scratch, with MODEL.WEIGHTS '' MODEL.BACKBONE.FREEZE_AT 0"
     )
 
 
@@ -141,6 +174,8 @@ class _WeightsHandler(PathHandler):
         return _find_by_name(path)
 
     def _open(self, path, mode="r", **kwargs):
+        if set(mode) - set("rbt"):
+            raise ValueError(f"{path} is read only, got mode {mode!r}")
         return open(_find_by_name(path), mode)  # the caller closes it
 
     def _isfile(self, path, **kwargs):

@@ -23,9 +23,12 @@ def plot_losses(metrics_json: str | os.PathLike, picture: str | os.PathLike) -> 
     Raises:
         ValueError: the file holds no loss.
     """
-    lines = [json.loads(line) for line in Path(metrics_json).read_text().splitlines() if line]
     series: dict[str, dict[int, float]] = {}
-    for line in lines:
+    for text in Path(metrics_json).read_text().splitlines():
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:  # a run that was killed leaves half a line
+            continue
         for name, value in line.items():
             if isinstance(value, (int, float)):
                 series.setdefault(name, {})[line.get("iteration", 0)] = value

@@ -40,7 +40,7 @@ def draw_instances(
         image,
         scale,
         boxes=instances.pred_boxes.tensor.numpy(),
-        masks=instances.pred_masks.numpy() if instances.has("pred_masks") else None,
+        masks=instances.pred_masks.numpy() if instances.has("pred_masks") else (),
         classes=classes,
         labels=[
             f"{class_names[label]} {score:.0%}"
@@ -76,10 +76,7 @@ def draw_comparison(
         image,
         scale,
         boxes=np.array(boxes).reshape(-1, 4),
-        masks=[
-            annotation["segmentation"] for annotation in annotations if "segmentation" in annotation
-        ]
-        or None,
+        masks=[annotation.get("segmentation") for annotation in annotations],
         classes=classes,
         labels=[class_names[label] for label in classes],
     )
@@ -129,8 +126,16 @@ def _overlay(image, scale, *, boxes, masks, classes, labels) -> np.ndarray:
     if labels:
         colors = [_COLORS[label % len(_COLORS)] for label in classes]
         canvas.overlay_instances(boxes=boxes, labels=labels, assigned_colors=colors)
-        for mask, color in zip(masks if masks is not None else [], colors, strict=False):
+        for mask, color in zip(masks, colors, strict=False):
+            if mask is None:
+                continue
             # not by overlay_instances, which fills holes
             pixels = GenericMask(mask, *image.shape[:2]).mask
             canvas.draw_binary_mask(pixels, color=color, alpha=0.5, area_threshold=0)
-    return canvas.output.get_image()
+    # The image itself is laid under the drawing here: matplotlib 3.10 moves it by up to a pixel.
+    canvas.output.ax.images[0].set_visible(False)
+    canvas.output.canvas.draw()
+    drawn = np.asarray(canvas.output.canvas.buffer_rgba())  # (scale*H, scale*W, 4)
+    below = np.asarray(Image.fromarray(image).resize(drawn.shape[1::-1], Image.Resampling.NEAREST))
+    opacity = drawn[..., 3:] / 255
+    return np.rint(drawn[..., :3] * opacity + below * (1 - opacity)).astype(np.uint8)

@@ -1,5 +1,6 @@
 """A function of a test file, in several processes of one gloo group."""
 
+import datetime
 import importlib.util
 import os
 from collections.abc import Callable
@@ -34,7 +35,13 @@ def _work(rank: int, file: str, name: str, folder: str, world_size: int) -> None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     init = f"file://{folder}/rendezvous"
-    dist.init_process_group("gloo", init_method=init, rank=rank, world_size=world_size)
+    dist.init_process_group(
+        "gloo",
+        init_method=init,
+        rank=rank,
+        world_size=world_size,
+        timeout=datetime.timedelta(minutes=2),  # a deadlock fails
+    )
     try:
         torch.save(getattr(module, name)(rank), f"{folder}/{rank}.pt")
         dist.barrier()

@@ -9,6 +9,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, build_backbone
 
 import resnest_d2
 from resnest_d2.modeling import VARIANTS, ResNeSt
+from resnest_d2.modeling.norm import PortableSyncBatchNorm
 
 BUILDERS = (
     "build_resnest_backbone",
@@ -140,6 +141,16 @@ def test_options_reach_the_network():
 def test_7x7_stem_takes_its_width_from_the_config():
     stem = build(config(DEEP_STEM=False, STEM_OUT_CHANNELS=48)).stem
     assert stem.conv1.weight.shape == (48, 3, 7, 7)
+
+
+@pytest.mark.parametrize("builder", BUILDERS[1:])
+def test_sync_bn_of_the_pyramid_works_without_a_gpu(builder):
+    cfg = config(builder)
+    cfg.MODEL.FPN.NORM = "SyncBN"
+    modules = list(build(cfg).modules())
+    assert not any(isinstance(m, torch.nn.SyncBatchNorm) for m in modules)
+    layers = 2 * len(cfg.MODEL.FPN.IN_FEATURES)  # a lateral and an output convolution each
+    assert sum(isinstance(m, PortableSyncBatchNorm) for m in modules) == layers
 
 
 @pytest.mark.parametrize("norm", ["SyncBN", "FrozenBN", "naiveSyncBN", ""])

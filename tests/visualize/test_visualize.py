@@ -10,7 +10,13 @@ from PIL import Image
 from detectron2.structures import Boxes, BoxMode, Instances
 
 from resnest_d2.data import sample_set
-from resnest_d2.visualize import ap_table, draw_comparison, plot_losses, save_comparisons
+from resnest_d2.visualize import (
+    ap_table,
+    draw_comparison,
+    draw_instances,
+    plot_losses,
+    save_comparisons,
+)
 
 
 def _instances(height, width, boxes):
@@ -37,6 +43,35 @@ def test_comparison_has_truth_left_and_prediction_right():
     assert (both[body, half:] != empty[body, half:]).any()
 
 
+def test_picture_changes_only_around_its_instance():
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    picture = draw_instances(image, _instances(60, 80, [[10, 10, 30, 25]]), ["x"])
+    changed = (picture != image).any(axis=2)
+    assert changed[10, 12:28].all() and changed[12:23, 10].all()
+    assert not changed[:, 60:].any() and not changed[45:].any()
+
+
+def test_enlarged_picture_repeats_the_pixels_of_the_image():
+    image = np.random.default_rng(0).integers(0, 256, (33, 47, 3), np.uint8)
+    picture = draw_instances(image, _instances(33, 47, []), ["x"], scale=3)
+    np.testing.assert_array_equal(picture, image.repeat(3, axis=0).repeat(3, axis=1))
+
+
+def test_mask_has_the_colour_of_its_instance_beside_one_without_a_mask():
+    image = np.full((60, 120, 3), 128, np.uint8)
+    box = {"bbox_mode": BoxMode.XYXY_ABS}
+    without = {**box, "bbox": [10, 10, 40, 40], "category_id": 0}
+    polygon = [[70, 10, 110, 10, 110, 50, 70, 50]]
+    masked = {**box, "bbox": [70, 10, 110, 50], "category_id": 1, "segmentation": polygon}
+
+    def colour(annotations):
+        nothing = _instances(60, 120, [])
+        picture = draw_comparison(image, annotations, nothing, ["a", "b"], min_size=60)
+        return picture[32 + 30, 90]  # the middle of the mask
+
+    np.testing.assert_array_equal(colour([without, masked]), colour([masked]))
+
+
 def test_comparisons_are_named_like_their_images(tmp_path):
     data = sample_set(tmp_path / "data", image_size=64, train_images=2, val_images=3)["val"]
     pictures = save_comparisons(lambda image: _instances(64, 64, []), data, tmp_path / "p", count=2)
@@ -50,6 +85,17 @@ def test_losses_are_plotted_with_the_evaluations(tmp_path):
     lines.append({"iteration": 9, "bbox/AP": 40.0, "segm/AP": float("nan")})
     metrics = tmp_path / "metrics.json"
     metrics.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    plot_losses(metrics, tmp_path / "losses.png")
+    assert np.asarray(Image.open(tmp_path / "losses.png")).std() > 0
+
+
+def test_lines_cut_off_when_a_run_was_killed_are_left_out(tmp_path):
+    metrics = tmp_path / "metrics.json"
+    metrics.write_text(
+        '{"iteration": 0, "total_loss": 2.0}\n'
+        '{"iteration": 1, "total_l{"iteration": 1, "total_loss": 1.5}\n'
+        '{"iteration": 2, "total_loss": 1.0}\n{"itera'
+    )
     plot_losses(metrics, tmp_path / "losses.png")
     assert np.asarray(Image.open(tmp_path / "losses.png")).std() > 0
 
