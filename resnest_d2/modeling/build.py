@@ -8,7 +8,7 @@ from detectron2.modeling.backbone import FPN
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 
 from .checks import ArgumentError, check_choice
-from .norm import get_norm
+from .norm import NORMS, get_norm
 from .resnest import ResNeSt
 
 __all__ = [
@@ -93,6 +93,7 @@ def _build_fpn(cfg, bottom_up: ResNeSt, top_block) -> FPN:
     for name in cfg.MODEL.FPN.IN_FEATURES:
         check_choice("MODEL.FPN.IN_FEATURES", name, bottom_up.output_shape())
     norm = cfg.MODEL.FPN.NORM
+    check_choice("MODEL.FPN.NORM", norm, (*NORMS, "naiveSyncBN_N", "nnSyncBN", "LN"))  # its own too
     if norm == "SyncBN":  # ours where there is no GPU: PyTorch's can neither train nor be scripted
         norm = partial(get_norm, norm)
     return FPN(

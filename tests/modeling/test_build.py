@@ -205,6 +205,13 @@ def test_pyramid_over_a_stage_that_is_no_output_raises_with_the_key(builder):
         build(cfg)
 
 
+def test_unknown_norm_of_the_pyramid_is_refused_with_key_and_choices():
+    cfg = config("build_resnest_fpn_backbone")
+    cfg.MODEL.FPN.NORM = "XBN"
+    with pytest.raises(ValueError, match=r"MODEL\.FPN\.NORM must be one of .*'GN'.*got 'XBN'"):
+        build(cfg)
+
+
 def test_retinanet_pyramid_without_res5_raises_with_the_key():
     cfg = config(BUILDERS[2], OUT_FEATURES=["res3", "res4"])
     with pytest.raises(ValueError, match=r"MODEL\.RESNETS\.OUT_FEATURES .*res5.*'res3', 'res4'"):
