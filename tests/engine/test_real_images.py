@@ -33,7 +33,7 @@ def test_eight_images_are_learned_by_heart(test_data, tmp_path):
     eight = tmp_path / "eight.json"
     eight.write_text(json.dumps(content))
     _train_net(
-        *("--config-file", "configs/memorise_mask_rcnn_resnest50_fpn.yaml"),
+        *("--config-file", str(ROOT / "configs" / "memorise_mask_rcnn_resnest50_fpn.yaml")),
         *_data("train", eight, coco / "images"),
         *_data("val", eight, coco / "images"),
         *("--output-json", str(tmp_path / "results.json")),
@@ -46,7 +46,7 @@ def test_eight_images_are_learned_by_heart(test_data, tmp_path):
 
 def test_recipe_trains_and_evaluates_and_evaluation_repeats(test_data, tmp_path):
     train, val = test_data / "coco_train_mini", test_data / "coco_val_mini"
-    config = ("--config-file", "configs/mask_rcnn_resnest50_fpn.yaml")
+    config = ("--config-file", str(ROOT / "configs" / "mask_rcnn_resnest50_fpn.yaml"))
     on_val = _data("val", val / "annotations" / "instances_val2017.json", val / "images")
     small = (
         "INPUT.MIN_SIZE_TEST 256 INPUT.MAX_SIZE_TEST 448 MODEL.RPN.POST_NMS_TOPK_TEST 200 SEED 1"
