@@ -1,9 +1,14 @@
 """Detectron2, or how to get it. Imported before everything else of this package."""
 
+import warnings
+
 try:
-    # Not only a check: this module of Detectron2 gives its ResNet and FPN what torch.jit.script
-    # needs of them, which importing Detectron2 alone does not.
-    import detectron2.export.torchscript  # noqa: F401
+    with warnings.catch_warnings():
+        # Detectron2 decorates functions with torch.jit.script, which PyTorch now advises against.
+        warnings.filterwarnings("ignore", message="`torch.jit.script`", category=FutureWarning)
+        # Not only a check: this module of Detectron2 gives its ResNet and FPN what torch.jit.script
+        # needs of them, which importing Detectron2 alone does not.
+        import detectron2.export.torchscript  # noqa: F401
 except ModuleNotFoundError as error:
     if error.name != "detectron2":
         raise
