@@ -4,6 +4,7 @@ Stock Detectron2 loads such a file: the record is one more entry beside ``model`
 """
 
 import os
+import re
 from collections.abc import Sequence
 
 from detectron2.checkpoint import DetectionCheckpointer
@@ -13,6 +14,8 @@ from ..version import __version__
 from .load import RECORD_KEY
 
 __all__ = ["RunCheckpointer", "make_record"]
+
+_RUN_FILE = re.compile(r"last_checkpoint|model_(\d+|final)\.pth")  # Detectron2's names
 
 
 def make_record(cfg: CfgNode, class_names: Sequence[str]) -> dict:
@@ -42,6 +45,12 @@ class RunCheckpointer(DetectionCheckpointer):
     def has_last(folder: str) -> bool:
         """Whether ``folder`` names a last checkpoint, which resuming would load."""
         return os.path.isfile(os.path.join(folder, "last_checkpoint"))
+
+    @staticmethod
+    def found_in(folder: str) -> list[str]:
+        """Files of a run in ``folder`` that another run would overwrite, sorted."""
+        names = os.listdir(folder) if os.path.isdir(folder) else []
+        return sorted(name for name in names if _RUN_FILE.fullmatch(name))
 
     def save(self, name, **kwargs):
         if self._record is not None:

@@ -76,10 +76,7 @@ def prepare(request: RunRequest) -> CfgNode:
     check_choice("RESNEST.AMP_DTYPE", cfg.RESNEST.AMP_DTYPE, ("", "bfloat16"))
     with torch.device("meta"):  # no memory, no time: only the checks of the builders
         build_backbone(cfg)
-    require_registered(cfg.DATASETS.TEST if request.eval_only else _all_data_sets(cfg))
-    resumes = request.resume and RunCheckpointer.has_last(cfg.OUTPUT_DIR)
-    if not resumes:
-        _check_weights(cfg, request)
+    _check_files(cfg, request)
     if not request.eval_only:
         _check_training(cfg, request)
     return cfg
@@ -166,10 +163,6 @@ def _evaluate(cfg: CfgNode, request: RunRequest) -> dict:
     return Trainer.test(cfg, model)
 
 
-def _all_data_sets(cfg: CfgNode) -> tuple[str, ...]:
-    return tuple(cfg.DATASETS.TRAIN) + tuple(cfg.DATASETS.TEST)
-
-
 def _use_own_data(cfg: CfgNode, request: RunRequest) -> None:
     """Register the request's files, and take class count and mask format from them."""
     pairs = request.train + request.val
@@ -221,6 +214,28 @@ def _choose_device(cfg: CfgNode, request: RunRequest) -> None:
         )
 
 
+def _resumes(cfg: CfgNode, request: RunRequest) -> bool:
+    return request.resume and RunCheckpointer.has_last(cfg.OUTPUT_DIR)
+
+
+def _check_files(cfg: CfgNode, request: RunRequest) -> None:
+    """Report missing data and missing weights together: a new user lacks both."""
+    data_sets = cfg.DATASETS.TEST
+    if not request.eval_only:
+        data_sets = (*cfg.DATASETS.TRAIN, *data_sets)
+    checks = [lambda: require_registered(data_sets)]
+    if not _resumes(cfg, request):
+        checks.append(lambda: _check_weights(cfg, request))
+    missing = []
+    for check in checks:
+        try:
+            check()
+        except FileNotFoundError as error:
+            missing.append(str(error))
+    if missing:
+        raise FileNotFoundError("\n".join(missing))
+
+
 def _check_weights(cfg: CfgNode, request: RunRequest) -> None:
     """Refuse weights that are not there, and random weights that nothing will train."""
     weights = cfg.MODEL.WEIGHTS
@@ -240,10 +255,12 @@ def _check_weights(cfg: CfgNode, request: RunRequest) -> None:
 
 
 def _check_training(cfg: CfgNode, request: RunRequest) -> None:
-    if not request.resume and RunCheckpointer.has_last(cfg.OUTPUT_DIR):
+    found = RunCheckpointer.found_in(cfg.OUTPUT_DIR)
+    if found and not _resumes(cfg, request):
+        go_on = "no last_checkpoint to resume" if request.resume else "--resume goes on with it"
         raise FileExistsError(
-            f"OUTPUT_DIR {cfg.OUTPUT_DIR} holds a checkpoint of another run: go on with it "
-            "(--resume), choose another OUTPUT_DIR, or remove the folder"
+            f"OUTPUT_DIR {cfg.OUTPUT_DIR} holds {found[0]} of another run ({go_on}): choose "
+            "another OUTPUT_DIR, or remove the folder"
         )
     if not cfg.DATASETS.TRAIN:
         raise ValueError("DATASETS.TRAIN is empty: name a data set, or give --train-json FILE")

@@ -104,7 +104,7 @@ class Bottleneck(CNNBlockBase):
         in_channels, out_channels: of the block.
         bottleneck_channels: channels between the 1x1 convolutions (the paper's group width).
         stride: of the block, 1 or 2.
-        dilation: of the 3x3 convolution.
+        dilation: of the 3x3 convolution, 1, 2 or 4.
         radix: splits; 0 makes the 3x3 a plain convolution, named ``conv2.weight``, ``conv2.norm``.
         num_groups: cardinality.
         norm: see :func:`resnest_d2.modeling.norm.get_norm`.
@@ -133,6 +133,8 @@ class Bottleneck(CNNBlockBase):
         stride_in_1x1: bool = False,
     ):
         super().__init__(in_channels, out_channels, stride)
+        check_choice("stride", stride, (1, 2))
+        check_choice("dilation", dilation, _DILATIONS)
         if stride_in_1x1 and avd:
             raise ArgumentError(
                 "stride_in_1x1",

@@ -101,6 +101,18 @@ def test_output_folder_with_another_run_is_refused(trained, request_for):
         prepare(request_for(trained[0]))
 
 
+@pytest.mark.parametrize("name", ["model_final.pth", "model_0000499.pth"])
+def test_output_folder_with_a_lone_checkpoint_is_refused(name, request_for, tmp_path):
+    (tmp_path / name).touch()
+    (tmp_path / "model_zoo.pth").touch()  # no run writes that
+    with pytest.raises(FileExistsError, match=rf"{name} of another run \(--resume"):
+        prepare(request_for(tmp_path))
+    with pytest.raises(FileExistsError, match=f"{name} .*no last_checkpoint"):
+        prepare(request_for(tmp_path, resume=True))
+    (tmp_path / name).unlink()
+    prepare(request_for(tmp_path))
+
+
 def test_frozen_random_layers_are_refused_unless_meant(request_for, tmp_path):
     frozen = ("MODEL.BACKBONE.FREEZE_AT", "2")
     with pytest.raises(ValueError, match="FREEZE_AT is 2.*ALLOW_FROZEN_RANDOM"):
@@ -111,8 +123,17 @@ def test_frozen_random_layers_are_refused_unless_meant(request_for, tmp_path):
 def test_missing_weights_are_refused_before_data_is_read(tmp_path, monkeypatch):
     monkeypatch.delenv("RESNEST_D2_WEIGHTS", raising=False)
     monkeypatch.setattr("resnest_d2.engine.setup.require_registered", lambda names: None)
-    with pytest.raises(FileNotFoundError, match="RESNEST_D2_WEIGHTS(.|\n)*MODEL.WEIGHTS"):
+    with pytest.raises(FileNotFoundError, match="^the weights .*RESNEST_D2_WEIGHTS.*MODEL.WEIGHTS"):
         prepare(RunRequest("mask_rcnn_resnest50_fpn", ("OUTPUT_DIR", str(tmp_path))))
+
+
+def test_missing_data_and_missing_weights_are_reported_together(tmp_path, monkeypatch):
+    monkeypatch.delenv("RESNEST_D2_WEIGHTS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError) as error:
+        prepare(RunRequest("mask_rcnn_resnest50_fpn", ("OUTPUT_DIR", str(tmp_path))))
+    for word in ("instances_train2017.json", "--train-json", "resnest50_detectron", "FREEZE_AT 0"):
+        assert word in str(error.value)
 
 
 def test_evaluation_refuses_a_backbone_alone(trained, request_for, tmp_path):

@@ -1,6 +1,7 @@
 """Structure and options of the backbone: names, shapes, counts, gradients, what is refused."""
 
 import itertools
+import re
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from detectron2.layers import FrozenBatchNorm2d
 
 from resnest_d2.modeling import VARIANTS, ResNeSt
 from resnest_d2.modeling.checks import ArgumentError
-from resnest_d2.modeling.resnest import DEPTHS
+from resnest_d2.modeling.resnest import DEPTHS, Bottleneck
 
 STAGES = ("res2", "res3", "res4", "res5")
 DCN = {
@@ -360,6 +361,16 @@ def test_bad_arguments_raise_with_name_value_and_choices(arguments, words):
     assert error.value.argument == words[0]
     for word in words:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "argument, value, choices",
+    [("stride", 0, "(1, 2)"), ("stride", 3, "(1, 2)"), ("dilation", 0, "(1, 2, 4)")],
+)
+def test_a_block_refuses_a_stride_or_dilation_that_cannot_be(argument, value, choices):
+    message = rf"{argument} must be one of {re.escape(choices)}, got {value}"
+    with pytest.raises(ArgumentError, match=message):
+        Bottleneck(8, 16, bottleneck_channels=8, **{argument: value})
 
 
 def test_unknown_variant_raises_with_the_choices():
