@@ -6,11 +6,12 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import pytest
+from checkout import ROOT, needs_checkout
 
-ROOT = Path(__file__).resolve().parents[1]
+pytestmark = needs_checkout
+
 SOURCES = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "resnest_d2", "configs")
 
 

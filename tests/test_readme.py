@@ -3,14 +3,12 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-import pytest
+from checkout import ROOT, needs_checkout
 
-ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 
-pytestmark = pytest.mark.skipif(not README.is_file(), reason="not a checkout")
+pytestmark = needs_checkout
 
 
 def _blocks(language: str) -> list[str]:

@@ -4,13 +4,11 @@ import json
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from checkout import ROOT, needs_checkout
 
-ROOT = Path(__file__).resolve().parents[2]
-
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, needs_checkout]
 
 
 def _train_net(*arguments) -> str:

@@ -11,8 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from checkout import ROOT, needs_checkout
 
-SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "install_detectron2.py"
+pytestmark = needs_checkout
+
+SCRIPT = ROOT / "tools" / "install_detectron2.py"
 RECORDER = """
 import pathlib, sys
 here = pathlib.Path(__file__).parent.parent
