@@ -54,8 +54,9 @@ def add_resnest_config(cfg: CfgNode) -> None:
     - ``ALLOW_FROZEN_RANDOM``: train although ``MODEL.BACKBONE.FREEZE_AT`` freezes layers that no
       weights were loaded for. Refused otherwise: they would stay random.
     - ``OPTIMIZER``: ``"SGD"`` or ``"AdamW"``.
-    - ``AMP_DTYPE``: ``""`` (float32) or ``"bfloat16"``: autocast in the training step, on CPU or
-      GPU. For float16 there is Detectron2's ``SOLVER.AMP``.
+    - ``AMP_DTYPE``: ``""`` (float32), ``"bfloat16"``: autocast in the training step, on CPU or GPU,
+      or ``"auto"``: bfloat16 where the device computes it fast (AVX-512 on a CPU), else float32.
+      For float16 there is Detectron2's ``SOLVER.AMP``.
     - ``CHANNELS_LAST``: memory format of the model in training.
     - ``FREEZE_NORM.ITER``: from this iteration on, the statistics of every batch norm are
       recomputed once and then fixed. 0 means never.
@@ -74,7 +75,7 @@ def add_resnest_config(cfg: CfgNode) -> None:
     _add(cfg, "RESNEST", CfgNode())
     _add(cfg.RESNEST, "ALLOW_FROZEN_RANDOM", False)  # True: you mean it
     _add(cfg.RESNEST, "OPTIMIZER", "SGD")  # or "AdamW"
-    _add(cfg.RESNEST, "AMP_DTYPE", "")  # or "bfloat16"
+    _add(cfg.RESNEST, "AMP_DTYPE", "")  # or "bfloat16", "auto"
     _add(cfg.RESNEST, "CHANNELS_LAST", False)
     _add(cfg.RESNEST, "FREEZE_NORM", CfgNode())
     _add(cfg.RESNEST.FREEZE_NORM, "ITER", 0)  # 0: never

@@ -73,7 +73,7 @@ def prepare(request: RunRequest) -> CfgNode:
     cfg.freeze()
 
     check_choice("RESNEST.OPTIMIZER", cfg.RESNEST.OPTIMIZER, ("SGD", "AdamW"))
-    check_choice("RESNEST.AMP_DTYPE", cfg.RESNEST.AMP_DTYPE, ("", "bfloat16"))
+    check_choice("RESNEST.AMP_DTYPE", cfg.RESNEST.AMP_DTYPE, ("", "bfloat16", "auto"))
     with torch.device("meta"):  # no memory, no time: only the checks of the builders
         build_backbone(cfg)
     _check_files(cfg, request)

@@ -50,6 +50,20 @@ class AutocastTrainer(SimpleTrainer):
         self.optimizer.step()
 
 
+def _use_bfloat16(cfg: CfgNode) -> bool:
+    if cfg.RESNEST.AMP_DTYPE != "auto":
+        return cfg.RESNEST.AMP_DTYPE == "bfloat16"
+    if cfg.MODEL.DEVICE == "cpu":
+        # PyTorch's bfloat16 convolutions without AVX-512 are slower than float32's.
+        fast = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    else:
+        fast = torch.cuda.is_bf16_supported()
+    logger.info(
+        f"RESNEST.AMP_DTYPE 'auto': this device trains in {'bfloat16' if fast else 'float32'}"
+    )
+    return fast
+
+
 class Trainer(DefaultTrainer):
     """``DefaultTrainer`` for this package's configs; see the module and ``add_resnest_config``."""
 
@@ -69,7 +83,7 @@ class Trainer(DefaultTrainer):
         if cfg.SOLVER.AMP.ENABLED:
             step_class = AMPTrainer
         else:
-            step_class = AutocastTrainer if cfg.RESNEST.AMP_DTYPE else SimpleTrainer
+            step_class = AutocastTrainer if _use_bfloat16(cfg) else SimpleTrainer
         self._trainer = step_class(model, data_loader, optimizer)
 
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from detectron2.engine import launch
+from detectron2.engine import SimpleTrainer, launch
 
 from resnest_d2.checkpoint import RECORD_KEY, RunCheckpointer
 from resnest_d2.config import get_config
 from resnest_d2.data import sample_set
 from resnest_d2.engine import RunRequest, Trainer, prepare, run
+from resnest_d2.engine.trainer import AutocastTrainer
 from resnest_d2.modeling.norm import PortableSyncBatchNorm
 
 # The smallest Mask R-CNN that has every part, in float32.
@@ -212,6 +213,17 @@ def test_bfloat16_adamw_channels_last_and_fixed_norm_train_together(request_for,
     torch.testing.assert_close(seen[-2][2], norm.running_mean, rtol=0, atol=0)
     for parameter in trainer.model.parameters():
         assert parameter.dtype == torch.float32 and torch.isfinite(parameter).all()
+
+
+@pytest.mark.parametrize(
+    ("capability", "step_class"), [("AVX512", AutocastTrainer), ("AVX2", SimpleTrainer)]
+)
+def test_auto_chooses_bfloat16_where_the_cpu_is_fast_at_it(
+    capability, step_class, request_for, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    trainer = Trainer(prepare(request_for(tmp_path, "RESNEST.AMP_DTYPE", "auto", val=())))
+    assert type(trainer._trainer) is step_class
 
 
 def test_one_image_per_process_with_batch_norm_names_the_ways_out(request_for, tmp_path):
