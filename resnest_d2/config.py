@@ -17,10 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import DictConfig
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode, LazyConfig, get_cfg
 
-__all__ = ["ALIASES", "add_resnest_config", "get_config", "get_config_file", "list_configs"]
+__all__ = [
+    "ALIASES",
+    "add_resnest_config",
+    "get_config",
+    "get_config_file",
+    "get_lazy_config",
+    "list_configs",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -185,19 +193,61 @@ def get_config(name: str | os.PathLike, opts: Sequence[Any] = ()) -> CfgNode:
 
 def get_config_file(name: str | os.PathLike) -> Path:
     """The file that :func:`get_config` reads for a packaged name or a path. Same errors."""
+    return _find(name, _config_dir(), _SUFFIXES, ALIASES)
+
+
+def list_configs() -> list[str]:
+    """Names of the packaged configs, sorted; the ``Base-…`` files that they share are left out."""
+    return _names(_config_dir(), ".yaml")
+
+
+def get_lazy_config(name: str | os.PathLike) -> DictConfig:
+    """A LazyConfig: Detectron2's configs in Python, whose values are calls of classes.
+
+    Loading one runs it: it is a program, unlike a YAML file.
+
+    Args:
+        name: a packaged one (``mask_rcnn_resnest50_fpn``, and ``faster_``, ``cascade_``,
+            ``cascade_mask_`` likewise), with or without ``.py``, or the path of a ``.py`` file.
+
+    Returns:
+        ``model``, ``dataloader``, ``optimizer``, ``lr_multiplier`` and ``train``.
+
+    Raises:
+        KeyError: no such packaged config.
+        FileNotFoundError: no such file.
+        ValueError: not a ``.py`` file.
+    """
+    path = _find(name, _config_dir() / "lazy", (".py",), {})
+    if path.suffix != ".py":
+        raise ValueError(f"a LazyConfig is a .py file, got {path}")
+    return LazyConfig.load(str(path))
+
+
+def _names(folder: Path, suffix: str) -> list[str]:
+    return sorted(p.stem for p in folder.glob(f"*{suffix}") if not p.stem.startswith("Base-"))
+
+
+def _find(
+    name: str | os.PathLike,
+    folder: Path,
+    suffixes: Sequence[str],
+    aliases: Mapping[str, str],
+) -> Path:
+    """A packaged file of ``folder`` by name, else the file of that path, else by an alias."""
     name = os.fspath(name)
     path = Path(name).expanduser()
-    stem = path.stem if path.suffix in _SUFFIXES else path.name
+    stem = path.stem if path.suffix in suffixes else path.name
     bare = os.path.basename(name) == name
-    names = list_configs()
+    names = _names(folder, suffixes[0])
     if bare and stem in names:
-        return _config_dir() / f"{stem}.yaml"
+        return folder / f"{stem}{suffixes[0]}"
     if path.is_file():
         return path
-    for original, ours in ALIASES.items():
+    for original, ours in aliases.items():
         known = Path(original).with_suffix("")
         if path.with_name(stem) in (known, Path(known.name)):
-            return _config_dir() / f"{ours}.yaml"
+            return folder / f"{ours}{suffixes[0]}"
     if bare:
         raise KeyError(
             f"there is no config {name!r}, packaged or in this folder.{_nearest(stem, names)} "
@@ -207,11 +257,6 @@ def get_config_file(name: str | os.PathLike) -> Path:
         f"there is no config file {name}. Packaged configs are named without a folder."
         f"{_nearest(stem, names)}"
     )
-
-
-def list_configs() -> list[str]:
-    """Names of the packaged configs, sorted; the ``Base-…`` files that they share are left out."""
-    return sorted(p.stem for p in _config_dir().glob("*.yaml") if not p.stem.startswith("Base-"))
 
 
 def _config_dir() -> Path:
