@@ -3,10 +3,12 @@
 import importlib.util
 import json
 from pathlib import Path
+from types import FunctionType
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import ListConfig
 
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog
@@ -85,25 +87,61 @@ def pair(request):
     return yaml, lazy
 
 
+@pytest.fixture(scope="module", params=RECIPES)
+def full(request):
+    """The same model from YAML and from the LazyConfig, at its real size and without memory."""
+    with torch.device("meta"):
+        yaml = build_model(get_config(request.param, ["MODEL.DEVICE", "meta"]))
+        lazy = instantiate(get_lazy_config(request.param).model)
+        return convert_sync_batchnorm(yaml), convert_sync_batchnorm(lazy)
+
+
+def plain(value):
+    """A setting as plain types, so that a list equals a tuple, and a matcher its twin."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, ListConfig)):
+        return [plain(item) for item in value]
+    if isinstance(value, torch.nn.Module):
+        return type(value).__qualname__
+    if isinstance(value, (type, FunctionType)):
+        return value.__qualname__
+    if hasattr(value, "__dict__"):
+        return [type(value).__qualname__, plain(vars(value))]
+    return value
+
+
+def settings(model) -> dict:
+    """Every module's type and public attributes: sizes, thresholds, weights of losses, …"""
+    found = {}
+    for name, module in model.named_modules():
+        found[name] = plain(module)
+        for key, value in vars(module).items():
+            if key == "loss_weight" and isinstance(value, dict):
+                value = {loss: weight for loss, weight in value.items() if weight != 1}  # default
+            if not key.startswith("_"):
+                found[f"{name}.{key}"] = plain(value)
+    return found
+
+
 # ---- the same model ----
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_yaml_and_lazy_have_the_same_state_dict(name):
-    with torch.device("meta"):
-        yaml = build_model(get_config(name, ["MODEL.DEVICE", "meta"]))
-        lazy = instantiate(get_lazy_config(name).model)
-    yaml, lazy = ({k: v.shape for k, v in m.state_dict().items()} for m in (yaml, lazy))
+def test_yaml_and_lazy_have_the_same_state_dict(full):
+    yaml, lazy = ({k: v.shape for k, v in m.state_dict().items()} for m in full)
     assert list(yaml) == list(lazy)
     assert yaml == lazy
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_yaml_and_lazy_freeze_the_same_weights(name):
-    with torch.device("meta"):
-        yaml = build_model(get_config(name, ["MODEL.DEVICE", "meta"]))
-        lazy = instantiate(get_lazy_config(name).model)
-    frozen = [[k for k, p in m.named_parameters() if not p.requires_grad] for m in (yaml, lazy)]
+def test_yaml_and_lazy_have_the_same_settings(full):
+    yaml, lazy = map(settings, full)
+    assert {key: lazy.get(key) for key in yaml} == yaml
+    assert yaml.keys() == lazy.keys()
+    assert yaml["proposal_generator.nms_thresh"] == 0.7  # the comparison reaches such values
+
+
+def test_yaml_and_lazy_freeze_the_same_weights(full):
+    frozen = [[k for k, p in m.named_parameters() if not p.requires_grad] for m in full]
     assert frozen[0] == frozen[1] and frozen[0]
 
 
