@@ -32,6 +32,7 @@ setup(
         "pillow>=10.1",
         "pycocotools>=2.0.2",
         "pyyaml",
+        "shapely",  # Detectron2 crops polygons with it, and leaves it to the user to install
         "tabulate",
         "torch>=2.3",
         "torchvision>=0.18",

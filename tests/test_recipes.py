@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from detectron2.modeling import build_model
+from detectron2.structures import BoxMode
 
 from resnest_d2.config import get_config, list_configs
 from resnest_d2.data import build_train_mapper, register_coco, sample_set
@@ -217,6 +218,33 @@ def test_jitter_changes_areas_by_its_scale_squared(jittered):
         return sum(e["instances"].gt_masks.tensor.sum().item() for e in jittered(scale, scale))
 
     assert total(0.5) / total(1.0) == pytest.approx(0.25, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "name", ["mask_rcnn_resnest50_fpn_lsj", "cascade_mask_rcnn_resnest200_fpn_3x"]
+)
+def test_recipes_that_crop_take_coco_polygons(name, tiny, data):
+    cfg = tiny(name, "INPUT.MASK_FORMAT", "polygon").clone()
+    cfg.defrost()
+    cfg.INPUT.MASK_FORMAT = "polygon"  # the drawn shapes' own is not
+    mapper = build_train_mapper(cfg)
+    record = DatasetCatalog.get(cfg.DATASETS.TRAIN[0])[0]
+    triangle = {"segmentation": [[2.0, 2.0, 62.0, 2.0, 2.0, 62.0]], "bbox": [2.0, 2.0, 60.0, 60.0]}
+    triangle |= {"bbox_mode": BoxMode.XYWH_ABS, "category_id": 0, "iscrowd": 0}
+    cropped = 0
+    for seed in range(10):
+        np.random.seed(seed)
+        instances = mapper({**record, "annotations": [triangle]})["instances"]
+        assert len(instances) == 1
+        height, width = instances.image_size
+        (polygon,) = instances.gt_masks.polygons[0]
+        x, y = polygon[0::2], polygon[1::2]
+        assert min(x.min(), y.min()) >= 0
+        assert x.max() <= width + 1e-6 and y.max() <= height + 1e-6
+        tight = [x.min(), y.min(), x.max(), y.max()]
+        np.testing.assert_allclose(instances.gt_boxes.tensor[0].numpy(), tight, atol=1e-4)
+        cropped += len(x) > 3  # a corner was cut off
+    assert cropped
 
 
 def test_without_jitter_the_mapper_is_detectron2s_own(tiny):
