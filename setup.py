@@ -22,7 +22,7 @@ setup(
     # The checkout keeps configs/ at its top, a wheel carries it as resnest_d2/configs.
     packages=[*find_packages(include=["resnest_d2", "resnest_d2.*"]), "resnest_d2.configs"],
     package_dir={"resnest_d2.configs": "configs"},
-    package_data={"resnest_d2.configs": ["*.yaml"]},
+    package_data={"resnest_d2.configs": ["*.yaml", "lazy/*.py", "lazy/common/*.py"]},
     python_requires=">=3.10",
     install_requires=[
         "fvcore",
@@ -32,6 +32,7 @@ setup(
         "pillow>=10.1",
         "pycocotools>=2.0.2",
         "pyyaml",
+        "shapely",  # Detectron2 crops polygons with it, and leaves it to the user to install
         "tabulate",
         "torch>=2.3",
         "torchvision>=0.18",

@@ -46,16 +46,19 @@ def metadata(wheel: zipfile.ZipFile):
 
 
 def test_the_wheel_carries_every_recipe(wheel):
-    recipes = {f"resnest_d2/configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}
+    files = [*(ROOT / "configs").rglob("*.yaml"), *(ROOT / "configs").rglob("*.py")]
+    recipes = {f"resnest_d2/{path.relative_to(ROOT).as_posix()}" for path in files}
 
-    assert recipes
-    assert recipes == {name for name in wheel.namelist() if name.endswith(".yaml")}
+    assert {Path(name).suffix for name in recipes} == {".yaml", ".py"}
+    assert recipes == {name for name in wheel.namelist() if "/configs/" in name}
 
 
 def test_the_wheel_carries_every_module_and_nothing_beside_the_package(wheel):
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "resnest_d2").rglob("*.py")}
 
-    assert modules == {name for name in wheel.namelist() if name.endswith(".py")}
+    assert modules == {
+        name for name in wheel.namelist() if name.endswith(".py") and "/configs/" not in name
+    }
     tops = {name.split("/")[0] for name in wheel.namelist()}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"resnest_d2"}
 

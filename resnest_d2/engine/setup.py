@@ -7,6 +7,7 @@ data set is read into memory.
 import argparse
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,13 +21,28 @@ from detectron2.utils.logger import setup_logger
 
 from ..checkpoint import RunCheckpointer, resolve_weights
 from ..config import get_config
-from ..data import check_coco_json, check_same_classes, register_coco, require_registered
+from ..data import (
+    check_coco_json,
+    check_jitter,
+    check_same_classes,
+    register_coco,
+    require_registered,
+)
 from ..evaluation import write_results
 from ..modeling.checks import check_choice
 from ..modeling.split_attention import ONE_IMAGE
 from .trainer import Trainer
 
-__all__ = ["RunRequest", "prepare", "run"]
+__all__ = [
+    "RunRequest",
+    "check_batch_size",
+    "check_output_dir",
+    "choose_device",
+    "launch_processes",
+    "prepare",
+    "run",
+    "show_log",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +90,7 @@ def prepare(request: RunRequest) -> CfgNode:
 
     check_choice("RESNEST.OPTIMIZER", cfg.RESNEST.OPTIMIZER, ("SGD", "AdamW"))
     check_choice("RESNEST.AMP_DTYPE", cfg.RESNEST.AMP_DTYPE, ("", "bfloat16", "auto"))
+    check_jitter(cfg)
     with torch.device("meta"):  # no memory, no time: only the checks of the builders
         build_backbone(cfg)
     _check_files(cfg, request)
@@ -89,19 +106,27 @@ def run(request: RunRequest) -> dict:
         Metrics of the last evaluation, ``{"bbox": {"AP": …}, …}`` (by data set where there are
         several); empty where several processes were started: they write ``output_json``.
     """
-    _log()
+    show_log()
     cfg = prepare(request)
     processes = request.num_processes * request.num_machines
     if processes == 1:
         return _work(cfg, request)
-    hidden = {"CUDA_VISIBLE_DEVICES": ""} if cfg.MODEL.DEVICE == "cpu" else {}
-    if cfg.MODEL.DEVICE == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+    launch_processes(_prepare_and_work, request, on_cpu=cfg.MODEL.DEVICE == "cpu")
+    return {}
+
+
+def launch_processes(
+    work: Callable[[RunRequest], None], request: RunRequest, *, on_cpu: bool
+) -> None:
+    """Call ``work(request)`` in each of the request's processes."""
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if on_cpu else {}
+    if on_cpu and "OMP_NUM_THREADS" not in os.environ:
         hidden["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // request.num_processes))
     saved = {name: os.environ.get(name) for name in hidden}
     os.environ.update(hidden)  # the processes inherit it: without a GPU, launch chooses gloo
     try:
         launch(
-            _prepare_and_work,
+            work,
             request.num_processes,
             num_machines=request.num_machines,
             machine_rank=request.machine_rank,
@@ -114,7 +139,6 @@ def run(request: RunRequest) -> dict:
                 os.environ.pop(name)
             else:
                 os.environ[name] = value
-    return {}
 
 
 def _prepare_and_work(request: RunRequest) -> None:
@@ -136,7 +160,7 @@ def _work(cfg: CfgNode, request: RunRequest) -> dict:
     return results
 
 
-def _log(folder: str | None = None) -> None:
+def show_log(folder: str | None = None) -> None:
     """Show this package's log like Detectron2's: on the terminal, and in ``folder``/log.txt."""
     setup_logger(
         folder,
@@ -148,7 +172,7 @@ def _log(folder: str | None = None) -> None:
 
 
 def _set_up(cfg: CfgNode, request: RunRequest) -> None:
-    _log(cfg.OUTPUT_DIR)
+    show_log(cfg.OUTPUT_DIR)
     default_setup(cfg, argparse.Namespace(**{**vars(request), "config_file": ""}))
 
 
@@ -191,7 +215,12 @@ def _use_own_data(cfg: CfgNode, request: RunRequest) -> None:
                 cfg.INPUT.MASK_FORMAT = "bitmask"
 
 
-def _choose_device(cfg: CfgNode, request: RunRequest) -> None:
+def choose_device(device: str, request: RunRequest, key: str) -> str:
+    """``device``, or "cpu" where that is a GPU and there is none.
+
+    Raises:
+        ValueError: the request's processes and machines cannot be; ``key`` is the device's name.
+    """
     for name in ("num_processes", "num_machines"):
         if getattr(request, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(request, name)}")
@@ -200,13 +229,18 @@ def _choose_device(cfg: CfgNode, request: RunRequest) -> None:
             f"--num-machines {request.num_machines} needs --dist-url tcp://HOST:PORT, an address "
             "of machine 0 that the others reach"
         )
-    if cfg.MODEL.DEVICE.startswith("cuda"):
+    if device.startswith("cuda"):
         available = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if not available:
-            logger.info("No GPU found: MODEL.DEVICE is now 'cpu'")
-            cfg.MODEL.DEVICE = "cpu"
-        elif request.num_processes > available:
+            logger.info(f"No GPU found: {key} is now 'cpu'")
+            return "cpu"
+        if request.num_processes > available:
             raise ValueError(f"--num-gpus {request.num_processes}: this machine has {available}")
+    return device
+
+
+def _choose_device(cfg: CfgNode, request: RunRequest) -> None:
+    cfg.MODEL.DEVICE = choose_device(cfg.MODEL.DEVICE, request, "MODEL.DEVICE")
     if cfg.MODEL.DEVICE == "cpu" and cfg.SOLVER.AMP.ENABLED:
         raise ValueError(
             "SOLVER.AMP.ENABLED is float16 training on a GPU, and MODEL.DEVICE is 'cpu': set it to "
@@ -254,22 +288,30 @@ def _check_weights(cfg: CfgNode, request: RunRequest) -> None:
         )
 
 
-def _check_training(cfg: CfgNode, request: RunRequest) -> None:
-    found = RunCheckpointer.found_in(cfg.OUTPUT_DIR)
-    if found and not _resumes(cfg, request):
+def check_output_dir(key: str, folder: str, request: RunRequest) -> None:
+    """Raise a FileExistsError where training would overwrite another run."""
+    found = RunCheckpointer.found_in(folder)
+    if found and not (request.resume and RunCheckpointer.has_last(folder)):
         go_on = "no last_checkpoint to resume" if request.resume else "--resume goes on with it"
         raise FileExistsError(
-            f"OUTPUT_DIR {cfg.OUTPUT_DIR} holds {found[0]} of another run ({go_on}): choose "
-            "another OUTPUT_DIR, or remove the folder"
+            f"{key} {folder} holds {found[0]} of another run ({go_on}): choose another {key}, "
+            "or remove the folder"
         )
+
+
+def check_batch_size(key: str, images: int, request: RunRequest) -> None:
+    """Raise a ValueError where a step's images cannot be shared out to the processes."""
+    processes = request.num_processes * request.num_machines
+    if images % processes:
+        raise ValueError(f"{key} must be a multiple of the {processes} processes, got {images}")
+
+
+def _check_training(cfg: CfgNode, request: RunRequest) -> None:
+    check_output_dir("OUTPUT_DIR", cfg.OUTPUT_DIR, request)
     if not cfg.DATASETS.TRAIN:
         raise ValueError("DATASETS.TRAIN is empty: name a data set, or give --train-json FILE")
+    check_batch_size("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, request)
     processes = request.num_processes * request.num_machines
-    if cfg.SOLVER.IMS_PER_BATCH % processes:
-        raise ValueError(
-            f"SOLVER.IMS_PER_BATCH must be a multiple of the {processes} processes, "
-            f"got {cfg.SOLVER.IMS_PER_BATCH}"
-        )
     resnets = cfg.MODEL.RESNETS
     own_statistics = resnets.NORM == "BN" or (resnets.NORM.endswith("SyncBN") and processes == 1)
     attends = cfg.MODEL.BACKBONE.NAME.startswith("build_resnest") and resnets.RADIX > 0

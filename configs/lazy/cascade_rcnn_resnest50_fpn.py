@@ -1,0 +1,3 @@
+from .common.data import boxes as dataloader
+from .common.models import cascade_rcnn as model
+from .common.train import lr_multiplier, optimizer, train

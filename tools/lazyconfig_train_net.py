@@ -1,0 +1,54 @@
+#!/usr/bin/env python
+"""Train or evaluate a detector from a LazyConfig: Detectron2's tool of this name, on any device."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from detectron2.engine import default_argument_parser  # noqa: E402
+
+from resnest_d2.engine import RunRequest, prepare_lazy, run_lazy  # noqa: E402
+
+EPILOG = """
+Examples:
+  train on COCO (DETECTRON2_DATASETS names the folder that holds coco/):
+    %(prog)s --config-file mask_rcnn_resnest50_fpn --num-gpus 8
+  with other values, and another depth:
+    %(prog)s --config-file configs/lazy/mask_rcnn_resnest50_fpn.py optimizer.lr=0.01 \\
+        model.backbone.bottom_up.depth=101 train.init_checkpoint=resnest://resnest101_detectron
+  evaluate a checkpoint:
+    %(prog)s --config-file mask_rcnn_resnest50_fpn --eval-only \\
+        train.init_checkpoint=output/model_final.pth
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command and return its exit code: 0 done, 2 refused input."""
+    parser = default_argument_parser(EPILOG)
+    parser.set_defaults(dist_url="auto")
+    parser.add_argument("--output-json", metavar="FILE", help="write the metrics")
+    args = parser.parse_args(argv)
+    request = RunRequest(
+        config=args.config_file,
+        opts=tuple(args.opts),
+        resume=args.resume,
+        eval_only=args.eval_only,
+        output_json=args.output_json,
+        num_processes=args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+    )
+    try:
+        prepare_lazy(request)
+    except (ValueError, KeyError, FileNotFoundError, FileExistsError) as error:
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"lazyconfig_train_net.py: error: {message}", file=sys.stderr)
+        return 2
+    run_lazy(request)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
