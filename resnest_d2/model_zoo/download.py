@@ -268,7 +268,8 @@ def _reason(error: Exception) -> str:
     """Why a transfer failed, without the libraries' wrapping."""
     import requests
 
-    error = error.__cause__ or error  # "failed after 2 retries"
+    if isinstance(error.__cause__, requests.RequestException):
+        error = error.__cause__  # gdown: "failed after 2 retries"
     if isinstance(error, requests.HTTPError):
         return f"{error.response.status_code} {error.response.reason}".strip()
     if isinstance(error, requests.RequestException) and error.args:

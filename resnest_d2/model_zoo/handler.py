@@ -1,4 +1,4 @@
-"""``resnest://NAME``: named weights as ``MODEL.WEIGHTS``, in our checks and in Detectron2's code."""
+"""``resnest://NAME`` as ``MODEL.WEIGHTS``, in our checks and in Detectron2's own code."""
 
 import os
 
