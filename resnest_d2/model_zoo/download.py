@@ -164,7 +164,8 @@ def _download(weights: WeightFile, sha256: str, staging: Path, progress: bool) -
     for folder in (staging / "continued", staging / "anew"):
         parts = False
         for url in weights.urls:
-            if folder.name == "anew" or not sha256:  # nothing would prove that two parts match
+            unproven = not sha256 and not url.startswith(_HUB)  # that two parts belong together
+            if folder.name == "anew" or unproven:
                 _remove(folder)
             parts = parts or _has_part(folder)
             logger.info(f"Downloading {weights.name} from {url}")
@@ -225,8 +226,9 @@ def _from_hub(url: str, folder: Path) -> Path:
 
 
 def _has_part(folder: Path) -> bool:
-    """Whether a transfer to ``folder`` has brought something. The hub looks after its own."""
-    return any(path.is_file() and path.stat().st_size for path in folder.glob("*"))
+    """Whether a transfer to ``folder`` has brought something: gdown's file, or the hub's."""
+    files = [path for end in ("*part", "*.incomplete") for path in folder.rglob(end)]
+    return any(path.is_file() and path.stat().st_size for path in files)
 
 
 def _fault(file: Path, sha256: str) -> str:

@@ -43,10 +43,10 @@ def second():
 
 @pytest.fixture(autouse=True)
 def cache(monkeypatch, tmp_path):
-    """The cache folder of this test; servers are given up soon."""
+    """The cache folder of this test."""
     monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("RESNEST_D2_WEIGHTS", raising=False)
-    monkeypatch.setattr(download, "_TIMEOUT", (2, 0.5))
+    monkeypatch.setattr(download, "_TIMEOUT", (5, 20))
     monkeypatch.setattr(download, "_RETRIES", 1)
     return tmp_path / "cache" / "resnest_d2" / "weights"
 
@@ -123,7 +123,15 @@ BAD_ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("kind", BAD_ANSWERS)
+@pytest.fixture
+def kind(request, monkeypatch):
+    """A key of BAD_ANSWERS; servers that stall are given up soon."""
+    if "stalled" in request.param:
+        monkeypatch.setattr(download, "_TIMEOUT", (5, 1))
+    return request.param
+
+
+@pytest.mark.parametrize("kind", BAD_ANSWERS, indirect=True)
 def test_next_mirror_is_tried_after(kind, server, second, publish, cache):
     bad = server.serves("/bad.pth", BAD_ANSWERS[kind][0])
     publish(bad, second.serves("/good.pth", content(DATA)))
@@ -131,10 +139,8 @@ def test_next_mirror_is_tried_after(kind, server, second, publish, cache):
     assert not list(cache.glob(".*.partial"))
 
 
-@pytest.mark.parametrize("kind", BAD_ANSWERS)
-def test_error_names_mirror_and_reason_and_nothing_passes_for_the_file(
-    kind, server, publish, cache
-):
+@pytest.mark.parametrize("kind", BAD_ANSWERS, indirect=True)
+def test_error_names_the_reason_and_nothing_passes_for_the_file(kind, server, publish, cache):
     answer, reason = BAD_ANSWERS[kind]
     publish(server.serves("/bad.pth", answer))
     with pytest.raises(DownloadError, match=f"net .*{server.url}/bad.pth: .*{reason}") as error:
@@ -329,7 +335,7 @@ def _parts(folder: Path) -> int:
 def test_killed_download_leaves_nothing_that_passes_for_a_file(
     server, publish, cache, monkeypatch, known
 ):
-    monkeypatch.setattr(download, "_TIMEOUT", (2, 60))
+    monkeypatch.setattr(download, "_TIMEOUT", (5, 60))
     data = DATA if known else container()
     publish(server.serves("/net.pth", content(data, stop_after=CUT, how="stall")), sha256=known)
     worker = fork.Process(target=fetch, args=("net",))
@@ -437,6 +443,24 @@ def test_hub_files_come_through_its_library_and_are_checked(publish, cache, monk
     with pytest.raises(DownloadError, match="sha256"):
         fetch("net")
     assert_nothing_left(cache)
+
+
+def test_what_the_hub_began_is_kept_for_the_next_attempt(publish, cache, monkeypatch):
+    def hf_hub_download(repository, file, *, local_dir):
+        part = Path(local_dir) / ".cache" / f"{file}.incomplete"
+        if part.exists():
+            return str(part.rename(Path(local_dir) / file))
+        part.parent.mkdir(parents=True)
+        part.write_bytes(container())
+        raise TimeoutError("the hub stalls")
+
+    hub = types.SimpleNamespace(hf_hub_download=hf_hub_download)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    publish("hf://timm/resnest50d.in1k/model.safetensors", sha256="")
+    with pytest.raises(DownloadError, match="the hub stalls"):
+        fetch("net")
+    assert not visible(cache)
+    assert fetch("net").read_bytes() == container()
 
 
 def test_missing_hub_library_names_the_extra_and_the_next_mirror_is_tried(
