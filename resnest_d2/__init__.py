@@ -5,8 +5,8 @@ Detectron2, and makes Detectron2's backbones scriptable. Nothing else happens on
 """
 
 from . import _detectron2  # noqa: F401  (first: where Detectron2 is missing, it says how to get it)
-from .checkpoint import register_handler
 from .config import add_resnest_config, get_config
+from .model_zoo import register_handler
 from .modeling import (
     ResNeSt,
     build_resnest_backbone,

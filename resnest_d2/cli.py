@@ -158,6 +158,20 @@ def _predict(args: argparse.Namespace) -> int:
     return 0
 
 
+def _zoo_download(args: argparse.Namespace) -> int:
+    from .model_zoo import DownloadError, fetch
+
+    try:
+        path = fetch(args.name, sha256=args.sha256)
+    except _REFUSALS as error:
+        return _refuse(error)
+    except DownloadError as error:
+        print(f"resnest-d2: error: {error}", file=sys.stderr)
+        return 1
+    print(path)
+    return 0
+
+
 def _refuse(error: Exception) -> int:
     message = error.args[0] if isinstance(error, KeyError) and error.args else error
     print(f"resnest-d2: error: {message}", file=sys.stderr)
@@ -195,6 +209,16 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--score-threshold", type=float, default=0.5, metavar="P")
     predict.add_argument("--device", metavar="NAME", help="cpu, cuda, …; default: a GPU if any")
     predict.add_argument("--json", action="store_true", help="print the detections as JSON")
+
+    zoo = commands.add_parser("zoo", help="published weights")
+    actions = zoo.add_subparsers(required=True, metavar="ACTION")
+    text = "download published weights into the cache folder, and print the file's name"
+    download = actions.add_parser("download", help=text, description=text)
+    download.add_argument("name", metavar="NAME", help="as in MODEL.WEIGHTS resnest://NAME")
+    download.add_argument(
+        "--sha256", metavar="HEX", help="its 64 hex digits, where you know them better"
+    )
+    download.set_defaults(run=_zoo_download)
     return parser
 
 
