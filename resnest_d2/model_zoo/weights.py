@@ -4,11 +4,12 @@ Left out, because they cannot be used here: the MXNet ``.params`` files of the o
 models, and MMDetection's detectors, whose heads are other networks than Detectron2's.
 """
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..checkpoint.statistics import CLASSIFIER, DETECTOR, MSRA, InputStatistics
+from ..config import ALIASES
 
 __all__ = ["WEIGHTS", "WeightFile"]
 
@@ -99,18 +100,22 @@ def _backbones(hashes: dict[str, tuple[str, str]]) -> Iterator[WeightFile]:
         )
 
 
-def _detectors(files: dict[str, str]) -> Iterator[WeightFile]:
-    """The original plugin's trained detectors, by the name of our recipe."""
-    for name, file in files.items():
-        hashed = re.search("-([0-9a-f]{8})$", file)
+def _detectors(hashes: dict[str, str]) -> Iterator[WeightFile]:
+    """The original plugin's trained detectors, by the name of our recipe.
+
+    Their files are named like its config files.
+    """
+    originals = {recipe: Path(file).stem for file, recipe in ALIASES.items()}
+    for name, digits in hashes.items():
+        file = f"{originals[name]}-{digits}" if digits else originals[name]
         yield WeightFile(
             name,
             (f"{_WASABI}detectron/{file}.pth",),
-            hashed[1] if hashed else "",
+            digits,
             "detectron2",
             DETECTOR if "resnest" in name else MSRA,
             "Apache-2.0",
-            "" if hashed else "no hash was published",
+            "" if digits else "no hash was published",
         )
 
 
@@ -162,6 +167,27 @@ _FAMILIES = (
     ),
     _detectors(
         {
+            "faster_rcnn_resnet50_fpn": "fde56e2b",
+            "faster_rcnn_resnet101_fpn": "57c73356",
+            "faster_rcnn_resnest50_fpn": "ad123c0b",
+            "faster_rcnn_resnest50_dcn_fpn": "",
+            "faster_rcnn_resnest101_fpn": "d8f284b6",
+            "cascade_rcnn_resnet50_fpn": "3c7f2ef2",
+            "cascade_rcnn_resnet101_fpn": "4073359b",
+            "cascade_rcnn_resnest50_fpn": "e9955232",
+            "cascade_rcnn_resnest101_fpn": "3627ef78",
+            "cascade_rcnn_resnest200_fpn": "1be2a87e",
+            "mask_rcnn_resnet50_fpn": "4939bd58",
+            "mask_rcnn_resnet101_fpn": "55493cc2",
+            "mask_rcnn_resnest50_fpn": "f442d863",
+            "mask_rcnn_resnest101_fpn": "528502c6",
+            "cascade_mask_rcnn_resnet50_fpn": "03310c9b",
+            "cascade_mask_rcnn_resnet101_fpn": "8cec1631",
+            "cascade_mask_rcnn_resnest50_fpn": "c58bd325",
+            "cascade_mask_rcnn_resnest101_fpn": "62448b9c",
+            "cascade_mask_rcnn_resnest200_fpn_3x": "",
+            "cascade_mask_rcnn_resnest200_dcn_fpn_3x": "e1901134",
+            "panoptic_fpn_resnest200_3x": "43f8b731",
         }
     ),
     _open_mmlab(
