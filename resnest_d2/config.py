@@ -1,11 +1,12 @@
 """Config keys and packaged configs: the only file of the project that creates config keys.
 
 :func:`add_resnest_config` makes a Detectron2 config know ResNeSt, :func:`get_config` gives a
-complete one by name. The YAML files of the original plugin load as they are; what differs from
-that plugin is that no default of Detectron2 changes. It set ``MODEL.RESNETS.STRIDE_IN_1X1`` to
-False for everybody, and so ran seven of its eight ResNet baselines on weights trained with the
-stride elsewhere. Here the key keeps Detectron2's True, the ResNeSt recipes state False, and
-:func:`get_config` fills it in for ResNeSt files that rely on the old behaviour.
+complete one by name, the original plugin's file names included. Its YAML files load as they are,
+too; what differs from that plugin is that no default of Detectron2 changes. It set
+``MODEL.RESNETS.STRIDE_IN_1X1`` to False for everybody, and so ran seven of its eight ResNet
+baselines on weights trained with the stride elsewhere. Here the key keeps Detectron2's True, the
+ResNeSt recipes state False, and :func:`get_config` fills it in for ResNeSt files that rely on the
+old behaviour.
 """
 
 import difflib
@@ -19,9 +20,66 @@ import yaml
 
 from detectron2.config import CfgNode, get_cfg
 
-__all__ = ["add_resnest_config", "get_config", "get_config_file", "list_configs"]
+__all__ = ["ALIASES", "add_resnest_config", "get_config", "get_config_file", "list_configs"]
 
 logger = logging.getLogger(__name__)
+
+ALIASES = {
+    "COCO-Detection/faster_cascade_rcnn_ResNeSt_101_FPN_syncbn_range-scale_1x.yaml": (
+        "cascade_rcnn_resnest101_fpn"
+    ),
+    "COCO-Detection/faster_cascade_rcnn_ResNeSt_200_FPN_syncbn_range-scale_1x.yaml": (
+        "cascade_rcnn_resnest200_fpn"
+    ),
+    "COCO-Detection/faster_cascade_rcnn_ResNeSt_50_FPN_syncbn_range-scale-1x.yaml": (
+        "cascade_rcnn_resnest50_fpn"
+    ),
+    "COCO-Detection/faster_cascade_rcnn_R_101_FPN_syncbn_range-scale_1x.yaml": (
+        "cascade_rcnn_resnet101_fpn"
+    ),
+    "COCO-Detection/faster_cascade_rcnn_R_50_FPN_syncbn_range-scale_1x.yaml": (
+        "cascade_rcnn_resnet50_fpn"
+    ),
+    "COCO-Detection/faster_rcnn_ResNeSt_101_FPN_syncbn_range-scale_1x.yaml": (
+        "faster_rcnn_resnest101_fpn"
+    ),
+    "COCO-Detection/faster_rcnn_ResNeSt_50_FPN_dcn_syncbn_range-scale_1x.yaml": (
+        "faster_rcnn_resnest50_dcn_fpn"
+    ),
+    "COCO-Detection/faster_rcnn_ResNeSt_50_FPN_syncbn_range-scale_1x.yaml": (
+        "faster_rcnn_resnest50_fpn"
+    ),
+    "COCO-Detection/faster_rcnn_R_101_FPN_syncbn_range-scale_1x.yaml": "faster_rcnn_resnet101_fpn",
+    "COCO-Detection/faster_rcnn_R_50_FPN_syncbn_range-scale_1x.yaml": "faster_rcnn_resnet50_fpn",
+    "COCO-InstanceSegmentation/mask_cascade_rcnn_ResNeSt_101_FPN_syncBN_1x.yaml": (
+        "cascade_mask_rcnn_resnest101_fpn"
+    ),
+    "COCO-InstanceSegmentation/mask_cascade_rcnn_ResNeSt_200_FPN_dcn_syncBN_all_tricks_3x.yaml": (
+        "cascade_mask_rcnn_resnest200_dcn_fpn_3x"
+    ),
+    "COCO-InstanceSegmentation/mask_cascade_rcnn_ResNeSt_200_FPN_syncBN_all_tricks_3x.yaml": (
+        "cascade_mask_rcnn_resnest200_fpn_3x"
+    ),
+    "COCO-InstanceSegmentation/mask_cascade_rcnn_ResNeSt_50_FPN_syncBN_1x.yaml": (
+        "cascade_mask_rcnn_resnest50_fpn"
+    ),
+    "COCO-InstanceSegmentation/mask_cascade_rcnn_R_101_FPN_syncbn_1x.yaml": (
+        "cascade_mask_rcnn_resnet101_fpn"
+    ),
+    "COCO-InstanceSegmentation/mask_cascade_rcnn_R_50_FPN_syncbn_1x.yaml": (
+        "cascade_mask_rcnn_resnet50_fpn"
+    ),
+    "COCO-InstanceSegmentation/mask_rcnn_ResNeSt_101_FPN_syncBN_1x.yaml": (
+        "mask_rcnn_resnest101_fpn"
+    ),
+    "COCO-InstanceSegmentation/mask_rcnn_ResNeSt_50_FPN_syncBN_1x.yaml": "mask_rcnn_resnest50_fpn",
+    "COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_syncbn_1x.yaml": "mask_rcnn_resnet101_fpn",
+    "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_syncbn_1x.yaml": "mask_rcnn_resnet50_fpn",
+    "COCO-PanopticSegmentation/panoptic_ResNeSt_200_FPN_syncBN_tricks_3x.yaml": (
+        "panoptic_fpn_resnest200_3x"
+    ),
+}
+"""The original plugin's files, relative to its ``configs``: the names of the same recipes here."""
 
 _STRIDE = "MODEL.RESNETS.STRIDE_IN_1X1"
 _SUFFIXES = (".yaml", ".yml")
@@ -60,6 +118,10 @@ def add_resnest_config(cfg: CfgNode) -> None:
     - ``FREEZE_NORM.ITER``: from this iteration on, the statistics of every batch norm are
       recomputed once and then fixed. 0 means never.
     - ``FREEZE_NORM.NUM_BATCHES``: training batches for that recomputation, at least 1.
+    - ``JITTER.SIZE``: large-scale jitter in place of ``INPUT.MIN_SIZE_TRAIN``: each training image
+      is resized to fit into a square of this side times a random scale, pixels, then cropped or
+      padded to the square. 0 means off.
+    - ``JITTER.SCALE``: lowest and highest scale.
     """
     resnets = cfg.MODEL.RESNETS
     _add(resnets, "RADIX", 2)  # R of the paper
@@ -79,6 +141,9 @@ def add_resnest_config(cfg: CfgNode) -> None:
     _add(cfg.RESNEST, "FREEZE_NORM", CfgNode())
     _add(cfg.RESNEST.FREEZE_NORM, "ITER", 0)  # 0: never
     _add(cfg.RESNEST.FREEZE_NORM, "NUM_BATCHES", 50)
+    _add(cfg.RESNEST, "JITTER", CfgNode())
+    _add(cfg.RESNEST.JITTER, "SIZE", 0)  # 0: off
+    _add(cfg.RESNEST.JITTER, "SCALE", (0.1, 2.0))
 
 
 def get_config(name: str | os.PathLike, opts: Sequence[Any] = ()) -> CfgNode:
@@ -94,7 +159,9 @@ def get_config(name: str | os.PathLike, opts: Sequence[Any] = ()) -> CfgNode:
     Args:
         name: a packaged config, with or without ``.yaml`` (see :func:`list_configs`), or the path
             of a YAML file, whose ``_BASE_`` is relative to itself. A bare file name that is also
-            a packaged name means the packaged one; write ``./NAME.yaml`` for the file.
+            a packaged name means the packaged one; write ``./NAME.yaml`` for the file. Where there
+            is no such file, a name of :data:`ALIASES` means our recipe of the same values, with or
+            without folder and suffix.
         opts: ``[KEY, VALUE, KEY, VALUE, …]`` as for Detectron2's ``merge_from_list``.
 
     Returns:
@@ -127,6 +194,10 @@ def get_config_file(name: str | os.PathLike) -> Path:
         return _config_dir() / f"{stem}.yaml"
     if path.is_file():
         return path
+    for original, ours in ALIASES.items():
+        known = Path(original).with_suffix("")
+        if path.with_name(stem) in (known, Path(known.name)):
+            return _config_dir() / f"{ours}.yaml"
     if bare:
         raise KeyError(
             f"there is no config {name!r}, packaged or in this folder.{_nearest(stem, names)} "

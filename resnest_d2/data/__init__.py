@@ -7,11 +7,14 @@ from .coco import (
     register_coco,
     require_registered,
 )
+from .mapper import build_train_mapper, check_jitter
 from .shapes import sample_set
 
 __all__ = [
     "CocoSummary",
+    "build_train_mapper",
     "check_coco_json",
+    "check_jitter",
     "check_same_classes",
     "register_coco",
     "require_registered",

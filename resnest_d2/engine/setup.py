@@ -20,7 +20,13 @@ from detectron2.utils.logger import setup_logger
 
 from ..checkpoint import RunCheckpointer, resolve_weights
 from ..config import get_config
-from ..data import check_coco_json, check_same_classes, register_coco, require_registered
+from ..data import (
+    check_coco_json,
+    check_jitter,
+    check_same_classes,
+    register_coco,
+    require_registered,
+)
 from ..evaluation import write_results
 from ..modeling.checks import check_choice
 from ..modeling.split_attention import ONE_IMAGE
@@ -74,6 +80,7 @@ def prepare(request: RunRequest) -> CfgNode:
 
     check_choice("RESNEST.OPTIMIZER", cfg.RESNEST.OPTIMIZER, ("SGD", "AdamW"))
     check_choice("RESNEST.AMP_DTYPE", cfg.RESNEST.AMP_DTYPE, ("", "bfloat16"))
+    check_jitter(cfg)
     with torch.device("meta"):  # no memory, no time: only the checks of the builders
         build_backbone(cfg)
     _check_files(cfg, request)

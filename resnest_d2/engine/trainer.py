@@ -1,8 +1,8 @@
 """Detectron2's ``DefaultTrainer``, on any device.
 
 What is added: the CPU as a device of its own (DDP over gloo, synchronised batch norm, bfloat16
-steps), AdamW, channels_last, fixed batch-norm statistics, COCO evaluation, and checkpoints that
-carry their config and class names.
+steps), AdamW, channels_last, fixed batch-norm statistics, large-scale jitter, COCO evaluation, and
+checkpoints that carry their config and class names.
 """
 
 import logging
@@ -13,20 +13,34 @@ import torch
 from torch import nn
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import MetadataCatalog, build_detection_train_loader
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 
 from ..checkpoint import RunCheckpointer, make_record
+from ..data import build_train_mapper
 from ..evaluation import build_coco_evaluator
 from ..modeling.norm import PortableSyncBatchNorm, convert_sync_batchnorm
 from .hooks import FreezeNorm
 
-__all__ = ["AutocastTrainer", "Trainer"]
+__all__ = ["AutocastTrainer", "Trainer", "adapt_sync_batchnorm"]
 
 logger = logging.getLogger(__name__)
+
+
+def adapt_sync_batchnorm(model: nn.Module, device: str) -> nn.Module:
+    """Make a model's SyncBN layers train on this device, in these processes, and log how."""
+    single = comm.get_world_size() == 1
+    if single or device == "cpu":
+        model = convert_sync_batchnorm(model)
+    count = sum(isinstance(module, PortableSyncBatchNorm) for module in model.modules())
+    if count and single:
+        logger.info(f"SyncBN in one process: {count} layers train as BN")
+    elif count:
+        logger.info(f"SyncBN on the CPU: {count} layers gather their statistics over gloo")
+    return model
 
 
 class AutocastTrainer(SimpleTrainer):
@@ -106,14 +120,7 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         model = super().build_model(cfg)
-        single = comm.get_world_size() == 1
-        if single or cfg.MODEL.DEVICE == "cpu":
-            model = convert_sync_batchnorm(model)
-        count = sum(isinstance(module, PortableSyncBatchNorm) for module in model.modules())
-        if count and single:
-            logger.info(f"SyncBN in one process: {count} layers train as BN")
-        elif count:
-            logger.info(f"SyncBN on the CPU: {count} layers gather their statistics over gloo")
+        model = adapt_sync_batchnorm(model, cfg.MODEL.DEVICE)
         if cfg.RESNEST.CHANNELS_LAST:
             model = model.to(memory_format=torch.channels_last)
         return model
@@ -133,6 +140,10 @@ class Trainer(DefaultTrainer):
         return optimizer_class(
             parameters, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY
         )
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode):
+        return build_detection_train_loader(cfg, mapper=build_train_mapper(cfg))
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str):
