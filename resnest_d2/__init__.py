@@ -4,7 +4,7 @@ Importing this package registers the backbone builders and the ``resnest://`` we
 Detectron2, and makes Detectron2's backbones scriptable. Nothing else happens on import.
 """
 
-from . import _detectron2  # noqa: F401  (first: where Detectron2 is missing, it says how to get it)
+from . import _detectron2, model_zoo  # noqa: F401  (the first: how to get Detectron2)
 from .checkpoint import register_handler
 from .config import add_resnest_config, get_config
 from .modeling import (
@@ -27,4 +27,5 @@ __all__ = [
     "build_resnest_fpn_backbone",
     "build_resnest_retinanet_fpn_backbone",
     "get_config",
+    "model_zoo",
 ]

@@ -2,7 +2,7 @@
 
 from .costs import count_multiply_adds, count_params
 from .environment import describe_environment
-from .latency import LatencyComparison, compare_latency
+from .latency import LatencyComparison, compare_latency, measure_latency
 
 __all__ = [
     "LatencyComparison",
@@ -10,4 +10,5 @@ __all__ = [
     "count_multiply_adds",
     "count_params",
     "describe_environment",
+    "measure_latency",
 ]

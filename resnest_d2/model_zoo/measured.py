@@ -1,4 +1,4 @@
-"""Figures that this project measured, from ``measured.json``, which ``tools/measure_zoo.py`` writes.
+"""Figures that this project measured: ``measured.json``, written by ``tools/measure_zoo.py``.
 
 Counts (parameters, multiply-adds) and latency are two sections, each with the command, hardware,
 versions and date that gave it; latency may be missing.
