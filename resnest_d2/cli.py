@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed, 2 refused input.
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,18 @@ Examples:
     %(prog)s --config-file runs/mine/config.yaml --eval-only MODEL.WEIGHTS runs/mine/model_final.pth
 """
 
+_ZOO_LEGEND = """\
+AP and PQ are quoted (COCO val2017, one scale); a gain is over the same recipe on a ResNet of the
+same depth. Parameters are measured. For weights and commands of a model: resnest-d2 zoo NAME"""
+
+_ZOO_EPILOG = """
+Examples:
+  which models there are:             %(prog)s
+  with more than 45 box AP:           %(prog)s --task instance --min-ap 45
+  one model, its weights, commands:   %(prog)s mask_rcnn_resnest50_fpn
+  fetch its weights:                  %(prog)s download mask_rcnn_resnest50_fpn
+"""
+
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -40,6 +53,11 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, no training"
+    )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="with --eval-only, on COCO: exit with 1 unless the result is the published one",
     )
     parser.add_argument(
         "--num-gpus",
@@ -105,6 +123,7 @@ def _train(args: argparse.Namespace) -> int:
             val=_pairs(args, "val"),
             resume=args.resume,
             eval_only=args.eval_only,
+            verify=args.verify,
             output_json=args.output_json,
             num_processes=args.num_gpus,
             num_machines=args.num_machines,
@@ -158,6 +177,46 @@ def _predict(args: argparse.Namespace) -> int:
     return 0
 
 
+def _zoo(args: argparse.Namespace) -> int:
+    from . import model_zoo
+    from .visualize import describe_model, describe_weights, model_table
+
+    words = args.words
+    try:
+        if words[:1] == ["download"]:
+            if len(words) != 2:
+                raise ValueError("zoo download takes one NAME, as in resnest://NAME")
+            print(model_zoo.fetch(words[1]))
+            return 0
+        if len(words) > 1:
+            raise ValueError(f"zoo takes one NAME, got {' '.join(words)}")
+        if not words:
+            models = model_zoo.list_models(args.task, args.backbone, args.min_ap)
+            found, text = [_record(model) for model in models], model_table(models)
+            text += f"\n\n{_ZOO_LEGEND}"
+        elif words[0] in model_zoo.MODELS or words[0] not in model_zoo.WEIGHTS:
+            model = model_zoo.find_model(words[0])
+            found, text = _record(model), describe_model(model)
+        else:
+            file = model_zoo.WEIGHTS[words[0]]
+            found, text = dataclasses.asdict(file), describe_weights(file)
+    except _REFUSALS as error:
+        return _refuse(error)
+    print(json.dumps(found, indent=2) if args.json else text)
+    return 0
+
+
+def _record(model) -> dict:
+    from .model_zoo import WEIGHTS
+
+    derived = ("recipe", "gains", "train_command", "eval_command")
+    return {
+        **dataclasses.asdict(model),
+        **{name: getattr(model, name) for name in derived},
+        "weight_file": dataclasses.asdict(WEIGHTS[model.weights]) if model.weights else None,
+    }
+
+
 def _refuse(error: Exception) -> int:
     message = error.args[0] if isinstance(error, KeyError) and error.args else error
     print(f"resnest-d2: error: {message}", file=sys.stderr)
@@ -195,6 +254,20 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--score-threshold", type=float, default=0.5, metavar="P")
     predict.add_argument("--device", metavar="NAME", help="cpu, cuda, …; default: a GPU if any")
     predict.add_argument("--json", action="store_true", help="print the detections as JSON")
+
+    zoo = command(
+        "zoo",
+        _zoo,
+        "list the models, show one, or download weights",
+        epilog=_ZOO_EPILOG,
+        usage="%(prog)s [-h] [--task T] [--backbone B] [--min-ap AP] [--json] "
+        "[NAME | download NAME]",
+    )
+    zoo.add_argument("words", nargs="*", metavar="NAME", help="a model, or a file of weights")
+    zoo.add_argument("--task", metavar="T", help="detection, instance, keypoints or panoptic")
+    zoo.add_argument("--backbone", metavar="B", help="e.g. resnest50, resnest50_dcn, resnet101")
+    zoo.add_argument("--min-ap", type=float, metavar="AP", help="least published box AP, 0-100")
+    zoo.add_argument("--json", action="store_true", help="print the records as JSON")
     return parser
 
 
