@@ -4,9 +4,9 @@ Importing this package registers the backbone builders and the ``resnest://`` we
 Detectron2, and makes Detectron2's backbones scriptable. Nothing else happens on import.
 """
 
-from . import _detectron2, model_zoo  # noqa: F401  (the first: how to get Detectron2)
-from .checkpoint import register_handler
+from . import _detectron2  # noqa: F401  (first: where Detectron2 is missing, it says how to get it)
 from .config import add_resnest_config, get_config
+from .model_zoo import register_handler
 from .modeling import (
     ResNeSt,
     build_resnest_backbone,

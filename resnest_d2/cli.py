@@ -29,8 +29,13 @@ Examples:
 """
 
 _ZOO_LEGEND = """\
-AP and PQ are quoted (COCO val2017, one scale); a gain is over the same recipe on a ResNet of the
-same depth. Parameters are measured. For weights and commands of a model: resnest-d2 zoo NAME"""
+AP and PQ are quoted, of COCO val2017 at one scale; each gain is over the same recipe on a ResNet of
+the same depth. Parameters are measured.
+
+  its weights, its commands:  resnest-d2 zoo NAME
+  evaluate a published one:   resnest-d2 train --eval-only --verify --config-file NAME \\
+                                  MODEL.WEIGHTS resnest://NAME
+  train it:                   resnest-d2 train --config-file NAME --num-gpus 8"""
 
 _ZOO_EPILOG = """
 Examples:
@@ -182,18 +187,17 @@ def _zoo(args: argparse.Namespace) -> int:
     from .visualize import describe_model, describe_weights, model_table
 
     words = args.words
+    if words[:1] == ["download"]:
+        return _zoo_download(words[1:], args.sha256)
     try:
-        if words[:1] == ["download"]:
-            if len(words) != 2:
-                raise ValueError("zoo download takes one NAME, as in resnest://NAME")
-            print(model_zoo.fetch(words[1]))
-            return 0
         if len(words) > 1:
             raise ValueError(f"zoo takes one NAME, got {' '.join(words)}")
+        if args.sha256:
+            raise ValueError("--sha256 is for zoo download NAME")
         if not words:
             models = model_zoo.list_models(args.task, args.backbone, args.min_ap)
-            found, text = [_record(model) for model in models], model_table(models)
-            text += f"\n\n{_ZOO_LEGEND}"
+            found = [_record(model) for model in models]
+            text = f"{model_table(models)}\n\n{_ZOO_LEGEND}" if models else "no model fits"
         elif words[0] in model_zoo.MODELS or words[0] not in model_zoo.WEIGHTS:
             model = model_zoo.find_model(words[0])
             found, text = _record(model), describe_model(model)
@@ -215,6 +219,22 @@ def _record(model) -> dict:
         **{name: getattr(model, name) for name in derived},
         "weight_file": dataclasses.asdict(WEIGHTS[model.weights]) if model.weights else None,
     }
+
+
+def _zoo_download(names: list[str], sha256: str | None) -> int:
+    from .model_zoo import DownloadError, fetch
+
+    try:
+        if len(names) != 1:
+            raise ValueError("zoo download takes one NAME, as in MODEL.WEIGHTS resnest://NAME")
+        path = fetch(names[0], sha256=sha256)
+    except _REFUSALS as error:
+        return _refuse(error)
+    except DownloadError as error:
+        print(f"resnest-d2: error: {error}", file=sys.stderr)
+        return 1
+    print(path)
+    return 0
 
 
 def _refuse(error: Exception) -> int:
@@ -260,13 +280,16 @@ def _parser() -> argparse.ArgumentParser:
         _zoo,
         "list the models, show one, or download weights",
         epilog=_ZOO_EPILOG,
-        usage="%(prog)s [-h] [--task T] [--backbone B] [--min-ap AP] [--json] "
-        "[NAME | download NAME]",
+        usage="%(prog)s [-h] [--task T] [--backbone B] [--min-ap AP] [--json] [NAME]\n"
+        "       %(prog)s download [--sha256 HEX] NAME",
     )
     zoo.add_argument("words", nargs="*", metavar="NAME", help="a model, or a file of weights")
     zoo.add_argument("--task", metavar="T", help="detection, instance, keypoints or panoptic")
     zoo.add_argument("--backbone", metavar="B", help="e.g. resnest50, resnest50_dcn, resnet101")
     zoo.add_argument("--min-ap", type=float, metavar="AP", help="least published box AP, 0-100")
+    zoo.add_argument(
+        "--sha256", metavar="HEX", help="of a download: all 64 digits, where you know them better"
+    )
     zoo.add_argument("--json", action="store_true", help="print the records as JSON")
     return parser
 

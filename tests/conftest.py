@@ -28,6 +28,16 @@ def no_gpu_unless_marked(request, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
+@pytest.fixture(autouse=True)
+def offline(request, monkeypatch, tmp_path_factory):
+    """No test reaches a mirror or the user's cache, nor do the processes that it starts."""
+    if "network" not in request.keywords:
+        for name in ("http_proxy", "https_proxy"):
+            monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+        monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
+        monkeypatch.setenv("FVCORE_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """The folder that RESNEST_D2_TEST_DATA names; the test is skipped where it is not set."""

@@ -5,8 +5,6 @@ from .load import (
     find_checkpoint,
     read_checkpoint,
     read_record,
-    register_handler,
-    resolve_weights,
 )
 from .save import RunCheckpointer, make_record
 
@@ -17,6 +15,4 @@ __all__ = [
     "make_record",
     "read_checkpoint",
     "read_record",
-    "register_handler",
-    "resolve_weights",
 ]

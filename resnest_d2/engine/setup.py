@@ -19,7 +19,7 @@ from detectron2.modeling import build_backbone
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ..checkpoint import RunCheckpointer, resolve_weights
+from ..checkpoint import RunCheckpointer
 from ..config import get_config, get_config_file
 from ..data import (
     check_coco_json,
@@ -29,7 +29,7 @@ from ..data import (
     require_registered,
 )
 from ..evaluation import write_results
-from ..model_zoo import MODELS
+from ..model_zoo import MODELS, resolve_weights
 from ..modeling.checks import check_choice
 from ..modeling.split_attention import ONE_IMAGE
 from .trainer import Trainer
@@ -275,7 +275,7 @@ def _check_files(cfg: CfgNode, request: RunRequest) -> None:
 
 
 def _check_weights(cfg: CfgNode, request: RunRequest) -> None:
-    """Refuse weights that are not there, and random weights that nothing will train."""
+    """Get the weights, or refuse them, and random weights that nothing will train."""
     weights = cfg.MODEL.WEIGHTS
     if weights:
         resolve_weights(weights)

@@ -21,6 +21,7 @@ from detectron2.modeling import build_model
 from .. import config
 from ..checkpoint import RunCheckpointer
 from ..checkpoint.statistics import DETECTOR, MSRA, InputStatistics
+from .download import fetch
 from .measured import Measured, measured_model
 from .weights import WEIGHTS
 
@@ -135,12 +136,12 @@ class Model:
 
         Where there are none, what :attr:`train_command` leaves.
         """
-        command = f"resnest-d2 train --eval-only --config-file {self.recipe}"
-        if self.own_data:
-            command += f" {_OWN_VAL}"
-        if self.weights is None:
-            return f"{command} MODEL.WEIGHTS {self._output}/model_final.pth"
-        return f"{command} --verify MODEL.WEIGHTS resnest://{self.weights}"
+        flags = "--eval-only --verify" if self.weights else "--eval-only"
+        data = f" {_OWN_VAL}" if self.own_data else ""
+        weights = f"{self._output}/model_final.pth"
+        if self.weights:
+            weights = f"resnest://{self.weights}"
+        return f"resnest-d2 train {flags} --config-file {self.recipe}{data} MODEL.WEIGHTS {weights}"
 
     @property
     def _output(self) -> str:
@@ -298,8 +299,6 @@ def get(
         KeyError: no such model.
         ValueError: no trained weights were published for it.
     """
-    from .download import fetch
-
     model = find_model(name)
     if model.weights is None:
         others = [other.name for other in list_models(model.task) if other.weights]

@@ -19,16 +19,12 @@ def model_table(models: Iterable[Model]) -> str:
 
     rows = []
     for model in models:
-        published = model.published
-        rows.append(
-            [
-                model.name,
-                *(text(getattr(published, key, None)) for key in ("box_ap", "mask_ap", "pq")),
-                *(text(model.gains.get(key), "+.2f") for key in ("box_ap", "mask_ap")),
-                text(model.measured and model.measured.params / 1e6, ".1f"),
-            ]
-        )
-    headers = ["model", "box AP", "mask AP", "PQ", "box gain", "mask gain", "M params"]
+        row = [model.name]
+        for key in ("box_ap", "mask_ap"):
+            row += [text(getattr(model.published, key, None)), text(model.gains.get(key), "+.2f")]
+        row += [text(getattr(model.published, "pq", None))]
+        rows.append([*row, text(model.measured and model.measured.params / 1e6, ".1f")])
+    headers = ["model", "box AP", "gain", "mask AP", "gain", "PQ", "M params"]
     return tabulate(rows, headers, colalign=("left", *["right"] * 6), disable_numparse=True)
 
 

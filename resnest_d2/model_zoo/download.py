@@ -1,0 +1,281 @@
+"""Published weights that a user asked for by name: found here, or fetched from a mirror, verified.
+
+Looked at in this order: the folder that ``RESNEST_D2_WEIGHTS`` names, the cache folder, the
+mirrors. A transfer goes into a hidden folder beside its destination and is moved there once its
+sha256 is right; what an earlier attempt left is continued. One process downloads, the others wait
+for it.
+
+The transfers are gdown's: requests underneath (so the environment's proxies hold), timeouts, a
+progress bar, broken connections continued by byte ranges that the server must confirm. Others give
+less: pooch and ``torch.hub`` start again from zero, ``huggingface_hub.http_get`` is private, pypdl
+ignores the environment's proxies, and none of them tries mirrors in order under a lock. That loop,
+and the check before the rename, are what this file adds.
+"""
+
+import difflib
+import errno
+import hashlib
+import logging
+import os
+import re
+import shutil
+import zipfile
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from filelock import FileLock
+
+from ..version import __version__
+from .weights import WEIGHTS, WeightFile
+
+__all__ = ["DownloadError", "fetch", "find", "where_looked"]
+
+logger = logging.getLogger(__name__)
+
+_FOLDER_VARIABLE = "RESNEST_D2_WEIGHTS"
+_SUFFIXES = (".pth", ".pkl", ".safetensors")
+_HUB = "hf://"
+
+_TIMEOUT = (10, 30)  # seconds: to connect, and between two pieces of data
+_RETRIES = 2  # of one mirror, where the connection breaks
+_NAME = re.compile(r"\w[\w.-]*")  # no folders, no patterns
+_FOLDER_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+class DownloadError(OSError):
+    """No mirror gave the right file, or it could not be stored; the message has every reason."""
+
+
+def fetch(name: str, *, sha256: str | None = None, progress: bool = True) -> Path:
+    """The file of named weights, downloaded if it is not here.
+
+    Args:
+        name: a key of :data:`WEIGHTS`, or a file that :func:`find` finds.
+        sha256: 64 hex digits that the file must have, where you know better than the 8 that the
+            catalog has from a published file name. A file that is here is checked too.
+        progress: show a progress bar. The hub's own obeys HF_HUB_DISABLE_PROGRESS_BARS instead.
+
+    Returns:
+        A file in the folder or the cache. What lies in the cache was checked when it came.
+
+    Raises:
+        FileNotFoundError: not here, and no published weights have that name.
+        ValueError: no plain name, several files match, or a sha256 that cannot be right.
+        DownloadError: see there. Nothing that could pass for the file is left.
+    """
+    if sha256 is not None:
+        sha256 = sha256.lower()
+        if not re.fullmatch("[0-9a-f]{64}", sha256):
+            raise ValueError(f"a sha256 has 64 hex digits, got {sha256!r}")
+    path = find(name)
+    if path:
+        if sha256 and _sha256(path) != sha256:
+            raise ValueError(f"{path} is here and has another sha256, {_sha256(path)}: it stays")
+        return path
+    if name not in WEIGHTS:
+        near = ", ".join(difflib.get_close_matches(name, WEIGHTS)) or "none; resnest-d2 zoo lists"
+        raise FileNotFoundError(f"no published weights are named {name}; nearest: {near}")
+    weights = WEIGHTS[name]
+    if sha256 and len(weights.sha256) == 64 and weights.sha256 != sha256:
+        raise ValueError(f"the sha256 of {name} is {weights.sha256}, got {sha256}")
+    return _into_cache(weights, sha256 or weights.sha256, progress)
+
+
+def find(name: str) -> Path | None:
+    """The file of named weights, if it is here.
+
+    In the folder that ``RESNEST_D2_WEIGHTS`` names: ``name``; else ``name`` with ``.pth``,
+    ``.pkl`` or ``.safetensors``; else the published ``name-<8 hex digits>.pth``. Then what was
+    downloaded.
+
+    Raises:
+        ValueError: no plain name, or several files match.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"named weights are resnest://NAME, without folders, got {name!r}")
+    folder = os.environ.get(_FOLDER_VARIABLE)
+    if folder:
+        root = Path(folder)
+        published = re.compile(re.escape(name) + r"-[0-9a-f]{8}\.pth")
+        found = (
+            [path for path in [root / name] if path.is_file()]
+            or [path for path in (root / (name + end) for end in _SUFFIXES) if path.is_file()]
+            or sorted(path for path in root.glob("*.pth") if published.fullmatch(path.name))
+        )
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            raise ValueError(f"{name} is ambiguous: {_FOLDER_VARIABLE} {folder} has {names}")
+        if found:
+            return found[0]
+    cached = _cached(WEIGHTS[name]) if name in WEIGHTS else None
+    return cached if cached and cached.is_file() else None
+
+
+def where_looked(name: str) -> str:
+    """Why :func:`find` found nothing in the folder."""
+    folder = os.environ.get(_FOLDER_VARIABLE)
+    if not folder:
+        return f"{_FOLDER_VARIABLE} is not set"
+    names = ", ".join(name + end for end in ("", *_SUFFIXES))
+    return f"{_FOLDER_VARIABLE} is {folder}, which has none of {names}, {name}-<8 hex digits>.pth"
+
+
+def _cached(weights: WeightFile) -> Path:
+    """Its place in the cache: the first mirror's suffix, because Detectron2 goes by it.
+
+    The folder is iopath's ``get_cache_dir()`` without its silent change to a temporary one where
+    it cannot write: a cache that is only read serves what it has, and a download says why not.
+    """
+    suffix = PurePosixPath(urlsplit(weights.urls[0]).path).suffix
+    root = Path(os.environ.get("FVCORE_CACHE", "~/.torch/iopath_cache")).expanduser()
+    return root / "resnest_d2" / "weights" / (weights.name + suffix)
+
+
+def _into_cache(weights: WeightFile, sha256: str, progress: bool) -> Path:
+    target = _cached(weights)
+    hidden = target.parent / f".{target.name}"
+    logger.info(f"Getting {target} (or waiting for the process that does)")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{hidden}.lock"):
+            if not target.is_file():
+                staging = Path(f"{hidden}.partial")
+                file = _download(weights, sha256, staging, progress)
+                file.chmod(0o644)  # a temporary file is its owner's alone, weights are public
+                os.replace(file, target)
+                _remove(staging)
+    except DownloadError:
+        raise
+    except OSError as error:
+        raise DownloadError(
+            f"{weights.name} cannot be stored in {target.parent}: {error}. FVCORE_CACHE names "
+            "another cache folder"
+        ) from error
+    return target
+
+
+def _download(weights: WeightFile, sha256: str, staging: Path, progress: bool) -> Path:
+    """The right file, still in ``staging``.
+
+    A first round continues what is there. Where that leads nowhere (a server without ranges, a
+    file that has changed), a second one starts from zero.
+    """
+    reasons = {}
+    for folder in (staging / "continued", staging / "anew"):
+        parts = False
+        for url in weights.urls:
+            if folder.name == "anew" or not sha256:  # nothing would prove that two parts match
+                _remove(folder)
+            parts = parts or _has_part(folder)
+            logger.info(f"Downloading {weights.name} from {url}")
+            try:
+                file = _transfer(url, folder, progress)
+                fault = _fault(file, sha256)
+                if not fault:
+                    return file
+                _remove(folder)
+            except Exception as error:  # of several libraries; the next mirror may do
+                if getattr(error, "errno", None) in _FOLDER_ERRORS:
+                    _remove(staging)
+                    raise
+                fault = _reason(error)
+            logger.warning(f"{url}: {fault}")
+            reasons[url] = fault
+            parts = parts or _has_part(folder)
+        if not parts:
+            break  # every transfer began at zero: a second round would repeat the first
+    _remove(staging / "anew")
+    if not _has_part(staging / "continued"):
+        _remove(staging)
+    raise DownloadError(
+        f"{weights.name} could not be downloaded: "
+        + "; ".join(f"{url}: {fault}" for url, fault in reasons.items())
+    )
+
+
+def _transfer(url: str, folder: Path, progress: bool) -> Path:
+    """One mirror's file, unchecked."""
+    if url.startswith(_HUB):
+        return _from_hub(url, folder)
+    import gdown  # here: it takes a while, and most runs download nothing
+
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "part"
+    gdown.download(
+        url,
+        str(file),
+        quiet=not progress,
+        use_cookies=False,
+        resume=True,
+        user_agent=f"resnest-d2/{__version__}",
+        log_messages={"start": "", "output": ""},
+        timeout=_TIMEOUT,
+        retries=_RETRIES,
+    )
+    return file
+
+
+def _from_hub(url: str, folder: Path) -> Path:
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise ImportError("it needs huggingface_hub: pip install 'resnest-d2[hub]'") from error
+    owner, repository, file = url.removeprefix(_HUB).split("/", 2)
+    return Path(hf_hub_download(f"{owner}/{repository}", file, local_dir=folder / "hub"))
+
+
+def _has_part(folder: Path) -> bool:
+    """Whether a transfer to ``folder`` has brought something. The hub looks after its own."""
+    return any(path.is_file() and path.stat().st_size for path in folder.glob("*"))
+
+
+def _fault(file: Path, sha256: str) -> str:
+    """What is wrong with a downloaded file; ``""`` if nothing."""
+    with file.open("rb") as stream:
+        head = stream.read(64)
+    if head.lstrip().startswith(b"<"):
+        return "it sent a web page, not the file"
+    if not sha256:
+        return "" if _is_container(file, head) else "it sent no file of weights"
+    found = _sha256(file)
+    if found.startswith(sha256):
+        return ""
+    fault = f"the sha256 of its file is {found}, expected {sha256}"
+    if len(sha256) == 8:
+        fault += " from the published name (if you know the file to be right: --sha256)"
+    return fault
+
+
+def _is_container(file: Path, head: bytes) -> bool:
+    """Whether it begins like safetensors, a zip (to its end) or a pickle, as weights do."""
+    header = int.from_bytes(head[:8], "little")
+    return (
+        (head[8:9] == b"{" and 8 + header <= file.stat().st_size)
+        or (head.startswith(b"PK\x03\x04") and zipfile.is_zipfile(file))
+        or (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
+    )
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    """Why a transfer failed, without the libraries' wrapping."""
+    import requests
+
+    error = error.__cause__ or error  # "failed after 2 retries"
+    if isinstance(error, requests.HTTPError):
+        return f"{error.response.status_code} {error.response.reason}".strip()
+    if isinstance(error, requests.RequestException) and error.args:
+        inner = getattr(error.args[0], "reason", error.args[0])
+        return f"no connection, or a broken one ({str(inner).rpartition(': ')[2]})"
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
