@@ -45,7 +45,7 @@ and versions round differently."""
 
 @dataclass(frozen=True)
 class Published:
-    """Quoted results, 0-100, COCO val2017, one scale, without test-time augmentation.
+    """Quoted results, 0-100, COCO val2017, one scale.
 
     Attributes:
         box_ap, mask_ap: COCO's AP of boxes and masks.
