@@ -282,9 +282,9 @@ def draw(picture: Path) -> None:
         text = f"{short(item)} ({item.crop} px)"
         left.annotate(text, point, (9, -3), textcoords="offset points", va="top", fontsize=9)
     left.set_xscale("log")
-    ticks = [2, 5, 10, 20, 50, 100, 200]
+    ticks = [2, 5, 10, 20, 50, 100, 200, 500]
     left.set_xticks(ticks, [str(tick) for tick in ticks])
-    left.set_xlim(2, 500)
+    left.set_xlim(2, 800)
     left.set_ylim(74, 85.5)
     left.set(
         title="Depth (and side of the crop)",
