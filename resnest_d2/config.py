@@ -119,8 +119,8 @@ def add_resnest_config(cfg: CfgNode) -> None:
       recomputed once and then fixed. 0 means never.
     - ``FREEZE_NORM.NUM_BATCHES``: training batches for that recomputation, at least 1.
     - ``JITTER.SIZE``: large-scale jitter in place of ``INPUT.MIN_SIZE_TRAIN``: each training image
-      is resized to fit into a square of this side times a random scale, pixels, then cropped or
-      padded to the square. 0 means off.
+      is resized to fit into a square of this side times a random scale, pixels, then cropped to
+      the square. 0 means off.
     - ``JITTER.SCALE``: lowest and highest scale.
     """
     resnets = cfg.MODEL.RESNETS

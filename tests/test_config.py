@@ -10,35 +10,23 @@ from pathlib import Path
 import pytest
 import yaml
 
+import detectron2.model_zoo
 from detectron2.config import CfgNode, get_cfg
 
 from resnest_d2 import config as config_module
-from resnest_d2.config import add_resnest_config, get_config, get_config_file, list_configs
+from resnest_d2.config import (
+    ALIASES,
+    add_resnest_config,
+    get_config,
+    get_config_file,
+    list_configs,
+)
 
 STRIDE = "MODEL.RESNETS.STRIDE_IN_1X1"
-STOCK = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
 
 # our recipe -> the original plugin's file
-ORIGINALS = {
-    "faster_rcnn_resnest50_fpn": (
-        "COCO-Detection/faster_rcnn_ResNeSt_50_FPN_syncbn_range-scale_1x.yaml"
-    ),
-    "faster_rcnn_resnet50_fpn": "COCO-Detection/faster_rcnn_R_50_FPN_syncbn_range-scale_1x.yaml",
-    "cascade_rcnn_resnest50_fpn": (
-        "COCO-Detection/faster_cascade_rcnn_ResNeSt_50_FPN_syncbn_range-scale-1x.yaml"
-    ),
-    "cascade_rcnn_resnet50_fpn": (
-        "COCO-Detection/faster_cascade_rcnn_R_50_FPN_syncbn_range-scale_1x.yaml"
-    ),
-    "mask_rcnn_resnest50_fpn": "COCO-InstanceSegmentation/mask_rcnn_ResNeSt_50_FPN_syncBN_1x.yaml",
-    "mask_rcnn_resnet50_fpn": "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_syncbn_1x.yaml",
-    "cascade_mask_rcnn_resnest50_fpn": (
-        "COCO-InstanceSegmentation/mask_cascade_rcnn_ResNeSt_50_FPN_syncBN_1x.yaml"
-    ),
-    "cascade_mask_rcnn_resnet50_fpn": (
-        "COCO-InstanceSegmentation/mask_cascade_rcnn_R_50_FPN_syncbn_1x.yaml"
-    ),
-}
+ORIGINALS = {ours: original for original, ours in ALIASES.items()}
+BASELINES = [name for name in ORIGINALS if "resnet" in name]
 
 # Keys that the original plugin had too; the facts count them as differing from Detectron2.
 PLUGIN_KEYS = {
@@ -165,6 +153,7 @@ def test_new_keys_stand_in_resnets_and_one_node_of_our_own():
         *("RADIX", "DEEP_STEM", "STEM_WIDTH", "AVD", "AVD_FIRST", "AVG_DOWN"),
         *("BOTTLENECK_WIDTH", "RES4_DILATION"),
         *("ALLOW_FROZEN_RANDOM", "OPTIMIZER", "AMP_DTYPE", "CHANNELS_LAST", "ITER", "NUM_BATCHES"),
+        *("SIZE", "SCALE"),
     }
 
 
@@ -194,14 +183,25 @@ def test_adding_the_keys_twice_keeps_values_set_in_between():
 # ---- packaged recipes ----
 
 
+def test_every_published_recipe_is_here_under_a_name_of_its_own(facts):
+    published = {name for name in facts["configs"] if "Base" not in name}
+    assert set(ALIASES) == published and len(published) == 21
+    assert len(set(ALIASES.values())) == 21
+    assert set(ALIASES.values()) < set(list_configs())
+
+
 @pytest.mark.parametrize("name", ORIGINALS)
 def test_recipe_equals_the_published_one_key_by_key(name, facts):
     expected = dict(facts["configs"][ORIGINALS[name]]["differs_from_d2_head_defaults"])
-    if "resnest" in name:
-        expected["MODEL.WEIGHTS"] = "resnest://resnest50_detectron"
-    else:
+    depth = get_config(name).MODEL.RESNETS.DEPTH
+    if name in BASELINES:
         expected.pop(STRIDE, None)  # MSRA weights: True, Detectron2's default
-        assert expected["MODEL.WEIGHTS"] == STOCK
+        assert expected["MODEL.WEIGHTS"] == f"detectron2://ImageNetPretrained/MSRA/R-{depth}.pkl"
+    else:
+        assert f"/resnest{depth}_detectron-" in expected["MODEL.WEIGHTS"]
+        expected["MODEL.WEIGHTS"] = f"resnest://resnest{depth}_detectron"
+    if name.startswith("panoptic"):
+        assert expected.pop("TEST.AUG.ENABLED") is True  # cannot work: off here
     assert differences(get_config(name)) == expected
 
 
@@ -219,20 +219,96 @@ def test_recipe_states_the_stride_that_its_weights_need(name, log_lines):
     assert not log_lines
 
 
-@pytest.mark.parametrize("name", [name for name in ORIGINALS if "resnest" in name])
+@pytest.mark.parametrize("name", BASELINES)
 def test_baseline_differs_in_its_backbone_only(name):
-    recipe = flat(get_config(name))
-    baseline = flat(get_config(name.replace("resnest", "resnet")))
+    baseline = flat(get_config(name))
+    recipe = flat(get_config(name.replace("resnet", "resnest")))
     assert {key for key in recipe if recipe[key] != baseline[key]} == {
         *("MODEL.BACKBONE.NAME", "MODEL.WEIGHTS", STRIDE),
         *("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "INPUT.FORMAT"),
     }
 
 
-@pytest.mark.parametrize("name", ORIGINALS)
-def test_leaf_has_at_most_a_dozen_lines(name):
-    lines = get_config_file(name).read_text(encoding="utf-8").splitlines()
-    assert sum(bool(line.strip()) and not line.strip().startswith("#") for line in lines) <= 12
+def test_a_leaf_has_at_most_a_dozen_lines():
+    for name in list_configs():
+        if name.startswith(("sample_", "memorise_")):  # small models of their own, not of the zoo
+            continue
+        lines = get_config_file(name).read_text(encoding="utf-8").splitlines()
+        said = [line for line in lines if line.strip() and not line.strip().startswith("#")]
+        assert len(said) <= 12, name
+
+
+def test_retinanet_has_the_values_of_detectron2s_own_recipe():
+    """What differs is the backbone, and the batch norms that every recipe here synchronises."""
+    ours = flat(get_config("retinanet_resnest50_fpn"))
+    theirs = flat(detectron2.model_zoo.get_config("COCO-Detection/retinanet_R_50_FPN_1x.yaml"))
+    read_by_others = ("MODEL.RPN.", "MODEL.ROI_")
+    assert {
+        key for key in theirs if ours[key] != theirs[key] and not key.startswith(read_by_others)
+    } == {
+        *("MODEL.BACKBONE.NAME", "MODEL.WEIGHTS", STRIDE, "MODEL.RESNETS.NORM", "MODEL.FPN.NORM"),
+        *("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "INPUT.FORMAT", "TEST.PRECISE_BN.ENABLED"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs", "base"),
+    [
+        (
+            "keypoint_rcnn_resnest50_fpn",
+            "COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml",
+            "faster_rcnn_resnest50_fpn",
+        ),
+        (
+            "panoptic_fpn_resnest50",
+            "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml",
+            "mask_rcnn_resnest50_fpn",
+        ),
+    ],
+)
+def test_a_task_changes_what_detectron2s_own_recipe_changes_for_it(name, theirs, base):
+    ours, base = flat(get_config(name)), flat(get_config(base))
+    task = flat(detectron2.model_zoo.get_config(theirs))
+    plain = flat(detectron2.model_zoo.get_config("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"))
+    changed = {key: task[key] for key in task if task[key] != plain[key]}
+    assert changed and {key: ours[key] for key in changed} == changed
+    further = {key for key in base if ours[key] != base[key]} - set(changed)
+    assert further <= {
+        *("INPUT.MIN_SIZE_TRAIN", "INPUT.MIN_SIZE_TRAIN_SAMPLING"),
+        *("MODEL.ROI_MASK_HEAD.NORM", "MODEL.SEM_SEG_HEAD.NORM"),
+    }
+
+
+def test_large_scale_jitter_keeps_all_but_the_scales_and_detectron2s_long_schedule():
+    ours, base = (flat(get_config(f"mask_rcnn_resnest50_fpn{tail}")) for tail in ("_lsj", ""))
+    changed = {key: ours[key] for key in ours if ours[key] != base[key]}
+    assert changed.pop("RESNEST.JITTER.SIZE") == 1024 and ours["RESNEST.JITTER.SCALE"] == [0.1, 2.0]
+    assert all(key.startswith("SOLVER.") for key in changed)
+    theirs = detectron2.model_zoo.get_config("new_baselines/mask_rcnn_R_50_FPN_100ep_LSJ.py")
+    schedule = theirs.lr_multiplier
+    assert ours["SOLVER.MAX_ITER"] == theirs.train.max_iter
+    assert ours["SOLVER.STEPS"] == list(schedule.scheduler.milestones)
+    assert ours["SOLVER.WARMUP_ITERS"] == round(schedule.warmup_length * theirs.train.max_iter)
+    assert ours["SOLVER.WARMUP_FACTOR"] == schedule.warmup_factor
+    assert ours["SOLVER.BASE_LR"] == theirs.optimizer.lr
+    assert ours["SOLVER.WEIGHT_DECAY"] == theirs.optimizer.weight_decay
+    assert ours["SOLVER.IMS_PER_BATCH"] == theirs.dataloader.train.total_batch_size
+
+
+def test_fine_tuning_keeps_the_network_and_freezes_every_norm():
+    ours, base = (flat(get_config(f"{head}mask_rcnn_resnest50_fpn")) for head in ("finetune_", ""))
+    network = {
+        key for key in ours if key.startswith(("MODEL.", "INPUT.")) and ours[key] != base[key]
+    }
+    norms = {key for key in network if key.endswith(".NORM")}
+    assert network == norms | {"MODEL.WEIGHTS"}
+    assert {base[key] for key in norms} == {"SyncBN"} and {ours[key] for key in norms} == {
+        "FrozenBN"
+    }
+    assert "SyncBN" not in ours.values()
+    assert ours["SOLVER.MAX_ITER"] < base["SOLVER.MAX_ITER"] / 10
+    scaled = base["SOLVER.BASE_LR"] * ours["SOLVER.IMS_PER_BATCH"] / base["SOLVER.IMS_PER_BATCH"]
+    assert ours["SOLVER.BASE_LR"] < scaled
 
 
 def test_list_names_every_recipe_and_no_base():
@@ -313,6 +389,28 @@ def test_names_work_from_any_folder_with_and_without_suffix(tmp_path, monkeypatc
     assert expected.SEED == -1
     assert get_config(f"{name}.yaml") == expected
     assert get_config(f"./{name}.yaml").SEED == 5
+
+
+@pytest.mark.parametrize("original", ALIASES)
+def test_an_original_file_name_means_our_recipe(original, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    expected = get_config_file(ALIASES[original])
+    bare = original.rpartition("/")[2]
+    for name in (original, bare, original.removesuffix(".yaml"), bare.removesuffix(".yaml")):
+        assert get_config_file(name) == expected, name
+        assert get_config_file(Path(name)) == expected, name
+
+
+def test_a_file_of_an_original_name_comes_before_the_alias(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    original = next(iter(ALIASES))
+    bare = original.rpartition("/")[2]
+    (tmp_path / original).parent.mkdir()
+    for name, seed in ((original, 5), (bare, 6)):
+        write(tmp_path / name, f"VERSION: 2\nSEED: {seed}\n")
+        assert get_config(name).SEED == seed
+    with pytest.raises(FileNotFoundError, match="elsewhere"):  # not there, so not meant
+        get_config(f"elsewhere/{bare}")
 
 
 def test_a_base_is_found_beside_its_file(tmp_path, monkeypatch):

@@ -16,8 +16,8 @@ __all__ = ["build_train_mapper", "check_jitter"]
 def build_train_mapper(cfg: CfgNode) -> DatasetMapper:
     """The mapper for training: Detectron2's own where ``RESNEST.JITTER.SIZE`` is 0.
 
-    With jitter every image becomes ``SIZE`` x ``SIZE`` pixels, padded with grey on the right and
-    below. What a crop leaves of an object gets a box as tight as its mask, where there are masks.
+    With jitter no image has more than ``SIZE`` x ``SIZE`` pixels. What the crop leaves of an object
+    gets a box as tight as its mask, where there are masks.
 
     Raises:
         ValueError: see :func:`check_jitter`.
@@ -30,7 +30,9 @@ def build_train_mapper(cfg: CfgNode) -> DatasetMapper:
     _resize, *flip = build_augmentation(cfg, is_train=True)
     arguments["augmentations"] = [
         T.ResizeScale(*cfg.RESNEST.JITTER.SCALE, target_height=size, target_width=size),
-        T.FixedSizeCrop(crop_size=(size, size)),
+        # Small images are padded where a batch is made of them. Padded here, masks in run lengths
+        # would be padded with the value that a semantic map has for "ignore": as object.
+        T.FixedSizeCrop(crop_size=(size, size), pad=False),
         *flip,
     ]
     arguments["recompute_boxes"] = cfg.MODEL.MASK_ON
