@@ -27,4 +27,5 @@ __all__ = [
     "build_resnest_fpn_backbone",
     "build_resnest_retinanet_fpn_backbone",
     "get_config",
+    "model_zoo",
 ]

@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed, 2 refused input.
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,23 @@ Examples:
     %(prog)s --config-file runs/mine/config.yaml --eval-only MODEL.WEIGHTS runs/mine/model_final.pth
 """
 
+_ZOO_LEGEND = """\
+AP and PQ are quoted, of COCO val2017 at one scale; each gain is over the same recipe on a ResNet of
+the same depth. Parameters are measured.
+
+  its weights, its commands:  resnest-d2 zoo NAME
+  evaluate a published one:   resnest-d2 train --eval-only --verify --config-file NAME \\
+                                  MODEL.WEIGHTS resnest://NAME
+  train it:                   resnest-d2 train --config-file NAME --num-gpus 8"""
+
+_ZOO_EPILOG = """
+Examples:
+  which models there are:             %(prog)s
+  with more than 45 box AP:           %(prog)s --task instance --min-ap 45
+  one model, its weights, commands:   %(prog)s mask_rcnn_resnest50_fpn
+  fetch its weights:                  %(prog)s download mask_rcnn_resnest50_fpn
+"""
+
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -40,6 +58,11 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, no training"
+    )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="with --eval-only, on COCO: exit with 1 unless the result is the published one",
     )
     parser.add_argument(
         "--num-gpus",
@@ -105,6 +128,7 @@ def _train(args: argparse.Namespace) -> int:
             val=_pairs(args, "val"),
             resume=args.resume,
             eval_only=args.eval_only,
+            verify=args.verify,
             output_json=args.output_json,
             num_processes=args.num_gpus,
             num_machines=args.num_machines,
@@ -158,11 +182,52 @@ def _predict(args: argparse.Namespace) -> int:
     return 0
 
 
-def _zoo_download(args: argparse.Namespace) -> int:
+def _zoo(args: argparse.Namespace) -> int:
+    from . import model_zoo
+    from .visualize import describe_model, describe_weights, model_table
+
+    words = args.words
+    if words[:1] == ["download"]:
+        return _zoo_download(words[1:], args.sha256)
+    try:
+        if len(words) > 1:
+            raise ValueError(f"zoo takes one NAME, got {' '.join(words)}")
+        if args.sha256:
+            raise ValueError("--sha256 is for zoo download NAME")
+        if not words:
+            models = model_zoo.list_models(args.task, args.backbone, args.min_ap)
+            found = [_record(model) for model in models]
+            text = f"{model_table(models)}\n\n{_ZOO_LEGEND}" if models else "no model fits"
+        elif words[0] in model_zoo.MODELS or words[0] not in model_zoo.WEIGHTS:
+            model = model_zoo.find_model(words[0])
+            found, text = _record(model), describe_model(model)
+        else:
+            file = model_zoo.WEIGHTS[words[0]]
+            found, text = dataclasses.asdict(file), describe_weights(file)
+    except _REFUSALS as error:
+        return _refuse(error)
+    print(json.dumps(found, indent=2) if args.json else text)
+    return 0
+
+
+def _record(model) -> dict:
+    from .model_zoo import WEIGHTS
+
+    derived = ("recipe", "gains", "train_command", "eval_command")
+    return {
+        **dataclasses.asdict(model),
+        **{name: getattr(model, name) for name in derived},
+        "weight_file": dataclasses.asdict(WEIGHTS[model.weights]) if model.weights else None,
+    }
+
+
+def _zoo_download(names: list[str], sha256: str | None) -> int:
     from .model_zoo import DownloadError, fetch
 
     try:
-        path = fetch(args.name, sha256=args.sha256)
+        if len(names) != 1:
+            raise ValueError("zoo download takes one NAME, as in MODEL.WEIGHTS resnest://NAME")
+        path = fetch(names[0], sha256=sha256)
     except _REFUSALS as error:
         return _refuse(error)
     except DownloadError as error:
@@ -210,15 +275,22 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--device", metavar="NAME", help="cpu, cuda, …; default: a GPU if any")
     predict.add_argument("--json", action="store_true", help="print the detections as JSON")
 
-    zoo = commands.add_parser("zoo", help="published weights")
-    actions = zoo.add_subparsers(required=True, metavar="ACTION")
-    text = "download published weights into the cache folder, and print the file's name"
-    download = actions.add_parser("download", help=text, description=text)
-    download.add_argument("name", metavar="NAME", help="as in MODEL.WEIGHTS resnest://NAME")
-    download.add_argument(
-        "--sha256", metavar="HEX", help="its 64 hex digits, where you know them better"
+    zoo = command(
+        "zoo",
+        _zoo,
+        "list the models, show one, or download weights",
+        epilog=_ZOO_EPILOG,
+        usage="%(prog)s [-h] [--task T] [--backbone B] [--min-ap AP] [--json] [NAME]\n"
+        "       %(prog)s download [--sha256 HEX] NAME",
     )
-    download.set_defaults(run=_zoo_download)
+    zoo.add_argument("words", nargs="*", metavar="NAME", help="a model, or a file of weights")
+    zoo.add_argument("--task", metavar="T", help="detection, instance, keypoints or panoptic")
+    zoo.add_argument("--backbone", metavar="B", help="e.g. resnest50, resnest50_dcn, resnet101")
+    zoo.add_argument("--min-ap", type=float, metavar="AP", help="least published box AP, 0-100")
+    zoo.add_argument(
+        "--sha256", metavar="HEX", help="of a download: all 64 digits, where you know them better"
+    )
+    zoo.add_argument("--json", action="store_true", help="print the records as JSON")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Latency of one callable against another, so that a noisy machine cannot decide."""
+"""Latency of a callable; of one against another, so that a noisy machine cannot decide."""
 
 import statistics
 import time
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["LatencyComparison", "compare_latency"]
+__all__ = ["LatencyComparison", "compare_latency", "measure_latency"]
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,25 @@ def compare_latency(
     times: dict[Callable, list[float]] = {ours: [], reference: []}
     for run in range(-warmup, runs):
         for call in (ours, reference) if run % 2 else (reference, ours):
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            start = time.perf_counter()
-            call()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            milliseconds = _time(call)
             if run >= 0:
-                times[call].append(1000 * (time.perf_counter() - start))
+                times[call].append(milliseconds)
     return LatencyComparison(tuple(times[ours]), tuple(times[reference]))
+
+
+def measure_latency(
+    call: Callable[[], object], *, runs: int = 10, warmup: int = 2
+) -> tuple[float, ...]:
+    """Times of ``runs`` calls after ``warmup`` untimed ones, milliseconds, in order."""
+    return tuple(_time(call) for _ in range(warmup + runs))[warmup:]
+
+
+def _time(call: Callable[[], object]) -> float:
+    """Milliseconds of one call, with the work that it leaves on a GPU."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return 1000 * (time.perf_counter() - start)

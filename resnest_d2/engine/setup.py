@@ -15,12 +15,13 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.engine import default_setup, launch
+from detectron2.evaluation import verify_results
 from detectron2.modeling import build_backbone
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..checkpoint import RunCheckpointer
-from ..config import get_config
+from ..config import get_config, get_config_file
 from ..data import (
     check_coco_json,
     check_jitter,
@@ -29,7 +30,7 @@ from ..data import (
     require_registered,
 )
 from ..evaluation import write_results
-from ..model_zoo import resolve_weights
+from ..model_zoo import MODELS, resolve_weights
 from ..modeling.checks import check_choice
 from ..modeling.split_attention import ONE_IMAGE
 from .trainer import Trainer
@@ -59,6 +60,7 @@ class RunRequest:
             the class count. Empty: the config's data sets.
         resume: go on from the last checkpoint of ``OUTPUT_DIR``.
         eval_only: evaluate ``MODEL.WEIGHTS`` (or, with ``resume``, the last checkpoint).
+        verify: after ``eval_only``, compare with the catalog's AP and exit with 1 where it differs.
         output_json: file for the metrics.
         num_processes: processes on this machine; one per GPU, or on the CPU.
         num_machines, machine_rank, dist_url: see Detectron2's ``launch``.
@@ -70,6 +72,7 @@ class RunRequest:
     val: tuple[tuple[str, str], ...] = ()
     resume: bool = False
     eval_only: bool = False
+    verify: bool = False
     output_json: str | None = None
     num_processes: int = 1
     num_machines: int = 1
@@ -85,6 +88,7 @@ def prepare(request: RunRequest) -> CfgNode:
             allowed.
     """
     cfg = get_config(request.config, request.opts)
+    _expect_published(cfg, request)
     _use_own_data(cfg, request)
     _choose_device(cfg, request)
     cfg.freeze()
@@ -158,6 +162,8 @@ def _work(cfg: CfgNode, request: RunRequest) -> dict:
         results = trainer.results
     if request.output_json and comm.is_main_process():
         write_results(results, request.output_json)
+    if request.verify and comm.is_main_process():
+        verify_results(cfg, results)
     return results
 
 
@@ -214,6 +220,29 @@ def _use_own_data(cfg: CfgNode, request: RunRequest) -> None:
             if summary.has_rle and cfg.INPUT.MASK_FORMAT != "bitmask":
                 logger.info(f"{pair[0]} has masks in RLE: INPUT.MASK_FORMAT is now 'bitmask'")
                 cfg.INPUT.MASK_FORMAT = "bitmask"
+
+
+def _expect_published(cfg: CfgNode, request: RunRequest) -> None:
+    """Take the values that ``verify`` compares with from the catalog."""
+    if not request.verify:
+        return
+    if not request.eval_only:
+        raise ValueError("--verify compares an evaluation: it needs --eval-only")
+    file = get_config_file(request.config)
+    model = MODELS.get(file.stem)
+    if model is None or not file.samefile(get_config_file(model.recipe)):
+        raise ValueError(
+            f"--verify needs a recipe of the catalog (resnest-d2 zoo), got {request.config}"
+        )
+    if not model.expected_results:
+        raise ValueError(f"--verify: no AP was published for {model.name}")
+    data_sets = get_config(model.recipe).DATASETS.TEST
+    if request.train or request.val or list(cfg.DATASETS.TEST) != list(data_sets):
+        raise ValueError(
+            f"--verify: the AP of {model.name} was published for {', '.join(data_sets)}: it needs "
+            "that, not --train-json, --val-json or another DATASETS.TEST"
+        )
+    cfg.TEST.EXPECTED_RESULTS = model.expected_results
 
 
 def choose_device(device: str, request: RunRequest, key: str) -> str:

@@ -1,14 +1,29 @@
 """What exists: models, their recipes, their weights, and how these get here."""
 
+from .catalog import MODELS, TASKS, Model, Published, find_model, get, get_config, list_models
 from .download import DownloadError, fetch
 from .handler import register_handler, resolve_weights
+from .imagenet import CLASSIFIERS, Classifier
+from .measured import MEASURED, Measured
 from .weights import WEIGHTS, WeightFile
 
 __all__ = [
+    "CLASSIFIERS",
+    "MEASURED",
+    "MODELS",
+    "TASKS",
     "WEIGHTS",
+    "Classifier",
     "DownloadError",
+    "Measured",
+    "Model",
+    "Published",
     "WeightFile",
     "fetch",
+    "find_model",
+    "get",
+    "get_config",
+    "list_models",
     "register_handler",
     "resolve_weights",
 ]

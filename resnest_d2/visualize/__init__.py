@@ -1,7 +1,17 @@
-"""Pictures and tables of what a model learned."""
+"""Pictures and tables: what a model learned, which models there are."""
 
 from .curves import plot_losses
 from .predictions import draw_comparison, draw_instances, save_comparisons
 from .table import ap_table
+from .zoo import describe_model, describe_weights, model_table
 
-__all__ = ["ap_table", "draw_comparison", "draw_instances", "plot_losses", "save_comparisons"]
+__all__ = [
+    "ap_table",
+    "describe_model",
+    "describe_weights",
+    "draw_comparison",
+    "draw_instances",
+    "model_table",
+    "plot_losses",
+    "save_comparisons",
+]

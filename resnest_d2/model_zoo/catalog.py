@@ -1,0 +1,315 @@
+"""The catalog: one record a model, with what was published about it and what was measured here.
+
+A model has the name of its recipe in ``configs/``. AP are quoted from the original plugin, whose
+recipes these are; costs are measured, see :mod:`resnest_d2.model_zoo.measured`.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+
+from .. import config
+from ..checkpoint import RunCheckpointer
+from ..checkpoint.statistics import DETECTOR, MSRA, InputStatistics
+from .download import fetch
+from .measured import Measured, measured_model
+from .weights import WEIGHTS
+
+__all__ = [
+    "MODELS",
+    "TASKS",
+    "Model",
+    "Published",
+    "find_model",
+    "get",
+    "get_config",
+    "list_models",
+]
+
+TASKS = ("detection", "instance", "keypoints", "panoptic")
+
+TOLERANCE = 0.2
+"""AP and PQ may differ from the published value by this much: it was rounded, and other hardware
+and versions round differently."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """Quoted results, 0-100, COCO val2017, one scale.
+
+    Attributes:
+        box_ap, mask_ap: COCO's AP of boxes and masks.
+        pq: panoptic quality.
+        source: where they are printed.
+    """
+
+    box_ap: float
+    mask_ap: float | None = None
+    pq: float | None = None
+    source: str = "README of the original plugin, github.com/zhanghang1989/ResNeSt"
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model of the catalog.
+
+    Attributes:
+        name: also its recipe's: ``configs/NAME.yaml``.
+        task: one of :data:`TASKS`.
+        method: the detector, as papers call it.
+        backbone: e.g. ``"resnest50"``; ``"…_dcn"`` with deformable convolutions.
+        aliases: the original plugin's name of the recipe.
+        baseline: the model with the same recipe on a ResNet of the same depth, or None.
+        weights: name of its trained weights in :data:`WEIGHTS`, or None where there are none.
+        initial_weights: what its training starts from.
+        statistics: how images are given to it.
+        published: quoted results, or None.
+        measured: costs, or None.
+        own_data: it trains on files of the user's, not on COCO.
+        note: what a user should know.
+    """
+
+    name: str
+    task: str
+    method: str
+    backbone: str
+    aliases: tuple[str, ...]
+    baseline: str | None
+    weights: str | None
+    initial_weights: str
+    statistics: InputStatistics
+    published: Published | None
+    measured: Measured | None
+    own_data: bool = False
+    note: str = ""
+
+    @property
+    def recipe(self) -> str:
+        """The packaged config."""
+        return self.name
+
+    @property
+    def gains(self) -> dict[str, float]:
+        """``box_ap`` and ``mask_ap`` above the baseline's: differences of published rows."""
+        if self.baseline is None:
+            return {}
+        base, own = MODELS[self.baseline].published, self.published
+        return {
+            key: round(getattr(own, key) - getattr(base, key), 2)
+            for key in ("box_ap", "mask_ap")
+            if getattr(own, key) is not None
+        }
+
+    @property
+    def expected_results(self) -> list[list]:
+        """The published values as Detectron2's ``TEST.EXPECTED_RESULTS``; empty where none are."""
+        if self.published is None:
+            return []
+        values = (
+            ("bbox", "AP", self.published.box_ap),
+            ("segm", "AP", self.published.mask_ap),
+            ("panoptic_seg", "PQ", self.published.pq),
+        )
+        return [[*key, value, TOLERANCE] for *key, value in values if value is not None]
+
+    @property
+    def train_command(self) -> str:
+        """The command that trains it with its recipe, on 8 GPUs or on the user's files."""
+        data = "--num-gpus 8"
+        if self.own_data:
+            data = "--train-json train.json --train-images train/ " + _OWN_VAL
+        return f"resnest-d2 train --config-file {self.recipe} {data} OUTPUT_DIR {self._output}"
+
+    @property
+    def eval_command(self) -> str:
+        """The command that evaluates it: the published weights against the published values.
+
+        Where there are none, what :attr:`train_command` leaves.
+        """
+        flags = "--eval-only --verify" if self.weights else "--eval-only"
+        data = f" {_OWN_VAL}" if self.own_data else ""
+        weights = f"{self._output}/model_final.pth"
+        if self.weights:
+            weights = f"resnest://{self.weights}"
+        return f"resnest-d2 train {flags} --config-file {self.recipe}{data} MODEL.WEIGHTS {weights}"
+
+    @property
+    def _output(self) -> str:
+        return f"output/{self.name}"
+
+
+_OWN_VAL = "--val-json val.json --val-images val/"
+
+_METHODS = {
+    "faster_rcnn": ("Faster R-CNN", "detection"),
+    "cascade_rcnn": ("Cascade R-CNN", "detection"),
+    "retinanet": ("RetinaNet", "detection"),
+    "mask_rcnn": ("Mask R-CNN", "instance"),
+    "cascade_mask_rcnn": ("Cascade Mask R-CNN", "instance"),
+    "keypoint_rcnn": ("Keypoint R-CNN", "keypoints"),
+    "panoptic_fpn": ("Panoptic FPN", "panoptic"),
+}
+
+
+def _model(name: str, *ap: float | None, baseline: str | None = None, **more) -> Model:
+    """A record from its name and its published box AP, mask AP and PQ, as far as there are any."""
+    method, backbone = re.match(r"(?:finetune_)?(\w+?)_(resne(?:s)?t\d+(?:_dcn)?)", name).groups()
+    title, task = _METHODS[method]
+    depth = re.search(r"\d+", backbone)[0]
+    resnest = backbone.startswith("resnest")
+    initial = f"resnest://resnest{depth}_detectron"
+    if not resnest:
+        initial = f"detectron2://ImageNetPretrained/MSRA/R-{depth}.pkl"
+    record = {
+        "aliases": tuple(
+            str(Path(file).with_suffix("")) for file, ours in config.ALIASES.items() if ours == name
+        ),
+        "baseline": baseline,
+        "weights": name if name in WEIGHTS else None,
+        "initial_weights": initial,
+        "statistics": DETECTOR if resnest else MSRA,
+        "published": Published(*ap) if ap else None,
+        "measured": measured_model(name, backbone),
+    }
+    return Model(name, task, title, backbone, **{**record, **more})
+
+
+def _pair(method: str, depth: int, resnet: Sequence[float], resnest: Sequence[float]):
+    """A ResNet baseline and the same recipe on a ResNeSt, with the AP of each."""
+    baseline = f"{method}_resnet{depth}_fpn"
+    yield _model(baseline, *resnet)
+    yield _model(f"{method}_resnest{depth}_fpn", *resnest, baseline=baseline)
+
+
+MODELS: dict[str, Model] = {
+    model.name: model
+    for model in (
+        *_pair("faster_rcnn", 50, [39.25], [42.33]),
+        _model("faster_rcnn_resnest50_dcn_fpn", 44.11),
+        *_pair("faster_rcnn", 101, [41.37], [44.72]),
+        *_pair("cascade_rcnn", 50, [42.52], [45.41]),
+        *_pair("cascade_rcnn", 101, [44.03], [47.50]),
+        _model("cascade_rcnn_resnest200_fpn", 49.03),
+        _model("retinanet_resnest50_fpn"),
+        _model("retinanet_resnest101_fpn"),
+        *_pair("mask_rcnn", 50, [39.97, 36.05], [42.81, 38.14]),
+        *_pair("mask_rcnn", 101, [41.78, 37.51], [45.75, 40.65]),
+        _model("mask_rcnn_resnest269_fpn"),
+        _model(
+            "mask_rcnn_resnest50_fpn_lsj",
+            note="large-scale jitter on 1024 x 1024 pixels, 100 epochs, 64 images a step",
+        ),
+        _model(
+            "finetune_mask_rcnn_resnest50_fpn",
+            initial_weights="resnest://mask_rcnn_resnest50_fpn",
+            own_data=True,
+            note="for a few hundred images of your own; one image a worker is enough",
+        ),
+        *_pair("cascade_mask_rcnn", 50, [43.06, 37.19], [46.19, 39.55]),
+        *_pair("cascade_mask_rcnn", 101, [44.79, 38.52], [48.30, 41.56]),
+        _model("cascade_mask_rcnn_resnest200_fpn_3x", 50.54, 44.21),
+        _model(
+            "cascade_mask_rcnn_resnest200_dcn_fpn_3x",
+            *(50.91, 44.50),
+            note="published too: 53.3 box AP, 47.1 mask AP on test-dev2019 with several scales",
+        ),
+        _model("keypoint_rcnn_resnest50_fpn"),
+        _model("panoptic_fpn_resnest50"),
+        _model(
+            "panoptic_fpn_resnest200_3x",
+            *(51.00, 43.68, 47.90),
+            note="Panoptic FPN with a cascade of box heads",
+        ),
+    )
+}
+"""Every model, by name; a family's models follow each other."""
+
+
+def find_model(name: str | os.PathLike) -> Model:
+    """The record of a model, by its name or by the original plugin's.
+
+    Raises:
+        KeyError: no such model; the message names the nearest.
+    """
+    wanted = os.fspath(name).removesuffix(".yaml")
+    for model in MODELS.values():
+        names = (model.name, *model.aliases, *(Path(alias).name for alias in model.aliases))
+        if wanted in names:
+            return model
+    near = difflib.get_close_matches(wanted, MODELS) or sorted(MODELS)
+    raise KeyError(f"no model is named {wanted!r}. Nearest: {', '.join(near)}")
+
+
+def list_models(
+    task: str | None = None, backbone: str | None = None, min_ap: float | None = None
+) -> list[Model]:
+    """The models that fit, in the catalog's order.
+
+    Args:
+        task: one of :data:`TASKS`.
+        backbone: e.g. ``"resnest50"`` or ``"resnest50_dcn"``.
+        min_ap: least published box AP, 0-100; models without a published one do not fit.
+
+    Raises:
+        ValueError: no model has such a task or backbone.
+    """
+    for key, value in (("task", task), ("backbone", backbone)):
+        choices = sorted({getattr(model, key) for model in MODELS.values()})
+        if value is not None and value not in choices:
+            raise ValueError(f"{key} must be one of {', '.join(choices)}, got {value!r}")
+    return [
+        model
+        for model in MODELS.values()
+        if task in (None, model.task)
+        and backbone in (None, model.backbone)
+        and (min_ap is None or (model.published and model.published.box_ap >= min_ap))
+    ]
+
+
+def get_config(name: str | os.PathLike, opts: Sequence[Any] = ()) -> CfgNode:
+    """A model's recipe as a config; see :func:`resnest_d2.get_config`.
+
+    Raises:
+        KeyError: no such model.
+    """
+    return config.get_config(find_model(name).recipe, opts)
+
+
+def get(
+    name: str | os.PathLike, *, device: str | None = None, opts: Sequence[Any] = ()
+) -> nn.Module:
+    """A model with its trained weights, in evaluation mode. Fetches them where they are not here.
+
+    Args:
+        name: see :func:`find_model`.
+        device: e.g. ``"cpu"``; by default a GPU if there is one.
+        opts: ``[KEY, VALUE, …]`` for its config.
+
+    Raises:
+        KeyError: no such model.
+        ValueError: no trained weights were published for it.
+    """
+    model = find_model(name)
+    if model.weights is None:
+        others = [other.name for other in list_models(model.task) if other.weights]
+        raise ValueError(
+            f"no trained weights were published for {model.name}. Train it: "
+            f"{model.train_command}. Of the same task, these have some: "
+            f"{', '.join(others) or 'none'}"
+        )
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    cfg = get_config(model.name, [*opts, "MODEL.DEVICE", device])
+    file = fetch(model.weights)
+    network = build_model(cfg).eval()
+    RunCheckpointer(network, whole=True).load(str(file))
+    return network

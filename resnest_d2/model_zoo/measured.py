@@ -1,0 +1,72 @@
+"""Figures that this project measured: ``measured.json``, written by ``tools/measure_zoo.py``.
+
+Counts (parameters, multiply-adds) and latency are two sections, each with the command, hardware,
+versions and date that gave it; latency may be missing.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["MEASURED", "Measured", "measured_classifier", "measured_model"]
+
+MEASURED: dict = json.loads(
+    Path(__file__).with_name("measured.json").read_text(encoding="utf-8"),
+)
+"""The file as it is: ``counts`` and ``latency`` (None: not yet measured), see the tool."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a network costs.
+
+    Attributes:
+        params: parameters of the whole model, without FrozenBN's constants.
+        multiply_adds: of one image through the backbone (a detector) or the network (a
+            classifier), convolutions and linear layers.
+        latency_ms: of the same on the CPU, milliseconds; None where not yet measured.
+        image_size: height and width of that image in pixels.
+        commands: what measured it.
+    """
+
+    params: int
+    multiply_adds: int
+    latency_ms: float | None
+    image_size: tuple[int, int]
+    commands: tuple[str, ...]
+
+
+def measured_model(name: str, backbone: str) -> Measured | None:
+    """Cost of a detector and its backbone; None where it was not measured."""
+    counts = MEASURED["counts"]
+    if name not in counts["models"] or backbone not in counts["backbones"]:
+        return None
+    return Measured(
+        counts["models"][name]["params"],
+        counts["backbones"][backbone]["multiply_adds"],
+        _latency("backbones", backbone),
+        tuple(counts["image_size"]),
+        _commands(),
+    )
+
+
+def measured_classifier(name: str, size: int) -> Measured | None:
+    """Cost of a classifier for an image of ``size`` x ``size`` pixels; latency at 224 only."""
+    measured = MEASURED["counts"]["classifiers"].get(name)
+    if measured is None or str(size) not in measured["multiply_adds"]:
+        return None
+    return Measured(
+        measured["params"],
+        measured["multiply_adds"][str(size)],
+        _latency("classifiers", name) if size == 224 else None,
+        (size, size),
+        _commands(),
+    )
+
+
+def _latency(section: str, name: str) -> float | None:
+    return (MEASURED["latency"] or {}).get(section, {}).get(name)
+
+
+def _commands() -> tuple[str, ...]:
+    return tuple(MEASURED[key]["command"] for key in ("counts", "latency") if MEASURED[key])

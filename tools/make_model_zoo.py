@@ -1,0 +1,334 @@
+#!/usr/bin/env python
+"""Write MODEL_ZOO.md and its chart, docs/accuracy_cost.png, from the catalog."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from tabulate import tabulate  # noqa: E402
+
+from resnest_d2.checkpoint.statistics import DETECTOR  # noqa: E402
+from resnest_d2.model_zoo import (  # noqa: E402
+    CLASSIFIERS,
+    MEASURED,
+    WEIGHTS,
+    Classifier,
+    Model,
+    list_models,
+)
+
+PAGE = ROOT / "MODEL_ZOO.md"
+CHART = ROOT / "docs" / "accuracy_cost.png"
+
+TITLES = {
+    "detection": "Object detection",
+    "instance": "Instance segmentation",
+    "keypoints": "Keypoints",
+    "panoptic": "Panoptic segmentation",
+}
+NOT_MEASURED = "not yet measured"
+FAMILY = [item for item in CLASSIFIERS.values() if "fast" not in item.name]
+ABLATION = [item for item in CLASSIFIERS.values() if "fast" in item.name]
+
+INTRODUCTION = """\
+<!-- Written by tools/make_model_zoo.py from resnest_d2/model_zoo. Change those, then run it. -->
+# Model zoo
+
+Say you have a Mask R-CNN with a ResNet-50 and want more AP. Find it in the tables: the row below it
+is the same recipe on a ResNeSt-50, with its gain and its cost.
+
+```
+resnest-d2 zoo --task instance                      # these tables, in the terminal
+resnest-d2 zoo mask_rcnn_resnest50_fpn              # one model: weights, mirrors, commands
+resnest-d2 zoo download mask_rcnn_resnest50_fpn     # its trained weights, verified
+resnest-d2 train --config-file mask_rcnn_resnest50_fpn --num-gpus 8
+```
+
+```python
+import resnest_d2
+
+model = resnest_d2.model_zoo.get("mask_rcnn_resnest50_fpn")  # trained, in evaluation mode
+```
+
+## How to read the tables
+
+Each column is either quoted or measured, and its head says which.
+
+- **Quoted**: printed by others. AP and PQ (0–100) are rows of the original plugin's README: COCO
+  val2017, one scale. This project has not trained or evaluated on the whole of COCO.
+- **gain**: the row minus the row of its baseline, the same recipe (head, norm, schedule, data) on
+  a ResNet of the same depth. (For Mask R-CNN, box gains of 2.85 and 4.03 with ResNeSt-50 and 101
+  are quoted elsewhere. The rows give 2.84 and 3.97, and rows are what is printed here.)
+- **Measured**: by this project; command, hardware, versions and date stand at the [end](#measured).
+  Parameters are the whole detector's. Multiply-adds (convolutions and linear layers; papers call
+  them FLOPs) and latency are the backbone's alone, without the FPN, for one image of
+  {height} × {width} pixels, which is what COCO's usual shape becomes at a short side of 800.
+- "–" means that there is no such value.
+
+The command of a row evaluates its published weights on COCO val2017 and exits with 1 where box AP,
+mask AP or PQ differ from the quoted value by more than 0.2. Add `--num-gpus 8` to share the work.
+"""
+
+UNPUBLISHED = """\
+## Recipes without published results
+
+Nothing was published for these, and this project has not trained them on the whole of COCO.
+"""
+
+IMAGENET = """\
+## ImageNet
+
+The same networks as classifiers, with 1000 classes. Accuracy is of the released PyTorch weights on
+one centre crop of the given side; those of ResNeSt-14 and 26 are timm's. Latency is of one image of
+224 × 224 pixels.
+
+![Accuracy over multiply-adds and over parameters](docs/accuracy_cost.png)
+"""
+
+ABLATED = """\
+### Radix and cardinality
+
+The paper's ablation: `4s2x40d` has radix 4, cardinality 2 and groups of 40 channels in its first
+stage. All are "fast" variants, which pool before the split attention, at 224 × 224 pixels. The
+quoted G count a little more than convolutions and linear layers. `1s1x64d` is quoted with 26.3 M
+parameters; it has {exact:,}.
+"""
+
+FILES = """\
+## Weights
+
+What `MODEL.WEIGHTS resnest://NAME` and `resnest-d2 zoo download NAME` know, besides the trained
+models above. The hash is the part of the sha256 that the published file name carries; images are
+RGB, with mean and standard deviation of the original plugin (`plugin`) or of ImageNet classifiers
+(`classifier`). `resnest-d2 zoo NAME` shows a file's mirrors. This project has tried no
+link; what others reported is noted. A licence is the publishing project's. Not usable here, and so
+left out: the MXNet files of the official Gluon models, and MMDetection's detectors.
+"""
+
+
+def number(value: float | None, form: str, missing: str = "–") -> str:
+    return missing if value is None else format(value, form)
+
+
+def latency(measured) -> str:
+    return number(measured.latency_ms, ".0f", NOT_MEASURED)
+
+
+def table(headers: Iterable[str], rows: Iterable[list[str]], left: int = 1) -> str:
+    headers = list(headers)
+    align = ["left"] * left + ["right"] * (len(headers) - left)
+    return tabulate(rows, headers, tablefmt="github", colalign=align, disable_numparse=True)
+
+
+def models_table(models: list[Model]) -> str:
+    """Rows of one task that have published results, and those results that the task has."""
+    results = {"box_ap": "box AP", "mask_ap": "mask AP", "pq": "PQ"}
+    results = {
+        key: label
+        for key, label in results.items()
+        if getattr(models[0].published, key) is not None
+    }
+    gained = [key for key in results if any(key in model.gains for model in models)]
+    headers = ["recipe"]
+    for key, label in results.items():
+        headers += [f"{label}, quoted"] + (["gain, quoted"] if key in gained else [])
+    headers += ["M parameters, measured", "G multiply-adds, measured", "CPU ms, measured"]
+    rows = []
+    for model in models:
+        row = [f"`{model.name}`"]
+        for key in results:
+            row.append(number(getattr(model.published, key), ".2f"))
+            if key in gained:
+                row.append(number(model.gains.get(key), "+.2f"))
+        rows.append(row + costs(model))
+    return table(headers, rows)
+
+
+def costs(model: Model) -> list[str]:
+    cost = model.measured
+    if cost is None:
+        return [NOT_MEASURED] * 3
+    return [f"{cost.params / 1e6:.1f}", f"{cost.multiply_adds / 1e9:.1f}", latency(cost)]
+
+
+def unpublished_table(models: list[Model]) -> str:
+    headers = ["recipe", "task", "starts from"]
+    headers += ["M parameters, measured", "G multiply-adds, measured", "CPU ms, measured"]
+    rows = [
+        [f"`{model.name}`", model.task, f"`{model.initial_weights}`", *costs(model)]
+        for model in models
+    ]
+    return table(headers, rows, left=3)
+
+
+def family_table() -> str:
+    headers = ["network", "crop, quoted", "top-1 %, quoted", "M parameters, measured"]
+    headers += ["G multiply-adds at the crop, measured", "at 224, measured", "CPU ms, measured"]
+    rows = []
+    for item in FAMILY:
+        crop, small = item.measured(item.crop), item.measured(224)
+        rows.append(
+            [
+                f"`{item.name}`",
+                str(item.crop),
+                f"{item.top1:.2f}",
+                f"{crop.params / 1e6:.2f}",
+                f"{crop.multiply_adds / 1e9:.2f}",
+                f"{small.multiply_adds / 1e9:.2f}",
+                latency(small),
+            ]
+        )
+    return table(headers, rows)
+
+
+def ablation_table() -> str:
+    headers = ["network", "radix", "cardinality", "width", "top-1 %, quoted"]
+    headers += ["M parameters, quoted", "M parameters, measured"]
+    headers += ["G, quoted", "G multiply-adds, measured", "CPU ms, measured"]
+    rows = []
+    for item in ABLATION:
+        cost = item.measured(224)
+        rows.append(
+            [
+                f"`{item.name}`",
+                *(str(value) for value in (item.radix, item.cardinality, item.width)),
+                f"{item.top1:.2f}",
+                f"{item.quoted_params:.1f}",
+                f"{cost.params / 1e6:.1f}",
+                f"{item.quoted_multiply_adds:.2f}",
+                f"{cost.multiply_adds / 1e9:.2f}",
+                latency(cost),
+            ]
+        )
+    return table(headers, rows)
+
+
+def weights_table() -> str:
+    trained = {model.weights for model in list_models()}
+    rows = []
+    for file in WEIGHTS.values():
+        if file.name not in trained:
+            kind = "plugin" if file.statistics == DETECTOR else "classifier"
+            digits = f"`{file.sha256}`" if file.sha256 else "–"
+            note = file.note or "–"
+            rows.append([f"`{file.name}`", file.format, kind, digits, file.license, note])
+    return table(["name", "format", "images", "hash", "licence", "note"], rows, left=6)
+
+
+def sections() -> Iterable[str]:
+    """The page's paragraphs and tables, in order."""
+    height, width = MEASURED["counts"]["image_size"]
+    yield INTRODUCTION.format(height=height, width=width)
+    everything = list_models()
+    for task, title in TITLES.items():
+        models = [model for model in everything if model.task == task and model.published]
+        if models:
+            yield f"## {title}\n"
+            yield models_table(models) + "\n"
+            commands = "\n".join(model.eval_command for model in models)
+            yield f"Evaluate a row, in the same order:\n\n```\n{commands}\n```\n"
+    others = [model for model in everything if not model.published]
+    yield UNPUBLISHED
+    yield unpublished_table(others) + "\n"
+    yield "\n".join(f"- `{model.name}`: {model.note}." for model in others if model.note) + "\n"
+    yield IMAGENET
+    yield family_table() + "\n"
+    exact = CLASSIFIERS["resnest50_fast_1s1x64d"].measured(224).params
+    yield ABLATED.format(exact=exact)
+    yield ablation_table() + "\n"
+    yield FILES
+    yield weights_table() + "\n"
+    yield "## Measured\n"
+    for key, what in (("counts", "Parameters and multiply-adds"), ("latency", "CPU latency")):
+        section = MEASURED[key]
+        if section is None:
+            yield f"{what}: not yet measured (`python tools/measure_zoo.py --latency`).\n"
+            continue
+        where = ", ".join(f"{name} {value}" for name, value in section["environment"].items())
+        how = ""
+        if key == "latency":
+            how = f" Median of {section['runs']} runs of one image, eager float32."
+        yield f"{what}: `{section['command']}`, {section['date']}.{how} {where}.\n"
+
+
+def page() -> str:
+    """The text of MODEL_ZOO.md."""
+    return "\n".join(sections())
+
+
+def short(item: Classifier) -> str:
+    """ResNeSt-50, or 4s2x40d."""
+    name = item.name.rpartition("_")[2]
+    return name if "fast" in item.name else name.replace("resnest", "ResNeSt-")
+
+
+def draw(picture: Path) -> None:
+    """Accuracy over multiply-adds for the depths, over parameters for the ablation."""
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    figure.suptitle("ImageNet accuracy (quoted) over cost (measured)")
+
+    points = [(item.measured(item.crop).multiply_adds / 1e9, item.top1) for item in FAMILY]
+    left.plot(*zip(*points, strict=True), "o-", color="C0", zorder=2)
+    for item, point in zip(FAMILY, points, strict=True):
+        text = f"{short(item)} ({item.crop} px)"
+        left.annotate(text, point, (9, -3), textcoords="offset points", va="top", fontsize=9)
+    left.set_xscale("log")
+    ticks = [2, 5, 10, 20, 50, 100, 200, 500]
+    left.set_xticks(ticks, [str(tick) for tick in ticks])
+    left.set_xlim(2, 800)
+    left.set_ylim(74, 85.5)
+    left.set(
+        title="Depth (and side of the crop)",
+        xlabel="multiply-adds of one crop, 10⁹ (log scale)",
+        ylabel="top-1 accuracy, %",
+    )
+
+    markers, colours = {1: "o", 2: "s", 4: "^"}, {1: "#56b4e9", 2: "#e69f00", 4: "#b2182b"}
+    above = {"resnest50_fast_1s2x40d", "resnest50_fast_1s4x24d"}  # their right side is taken
+    for item in ABLATION:
+        point = (item.measured(224).params / 1e6, item.top1)
+        right.scatter(
+            *point, s=60, marker=markers[item.cardinality], color=colours[item.radix], zorder=2
+        )
+        offset, side = ((0, 8), "center") if item.name in above else ((9, -3), "left")
+        right.annotate(short(item), point, offset, textcoords="offset points", ha=side, fontsize=9)
+    for radix, colour in colours.items():
+        right.scatter([], [], marker="D", color=colour, label=f"radix {radix}")
+    for cardinality, marker in markers.items():
+        right.scatter([], [], marker=marker, color="0.5", label=f"cardinality {cardinality}")
+    right.legend(loc="lower right", ncols=2, fontsize=9)
+    right.set_xlim(25, 34)
+    right.set_ylim(79.9, 81.35)
+    right.set(
+        title="Radix and cardinality, at 4.3–4.4 · 10⁹ multiply-adds",
+        xlabel="parameters, 10⁶",
+        ylabel="top-1 accuracy, %",
+    )
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    picture.parent.mkdir(exist_ok=True)
+    temporary = picture.with_name(f".{picture.name}.{os.getpid()}")
+    figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
+    os.replace(temporary, picture)
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    draw(CHART)
+    temporary = PAGE.with_name(f".{PAGE.name}.{os.getpid()}")
+    temporary.write_text(page(), encoding="utf-8")
+    os.replace(temporary, PAGE)
+    print(f"written: {PAGE.name}, {CHART.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
