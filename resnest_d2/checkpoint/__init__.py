@@ -10,14 +10,17 @@ from .load import (
     register_handler,
     resolve_weights,
 )
+from .provenance import PROVENANCE_KEY, convert_file, statistics_of
 from .save import RunCheckpointer, make_record
 
 __all__ = [
     "FORMATS",
+    "PROVENANCE_KEY",
     "RECORD_KEY",
     "RunCheckpointer",
     "StoredWeights",
     "convert",
+    "convert_file",
     "describe",
     "find_checkpoint",
     "make_record",
@@ -27,5 +30,6 @@ __all__ = [
     "recognise",
     "register_handler",
     "resolve_weights",
+    "statistics_of",
     "write_weights",
 ]

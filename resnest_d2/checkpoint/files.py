@@ -80,7 +80,7 @@ def read_weights(path: str | os.PathLike, *, trust_pickle: bool = False) -> Stor
     except (OSError, MemoryError):
         raise
     except Exception as error:  # a damaged file fails in many ways: IndexError, struct.error, …
-        reason = str(error) if isinstance(error, RefusalError) else "it is damaged, or another kind"
+        reason = str(error) if isinstance(error, RefusalError) else _damage(error)
         raise ValueError(
             f"{path} is not a checkpoint of tensors and plain types: {reason}"
         ) from error
@@ -89,6 +89,14 @@ def read_weights(path: str | os.PathLike, *, trust_pickle: bool = False) -> Stor
     except ValueError:
         format = ""
     return StoredWeights(path, tensors, container, format, metadata)
+
+
+def _damage(error: Exception) -> str:
+    """The error's first line, without PyTorch's advice to load the file unsafely."""
+    lines = str(error).strip().splitlines()
+    if not lines or "weights_only" in lines[0] or "Weights only" in lines[0]:
+        return "it is damaged"
+    return f"it is damaged, or another kind of file ({lines[0]:.150})"
 
 
 def _read(path: Path, trust_pickle: bool) -> tuple[str, dict, dict]:
@@ -305,13 +313,16 @@ def write_weights(
         tensors: by name.
         path: ``.pth`` gets ``{"model": tensors, **metadata}``, ``.safetensors`` the tensors, and
             the metadata in its header, as JSON where they are no texts.
-        metadata: of plain types.
+        metadata: what JSON can say.
 
     Raises:
-        ValueError: another suffix.
+        ValueError: another suffix, or metadata of other types.
     """
     path = Path(path)
-    metadata = dict(metadata or {})
+    try:
+        metadata = json.loads(json.dumps(dict(metadata or {})))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not written: its metadata are no plain types") from error
     # Copies: a view would take its whole storage into the file.
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -320,7 +331,8 @@ def write_weights(
             torch.save({"model": tensors, **metadata}, temporary)
         elif path.suffix == ".safetensors":
             texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
-            safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt", **texts})
+            data = safetensors.torch.save(tensors, metadata={"format": "pt", **texts})
+            temporary.write_bytes(data)  # its save_file makes a file that others cannot read
         else:
             raise ValueError(f"weights are written as .pth or .safetensors, got {path}")
         os.replace(temporary, path)
