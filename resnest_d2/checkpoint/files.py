@@ -8,6 +8,7 @@ allocated that a file only claims to hold. The pickles are checked in :mod:`.pic
 import io
 import json
 import logging
+import mmap
 import os
 import pickle
 import zipfile
@@ -103,23 +104,25 @@ def _read(path: Path, trust_pickle: bool) -> tuple[str, dict, dict]:
     """Container, weights by name as the container holds them, and what lay beside them."""
     with open(path, "rb") as file:
         head = file.read(1024)
-        file.seek(0)
+        if not head:
+            raise RefusalError("it is empty")
+        # Unlike a file, its map never allocates more than there is for a read.
+        view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    with view:
         if head[8:9] == b"{" and not head.startswith(b"\x80"):
             return ("safetensors", *_read_safetensors(path))
         if head.startswith(b"PK\x03\x04"):
             return ("pth", *_unwrap(_read_zip(path, trust_pickle)))
         if head.startswith(_LEGACY):
-            return ("pth", *_unwrap(_read_legacy(file, path, trust_pickle)))
+            return ("pth", *_unwrap(_read_legacy(view, path, trust_pickle)))
         if head[:1] in (b"\x80", b"(", b"}", b"c"):
-            return ("pkl", *_unwrap_pickle(_read_array_pickle(file, path, trust_pickle)))
+            return ("pkl", *_unwrap_pickle(_read_array_pickle(view, path, trust_pickle)))
     raise RefusalError(_what(head))
 
 
 def _what(head: bytes) -> str:
     """A word on a file that is none of ours."""
     text = head.lstrip().lower()
-    if not head:
-        return "it is empty"
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body", b"<!--")):
         return "it is an HTML page, saved by a download that failed"
     if text.startswith(b"version https://git-lfs"):
@@ -184,23 +187,33 @@ def _check_archive(archive: zipfile.ZipFile, folder: str, path: Path) -> None:
         raise RefusalError("it is a zip archive, but not PyTorch's: it has no data.pkl")
     if f"{folder}/constants.pkl" in names:
         raise RefusalError("it is a TorchScript program, which is code")
-    if any(not name.startswith(f"{folder}/") for name in names):
-        raise RefusalError("its zip archive has records outside its folder")
+    if any(not name.isascii() or not name.startswith(f"{folder}/") for name in names) or any(
+        info.filename != info.orig_filename for info in infos
+    ):
+        raise RefusalError("its zip archive has records with other names than PyTorch's")
     if len({name.lower() for name in names}) != len(names):
         raise RefusalError("its zip archive has two records of one name")
     if archive.comment or min(info.header_offset for info in infos) != 0:
         raise RefusalError("its zip archive has something before or after it")
-    if any(info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 for info in infos):
+    if any(
+        info.compress_type != zipfile.ZIP_STORED
+        or info.compress_size != info.file_size
+        or info.flag_bits & 1
+        for info in infos
+    ):
         raise RefusalError("its zip archive is compressed or encrypted, PyTorch's never are")
-    stated, size = sum(info.file_size for info in infos), os.path.getsize(path)
+    stated, size = sum(info.file_size for info in infos), path.stat().st_size
     if stated > size:
         raise RefusalError(f"its zip archive claims {stated} bytes, the file has {size}")
+    damaged = archive.testzip()  # PyTorch's reader leaves the checksums out
+    if damaged:
+        raise RefusalError(f"its record {damaged:.60} does not have its checksum")
 
 
-def _read_legacy(file: io.BufferedReader, path: Path, trust_pickle: bool):
+def _read_legacy(file: mmap.mmap, path: Path, trust_pickle: bool):
     if trust_pickle:
         return _torch_load(path, trusted=True)
-    left = os.path.getsize(path)
+    left = path.stat().st_size
     storages: dict[str, int] = {}
 
     def check_storage(key: str, size: int) -> None:
@@ -221,7 +234,7 @@ def _torch_load(path: Path, *, trusted: bool = False):
     return torch.load(path, map_location="cpu", weights_only=not trusted)
 
 
-def _read_array_pickle(file: io.BufferedReader, path: Path, trust_pickle: bool):
+def _read_array_pickle(file: mmap.mmap, path: Path, trust_pickle: bool):
     if trust_pickle:
         logger.warning(f"Loading {path} with its code, because its pickle is trusted")
         return pickle.load(file, encoding="latin1")
@@ -254,7 +267,8 @@ def _unwrap_pickle(content) -> tuple[dict, dict]:
     if isinstance(content, dict) and isinstance(content.get("blobs"), dict):
         content = content["blobs"]
     weights, _ = _unwrap(content)
-    weights = {k: v for k, v in weights.items() if not str(k).endswith("_momentum")}
+    for name in [k for k in weights if isinstance(k, str) and k.endswith("_momentum")]:
+        del weights[name]
     return weights, {"__author__": "Caffe2", "matching_heuristics": True}
 
 
@@ -266,7 +280,7 @@ def _tensors(content: Mapping, size: int) -> dict[str, torch.Tensor]:
     left = _SHARING * size
     for name, value in content.items():
         if type(name) is not str:
-            raise RefusalError(f"its weights have a name that is no text: {name!r:.40}")
+            raise RefusalError(f"its weights have a name that is a {type(name).__name__}, no text")
         value = _tensor(name, value)
         left -= value.numel() * value.element_size()
         if left < 0:

@@ -135,14 +135,21 @@ def convert_file(
         },
     }
     metadata = {PROVENANCE_KEY: provenance}
-    if RECORD_KEY in stored.metadata:  # a run's config and class names
-        metadata[RECORD_KEY] = stored.metadata[RECORD_KEY]
+    record = stored.metadata.get(RECORD_KEY)
+    if isinstance(record, dict) and all(isinstance(part, str) for part in _texts(record)):
+        metadata[RECORD_KEY] = record  # a run's config and class names
     write_weights(tensors, target, metadata=metadata)
     logger.info(
         f"{source} ({describe(stored.tensors, source_format)}, {source_format} names) -> "
         f"{target} ({len(tensors)} tensors, {target_format} names)"
     )
     return stored
+
+
+def _texts(record: dict) -> list:
+    names = record.get("class_names")
+    others = [value for key, value in record.items() if key != "class_names"]
+    return [*record, *others, *(names if isinstance(names, list) else [names])]
 
 
 def _sha256(path: Path) -> str:
