@@ -46,8 +46,9 @@ class StoredWeights:
         container: ``"pth"``, ``"pkl"`` or ``"safetensors"``, from the contents.
         format: one of :data:`.convert.FORMATS`, from the names, or "" for another network's;
             :func:`.convert.recognise` then says what it saw.
-        metadata: what lay beside the weights, e.g. the record that training writes. A Caffe2
-            ``.pkl`` gets the two entries by which Detectron2's checkpointer knows it.
+        metadata: what lay beside the weights, e.g. the record that training writes. A ``.pkl`` of
+            bare names, which are Caffe2's then, gets the two entries by which Detectron2's
+            checkpointer marks it.
     """
 
     path: Path
@@ -89,6 +90,8 @@ def read_weights(path: str | os.PathLike, *, trust_pickle: bool = False) -> Stor
         format = recognise(tensors)
     except ValueError:
         format = ""
+    if container == "pkl" and not (format or metadata):
+        metadata = {"__author__": "Caffe2", "matching_heuristics": True}
     return StoredWeights(path, tensors, container, format, metadata)
 
 
@@ -109,7 +112,7 @@ def _read(path: Path, trust_pickle: bool) -> tuple[str, dict, dict]:
         # Unlike a file, its map never allocates more than there is for a read.
         view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     with view:
-        if head[8:9] == b"{" and not head.startswith(b"\x80"):
+        if head[4:9] == b"\0\0\0\0{":  # behind eight bytes of the header's length
             return ("safetensors", *_read_safetensors(path))
         if head.startswith(b"PK\x03\x04"):
             return ("pth", *_unwrap(_read_zip(path, trust_pickle)))
@@ -269,7 +272,7 @@ def _unwrap_pickle(content) -> tuple[dict, dict]:
     weights, _ = _unwrap(content)
     for name in [k for k in weights if isinstance(k, str) and k.endswith("_momentum")]:
         del weights[name]
-    return weights, {"__author__": "Caffe2", "matching_heuristics": True}
+    return weights, {}
 
 
 def _tensors(content: Mapping, size: int) -> dict[str, torch.Tensor]:
