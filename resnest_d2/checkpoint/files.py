@@ -83,6 +83,8 @@ def read_weights(path: str | os.PathLike, *, trust_pickle: bool = False) -> Stor
         raise
     except Exception as error:  # a damaged file fails in many ways: IndexError, struct.error, …
         reason = str(error) if isinstance(error, RefusalError) else _damage(error)
+        # It may quote the file, which may hold line breaks and terminal controls.
+        reason = "".join(c if c.isprintable() else "?" for c in reason[:300])
         raise ValueError(
             f"{path} is not a checkpoint of tensors and plain types: {reason}"
         ) from error
@@ -99,8 +101,8 @@ def _damage(error: Exception) -> str:
     """The error's first line, without PyTorch's advice to load the file unsafely."""
     lines = str(error).strip().splitlines()
     if not lines or "weights_only" in lines[0] or "Weights only" in lines[0]:
-        return "it is damaged"
-    return f"it is damaged, or another kind of file ({lines[0]:.150})"
+        return "it is damaged or cut short"
+    return f"it is damaged, cut short, or another kind of file ({lines[0]:.150})"
 
 
 def _read(path: Path, trust_pickle: bool) -> tuple[str, dict, dict]:
@@ -146,7 +148,7 @@ def _read_safetensors(path: Path) -> tuple[dict, dict]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except safetensors.SafetensorError as error:
-        raise RefusalError(f"its safetensors header is damaged ({error})") from error
+        raise RefusalError(f"it is a damaged or cut safetensors file ({error})") from error
     return tensors, {name: _decode(text) for name, text in metadata.items()}
 
 
