@@ -7,6 +7,7 @@ from .coco import (
     register_coco,
     require_registered,
 )
+from .panoptic import register_coco_panoptic, write_stuff_masks
 from .shapes import sample_set
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "check_coco_json",
     "check_same_classes",
     "register_coco",
+    "register_coco_panoptic",
     "require_registered",
     "sample_set",
+    "write_stuff_masks",
 ]
