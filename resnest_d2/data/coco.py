@@ -27,8 +27,9 @@ _METADATA_FILES = {
     "sem_seg_root": "*.png",
 }
 _STUFF_MASKS = (
-    "COCO has no panoptic_stuff_… folder: resnest_d2.data.write_stuff_masks(panoptic_json, "
-    "panoptic_root, sem_seg_root) makes it"
+    "; for panoptic ones call resnest_d2.data.register_coco_panoptic. A panoptic_stuff_… folder is "
+    "not downloaded: resnest_d2.data.write_stuff_masks(panoptic_json, panoptic_root, sem_seg_root) "
+    "makes it"
 )
 _REQUIRED = {
     "images": ("id", "file_name", "height", "width"),
@@ -319,7 +320,7 @@ def require_registered(names: Iterable[str]) -> None:
         paths = (path.rstrip(os.sep) for path in dict.fromkeys(expected))
         tree = "\n".join(f"  {path}" for path in paths)
         masks = any(MetadataCatalog.get(name).get("sem_seg_root") for name in absent)
-        stuff = f". {_STUFF_MASKS}" if masks else ""
+        stuff = _STUFF_MASKS if masks else ""
         raise FileNotFoundError(
             f"the files of {', '.join(absent)} are missing. Detectron2 expects\n{tree}\n"
             f"Its own data sets lie under $DETECTRON2_DATASETS (now {root}). "

@@ -37,7 +37,7 @@ class PanopticEvaluator(COCOPanopticEvaluator):
     """
 
     def process(self, inputs, outputs):
-        """Keep ``panoptic_seg`` of each output: segment ids (H, W), 0 unlabelled, and their info."""
+        """Keep each output's ``panoptic_seg``: segment ids (H, W), 0 unlabelled, and their info."""
         for record, output in zip(inputs, outputs, strict=True):
             picture, segments = output["panoptic_seg"]
             segments = [self._convert_category_id(dict(segment)) for segment in segments]
