@@ -17,6 +17,11 @@ _COCO_KEYPOINTS = 17  # what pycocotools has sigmas for
 
 def check_tasks(cfg: CfgNode, train: Sequence[str], test: Sequence[str]) -> None:
     """Raise a ValueError where registered data sets do not fit a config's heads."""
+    if cfg.MODEL.KEYPOINT_ON and cfg.RESNEST.CHANNELS_LAST:
+        raise ValueError(
+            "RESNEST.CHANNELS_LAST must be False where MODEL.KEYPOINT_ON is True: Detectron2's "
+            "keypoint loss takes no other memory format than the default one"
+        )
     for name in dict.fromkeys((*train, *test)):
         metadata = MetadataCatalog.get(name)
         if cfg.MODEL.META_ARCHITECTURE in SEMANTIC_ARCHITECTURES:
