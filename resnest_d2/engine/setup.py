@@ -46,7 +46,7 @@ class RunRequest:
         config: a packaged config's name or a file.
         opts: KEY VALUE pairs that override it.
         train, val: own COCO-format data as (json file, image folder) pairs; their categories set
-            the class count. Empty: the config's data sets.
+            the numbers of classes and keypoints. Empty: the config's data sets.
         resume: go on from the last checkpoint of ``OUTPUT_DIR``.
         eval_only: evaluate ``MODEL.WEIGHTS`` (or, with ``resume``, the last checkpoint).
         output_json: file for the metrics.
@@ -172,7 +172,7 @@ def _evaluate(cfg: CfgNode, request: RunRequest) -> dict:
 
 
 def _use_own_data(cfg: CfgNode, request: RunRequest) -> None:
-    """Register the request's files, and take class count and mask format from them."""
+    """Register the request's files; take class count, keypoints and mask format from them."""
     pairs = request.train + request.val
     if not pairs:
         return
