@@ -8,6 +8,7 @@ from .coco import (
     require_registered,
 )
 from .mapper import build_train_mapper, check_jitter
+from .panoptic import register_coco_panoptic, write_stuff_masks
 from .shapes import sample_set
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "check_jitter",
     "check_same_classes",
     "register_coco",
+    "register_coco_panoptic",
     "require_registered",
     "sample_set",
+    "write_stuff_masks",
 ]

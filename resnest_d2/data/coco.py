@@ -11,13 +11,26 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
 _OWN_FILES = "--train-json/--train-images/--val-json/--val-images"
+# Where Detectron2's metadata keeps a data set's paths, and what lies in those that are folders.
+_METADATA_FILES = {
+    "json_file": "",
+    "image_root": "*.jpg",
+    "panoptic_json": "",
+    "panoptic_root": "*.png",
+    "sem_seg_root": "*.png",
+}
+_STUFF_MASKS = (
+    "; for panoptic ones call resnest_d2.data.register_coco_panoptic. A panoptic_stuff_… folder is "
+    "not downloaded: resnest_d2.data.write_stuff_masks(panoptic_json, panoptic_root, sem_seg_root) "
+    "makes it"
+)
 _REQUIRED = {
     "images": ("id", "file_name", "height", "width"),
     "annotations": ("id", "image_id", "category_id", "bbox"),
@@ -40,6 +53,9 @@ class CocoSummary:
             with ``INPUT.MASK_FORMAT: bitmask``.
         has_keypoints: whether an annotation has keypoints.
         keypoint_names: names of the keypoints, where all categories that have some agree.
+        without_keypoints: number of annotations that lack ``keypoints`` or ``num_keypoints``. COCO
+            asks for both, and no keypoint head can be trained or scored with one of them missing.
+        image_ids: ids of the images.
     """
 
     json_file: str
@@ -51,6 +67,8 @@ class CocoSummary:
     has_rle: bool
     has_keypoints: bool
     keypoint_names: tuple[str, ...] = ()
+    without_keypoints: int = 0
+    image_ids: frozenset[int] = frozenset()
 
 
 def check_coco_json(json_file: str | os.PathLike, image_root: str | os.PathLike) -> CocoSummary:
@@ -61,24 +79,32 @@ def check_coco_json(json_file: str | os.PathLike, image_root: str | os.PathLike)
         ValueError: the file is no COCO instance file, or refers to what it does not contain.
     """
     json_file, image_root = os.fspath(json_file), os.fspath(image_root)
+    require_paths(json_file, image_root)
+    return _summarise(json_file, image_root, file_state(json_file))
+
+
+def require_paths(json_file: str, folder: str, kind: str = "image") -> None:
+    """Raise a FileNotFoundError unless the file and its folder of images exist."""
     if not os.path.isfile(json_file):
         what = "is a folder, not a JSON file" if os.path.isdir(json_file) else "does not exist"
         raise FileNotFoundError(f"annotation file {json_file} {what}")
-    if not os.path.isdir(image_root):
-        what = "is a file, not a folder" if os.path.exists(image_root) else "does not exist"
-        raise FileNotFoundError(f"image folder {image_root} (for {json_file}) {what}")
-    status = os.stat(json_file)
-    return _summarise(json_file, image_root, (status.st_mtime_ns, status.st_size))
+    if not os.path.isdir(folder):
+        what = "is a file, not a folder" if os.path.exists(folder) else "does not exist"
+        raise FileNotFoundError(f"{kind} folder {folder} (for {json_file}) {what}")
+
+
+def file_state(path: str) -> tuple[int, int]:
+    """What changes when a file is written anew: its time (nanoseconds) and size (bytes)."""
+    status = os.stat(path)
+    return status.st_mtime_ns, status.st_size
 
 
 @functools.lru_cache(maxsize=8)  # checking, counting classes and registering read a file once
 def _summarise(json_file: str, image_root: str, state: tuple[int, int]) -> CocoSummary:
-    data = _read(json_file)
+    data = read_coco_json(json_file, _REQUIRED)
     images, annotations, categories = (data[section] for section in _REQUIRED)
 
     category_by_id = {category["id"]: category for category in categories}
-    if len(category_by_id) < len(categories):
-        raise ValueError(f"{json_file}: two categories share one id")
     image_ids = {image["id"] for image in images}
     for kind, known in (("category", category_by_id), ("image", image_ids)):
         for annotation in annotations:
@@ -87,14 +113,16 @@ def _summarise(json_file: str, image_root: str, state: tuple[int, int]) -> CocoS
                     f"{json_file}: annotation {annotation['id']} names {kind} {unknown}, "
                     f"which is not in the file"
                 )
-
-    names = [image["file_name"] for image in images]
-    missing = [name for name in names if not os.path.exists(os.path.join(image_root, name))]
-    if missing:
-        raise FileNotFoundError(
-            f"{len(missing)} of the {len(names)} images of {json_file} are not in {image_root}: "
-            f"{_few(missing)}"
+    for annotation in annotations:
+        values, names = (
+            d.get("keypoints") for d in (annotation, category_by_id[annotation["category_id"]])
         )
+        if values and names and len(values) != 3 * len(names):
+            raise ValueError(
+                f"{json_file}: annotation {annotation['id']} must have {3 * len(names)} values in "
+                f"'keypoints' (x, y, v for each name of its category), got {len(values)}"
+            )
+    require_images([image["file_name"] for image in images], json_file, image_root)
 
     segmentations = [
         annotation["segmentation"]
@@ -113,11 +141,29 @@ def _summarise(json_file: str, image_root: str, state: tuple[int, int]) -> CocoS
         has_rle=any(isinstance(segmentation, dict) for segmentation in segmentations),
         has_keypoints=any(annotation.get("keypoints") for annotation in annotations),
         keypoint_names=keypoint_lists.pop() if len(keypoint_lists) == 1 else (),
+        without_keypoints=sum(
+            not annotation.get("keypoints") or "num_keypoints" not in annotation
+            for annotation in annotations
+        ),
+        image_ids=frozenset(image_ids),
     )
 
 
-def _read(json_file: str) -> dict[str, list[dict]]:
-    """The file's content, once it has the sections and entries that a COCO file must have."""
+def require_images(names: Sequence[str], json_file: str, folder: str) -> None:
+    """Raise a FileNotFoundError unless all these files are in the folder."""
+    missing = [name for name in names if not os.path.exists(os.path.join(folder, name))]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of the {len(names)} images of {json_file} are not in {folder}: "
+            f"{few(missing)}"
+        )
+
+
+def read_coco_json(json_file: str, required: Mapping[str, Sequence[str]]) -> dict[str, list[dict]]:
+    """A COCO file's content, once it has the required sections and keys of their entries.
+
+    Only ``annotations`` may be empty, and no two categories share an id.
+    """
     try:
         with open(json_file, encoding="utf-8") as f:
             data = json.load(f)
@@ -129,10 +175,10 @@ def _read(json_file: str) -> dict[str, list[dict]]:
         raise ValueError(f"{json_file} is not JSON: no UTF-8 text at byte {e.start}") from e
     if not isinstance(data, dict):
         raise ValueError(
-            f"{json_file} must hold an object with {', '.join(_REQUIRED)}, "
+            f"{json_file} must hold an object with {', '.join(required)}, "
             f"got a {type(data).__name__}"
         )
-    for section, keys in _REQUIRED.items():
+    for section, keys in required.items():
         if section not in data:
             raise ValueError(f"{json_file} has no '{section}'; it has {sorted(data)}")
         entries = data[section]
@@ -151,6 +197,8 @@ def _read(json_file: str) -> dict[str, list[dict]]:
             for key in keys:
                 if key not in entry:
                     raise ValueError(f"{json_file}: {section}[{number}] has no '{key}'")
+    if len({category["id"] for category in data["categories"]}) < len(data["categories"]):
+        raise ValueError(f"{json_file}: two categories share one id")
     return data
 
 
@@ -166,26 +214,11 @@ def register_coco(
     Returns:
         The name, for ``DATASETS.TRAIN`` or ``DATASETS.TEST``. Registering a pair again is harmless.
     """
-    json_file, image_root = os.fspath(json_file), os.fspath(image_root)
     summary = check_coco_json(json_file, image_root)
-    pair = os.path.realpath(json_file), os.path.realpath(image_root)
-    if name is None:
-        stem = os.path.splitext(os.path.basename(json_file))[0]
-        digest = hashlib.sha256("\0".join(pair).encode()).hexdigest()[:8]
-        name = f"coco_{stem}_{digest}"
-    if name in DatasetCatalog:
-        metadata = MetadataCatalog.get(name)
-        known = metadata.get("json_file"), metadata.get("image_root")
-        if tuple(os.path.realpath(path) for path in known if path) != pair:
-            raise ValueError(
-                f"data set name {name!r} is taken (by {known[0]} and {known[1]}): "
-                f"choose another for {json_file} and {image_root}"
-            )
-        if metadata.get("thing_classes", list(summary.class_names)) != list(summary.class_names):
-            raise ValueError(
-                f"{json_file} changed its classes since it was registered as {name!r}: "
-                f"start a new process"
-            )
+    json_file, image_root = os.fspath(json_file), os.fspath(image_root)
+    files = {"json_file": json_file, "image_root": image_root}
+    name = name or name_of_files("coco", files)
+    if is_registered(name, files, list(summary.class_names)):
         return name
 
     # Detectron2 sets the first two again on loading, as lists and with the same values.
@@ -203,6 +236,40 @@ def register_coco(
     return name
 
 
+def name_of_files(prefix: str, files: Mapping[str, str]) -> str:
+    """A name that belongs to these paths, the first of them a JSON file, in every process."""
+    stem = os.path.splitext(os.path.basename(next(iter(files.values()))))[0]
+    paths = "\0".join(os.path.realpath(path) for path in files.values())
+    return f"{prefix}_{stem}_{hashlib.sha256(paths.encode()).hexdigest()[:8]}"
+
+
+def is_registered(name: str, files: Mapping[str, str], thing_classes: list[str]) -> bool:
+    """Whether the name stands for these files already; a ValueError if it stands for others.
+
+    Args:
+        files: metadata keys and paths.
+    """
+    if name not in DatasetCatalog:
+        return False
+    metadata = MetadataCatalog.get(name)
+    known = {key: metadata.get(key) for key in files}
+    if any(not known[key] or not _same_path(known[key], path) for key, path in files.items()):
+        raise ValueError(
+            f"data set name {name!r} is taken (by {' and '.join(map(str, known.values()))}): "
+            f"choose another for {' and '.join(files.values())}"
+        )
+    if metadata.get("thing_classes", thing_classes) != thing_classes:
+        raise ValueError(
+            f"{next(iter(files.values()))} changed its classes since it was registered as "
+            f"{name!r}: start a new process"
+        )
+    return True
+
+
+def _same_path(first: str, second: str) -> bool:
+    return os.path.realpath(first) == os.path.realpath(second)
+
+
 def check_same_classes(train: CocoSummary, val: CocoSummary) -> None:
     """Raise a ValueError unless both files have the same categories under the same ids.
 
@@ -210,16 +277,20 @@ def check_same_classes(train: CocoSummary, val: CocoSummary) -> None:
     validation file, all later ones would be scored against their neighbour.
     """
     ours, theirs = (dict(zip(s.category_ids, s.class_names, strict=True)) for s in (train, val))
-    different = [
+    if different := different_categories(ours, theirs):
+        raise ValueError(
+            f"the categories of {train.json_file} (training) and {val.json_file} (validation) "
+            f"differ: {few(different)}"
+        )
+
+
+def different_categories(ours: Mapping[int, str], theirs: Mapping[int, str]) -> list[str]:
+    """The categories (names by id) in which two files differ, as texts for a message."""
+    return [
         f"id {i}: {ours.get(i, 'absent')} / {theirs.get(i, 'absent')}"
         for i in sorted(ours.keys() | theirs.keys())
         if ours.get(i) != theirs.get(i)
     ]
-    if different:
-        raise ValueError(
-            f"the categories of {train.json_file} (training) and {val.json_file} (validation) "
-            f"differ: {_few(different)}"
-        )
 
 
 def require_registered(names: Iterable[str]) -> None:
@@ -239,21 +310,25 @@ def require_registered(names: Iterable[str]) -> None:
                 f"{_OWN_FILES}"
             )
         metadata = MetadataCatalog.get(name)
-        files = [metadata.get("json_file"), metadata.get("image_root")]
-        files = [path for path in files if path and "://" not in path]
-        if not all(os.path.exists(path) for path in files):
+        files = {key: metadata.get(key) for key in _METADATA_FILES}
+        files = {key: path for key, path in files.items() if path and "://" not in path}
+        if not all(os.path.exists(path) for path in files.values()):
             absent.append(name)
-            expected += [p if p.endswith(".json") else os.path.join(p, "*.jpg") for p in files]
+            expected += [os.path.join(path, _METADATA_FILES[key]) for key, path in files.items()]
     if absent:
         root = os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
-        tree = "\n".join(f"  {path}" for path in dict.fromkeys(expected))
+        paths = (path.rstrip(os.sep) for path in dict.fromkeys(expected))
+        tree = "\n".join(f"  {path}" for path in paths)
+        masks = any(MetadataCatalog.get(name).get("sem_seg_root") for name in absent)
+        stuff = _STUFF_MASKS if masks else ""
         raise FileNotFoundError(
             f"the files of {', '.join(absent)} are missing. Detectron2 expects\n{tree}\n"
             f"Its own data sets lie under $DETECTRON2_DATASETS (now {root}). "
-            f"For files of your own pass {_OWN_FILES}"
+            f"For files of your own pass {_OWN_FILES}{stuff}"
         )
 
 
-def _few(items: Sequence[str], limit: int = 3) -> str:
+def few(items: Sequence, limit: int = 3) -> str:
+    """The first items and how many more there are, for a message."""
     more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + more
+    return ", ".join(map(str, items[:limit])) + more

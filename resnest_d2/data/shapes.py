@@ -15,7 +15,6 @@ import json
 import logging
 import math
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +22,8 @@ import numpy as np
 import pycocotools.mask as mask_util
 from iopath.common.file_io import get_cache_dir
 from PIL import Image
+
+from .folders import make_folder
 
 logger = logging.getLogger(__name__)
 
@@ -351,20 +352,12 @@ def sample_set(
         root = os.path.join(get_cache_dir(), "resnest_d2")
     name = f"shapes-v{VERSION}-seed{seed}-{image_size}px-{train_images}-{val_images}"
     folder = os.path.join(root, name)
-    if not os.path.isdir(folder):  # it appears by one rename, hence complete
-        os.makedirs(root, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root, prefix=f".{name}-") as temporary:
-            unfinished = os.path.join(temporary, name)
-            for split, num_images in zip(SPLITS, (train_images, val_images), strict=True):
-                _write_split(
-                    unfinished, split, image_size=image_size, num_images=num_images, seed=seed
-                )
-            try:
-                os.rename(unfinished, folder)
-                logger.info("Drew the sample set into %s", folder)
-            except OSError:
-                if not os.path.isdir(folder):
-                    raise
-                # Another process was faster, with the same pictures: keep its folder.
+
+    def draw(unfinished: str) -> None:
+        for split, num_images in zip(SPLITS, (train_images, val_images), strict=True):
+            _write_split(unfinished, split, image_size=image_size, num_images=num_images, seed=seed)
+
+    if make_folder(folder, draw):
+        logger.info("Drew the sample set into %s", folder)
     paths = {split: _split_paths(folder, split) for split in SPLITS}
     return {split: (json_file, image_root) for split, (image_root, json_file) in paths.items()}

@@ -23,6 +23,7 @@ from detectron2.utils.logger import setup_logger
 from ..checkpoint import RunCheckpointer
 from ..config import get_config, get_config_file
 from ..data import (
+    CocoSummary,
     check_coco_json,
     check_jitter,
     check_same_classes,
@@ -33,6 +34,7 @@ from ..evaluation import write_results
 from ..model_zoo import MODELS, resolve_weights
 from ..modeling.checks import check_choice
 from ..modeling.split_attention import ONE_IMAGE
+from .tasks import check_tasks
 from .trainer import Trainer
 
 __all__ = [
@@ -57,7 +59,7 @@ class RunRequest:
         config: a packaged config's name or a file.
         opts: KEY VALUE pairs that override it.
         train, val: own COCO-format data as (json file, image folder) pairs; their categories set
-            the class count. Empty: the config's data sets.
+            the numbers of classes and keypoints. Empty: the config's data sets.
         resume: go on from the last checkpoint of ``OUTPUT_DIR``.
         eval_only: evaluate ``MODEL.WEIGHTS`` (or, with ``resume``, the last checkpoint).
         verify: after ``eval_only``, compare with the catalog's AP and exit with 1 where it differs.
@@ -99,6 +101,7 @@ def prepare(request: RunRequest) -> CfgNode:
     with torch.device("meta"):  # no memory, no time: only the checks of the builders
         build_backbone(cfg)
     _check_files(cfg, request)
+    check_tasks(cfg, () if request.eval_only else cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
     if not request.eval_only:
         _check_training(cfg, request)
     return cfg
@@ -195,7 +198,7 @@ def _evaluate(cfg: CfgNode, request: RunRequest) -> dict:
 
 
 def _use_own_data(cfg: CfgNode, request: RunRequest) -> None:
-    """Register the request's files, and take class count and mask format from them."""
+    """Register the request's files; take class count, keypoints and mask format from them."""
     pairs = request.train + request.val
     if not pairs:
         return
@@ -220,6 +223,29 @@ def _use_own_data(cfg: CfgNode, request: RunRequest) -> None:
             if summary.has_rle and cfg.INPUT.MASK_FORMAT != "bitmask":
                 logger.info(f"{pair[0]} has masks in RLE: INPUT.MASK_FORMAT is now 'bitmask'")
                 cfg.INPUT.MASK_FORMAT = "bitmask"
+    if cfg.MODEL.KEYPOINT_ON:
+        _use_own_keypoints(cfg, summaries)
+
+
+def _use_own_keypoints(cfg: CfgNode, summaries: list[CocoSummary]) -> None:
+    """Refuse files that keypoints cannot be learned or scored from, and take their number."""
+    first = summaries[0]
+    for summary in summaries:
+        if summary.without_keypoints:
+            raise ValueError(
+                f"{summary.without_keypoints} of the {summary.num_annotations} annotations of "
+                f"{summary.json_file} lack 'keypoints' or 'num_keypoints', and MODEL.KEYPOINT_ON "
+                "is True"
+            )
+        if summary.keypoint_names != first.keypoint_names:
+            raise ValueError(
+                f"the keypoints of {first.json_file} and {summary.json_file} differ: "
+                f"{first.keypoint_names} and {summary.keypoint_names}"
+            )
+    number = len(first.keypoint_names)
+    if number and cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS != number:
+        logger.info(f"The data has {number} keypoints: ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is now that")
+        cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = number
 
 
 def _expect_published(cfg: CfgNode, request: RunRequest) -> None:
@@ -354,7 +380,8 @@ def _check_training(cfg: CfgNode, request: RunRequest) -> None:
         )
     names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes
     classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    if cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN" and classes < len(names):
+    rcnn = cfg.MODEL.META_ARCHITECTURE in ("GeneralizedRCNN", "PanopticFPN")
+    if rcnn and classes < len(names):
         raise ValueError(
             f"MODEL.ROI_HEADS.NUM_CLASSES must be at least {len(names)}, the number of classes of "
             f"{cfg.DATASETS.TRAIN[0]}, got {classes}"

@@ -1,8 +1,8 @@
 """Detectron2's ``DefaultTrainer``, on any device.
 
 What is added: the CPU as a device of its own (DDP over gloo, synchronised batch norm, bfloat16
-steps), AdamW, channels_last, fixed batch-norm statistics, large-scale jitter, COCO evaluation, and
-checkpoints that carry their config and class names.
+steps), AdamW, channels_last, fixed batch-norm statistics, large-scale jitter, evaluation of every
+task, and checkpoints that carry their config and class names.
 """
 
 import logging
@@ -21,7 +21,7 @@ from detectron2.utils import comm
 
 from ..checkpoint import RunCheckpointer, make_record
 from ..data import build_train_mapper
-from ..evaluation import build_coco_evaluator
+from ..evaluation import build_evaluator
 from ..modeling.norm import PortableSyncBatchNorm, convert_sync_batchnorm
 from .hooks import FreezeNorm
 
@@ -161,4 +161,14 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str):
-        return build_coco_evaluator(cfg, dataset_name)
+        return build_evaluator(cfg, dataset_name)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
+        if cfg.MODEL.KEYPOINT_ON:
+            # Detectron2's mapper asks the training set for its keypoints even to evaluate, and
+            # an evaluation need not have one.
+            cfg = cfg.clone()
+            cfg.defrost()
+            cfg.DATASETS.TRAIN = (dataset_name,)
+        return super().build_test_loader(cfg, dataset_name)

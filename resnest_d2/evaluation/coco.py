@@ -59,7 +59,7 @@ def build_coco_evaluator(cfg: CfgNode, dataset_name: str) -> CocoEvaluator:
 
 
 def write_results(results: dict, path: str | os.PathLike) -> None:
-    """Write metrics as JSON: ``{"bbox": {"AP": …}, "segm": {…}}``, AP on 0-100.
+    """Write metrics as JSON: ``{"bbox": {"AP": …}, "panoptic_seg": {"PQ": …}, …}``, on 0-100.
 
     A number that does not exist (AP of small objects where there are none) becomes ``null``. The
     file appears under its name only when it is complete.

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from runs import TINY
 from torch import nn
 
 from detectron2.engine import SimpleTrainer, launch
@@ -14,17 +15,6 @@ from resnest_d2.data import sample_set
 from resnest_d2.engine import RunRequest, Trainer, prepare, run
 from resnest_d2.engine.trainer import AutocastTrainer
 from resnest_d2.modeling.norm import PortableSyncBatchNorm
-
-# The smallest Mask R-CNN that has every part, in float32.
-TINY = (
-    *("MODEL.DEVICE", "cpu", "SEED", "3", "DATALOADER.NUM_WORKERS", "0"),
-    *("MODEL.FPN.OUT_CHANNELS", "16", "MODEL.ROI_BOX_HEAD.FC_DIM", "16"),
-    *("MODEL.ROI_MASK_HEAD.CONV_DIM", "16", "MODEL.RESNETS.WIDTH_PER_GROUP", "16"),
-    *("MODEL.RESNETS.RES2_OUT_CHANNELS", "16", "MODEL.RESNETS.STEM_WIDTH", "8"),
-    *("SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER", "2", "SOLVER.WARMUP_ITERS", "0"),
-    *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64"),
-    *("RESNEST.AMP_DTYPE", "", "RESNEST.FREEZE_NORM.ITER", "0"),
-)
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,9 @@ import math
 
 import numpy as np
 import pytest
-import torch
+from truths import true_instances
 
 from detectron2.data import DatasetCatalog
-from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
 
 from resnest_d2 import get_config
 from resnest_d2.data import register_coco, sample_set
@@ -21,25 +20,6 @@ def data(tmp_path_factory):
     return register_coco(*sample_set(root, image_size=96, train_images=2, val_images=8)["val"])
 
 
-def _truth(record) -> Instances:
-    found = Instances((record["height"], record["width"]))
-    annotations = record["annotations"]
-    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
-    found.pred_boxes = Boxes(torch.tensor(np.array(boxes), dtype=torch.float32).reshape(-1, 4))
-    found.pred_classes = torch.tensor([a["category_id"] for a in annotations])
-    found.scores = torch.ones(len(annotations))
-    found.pred_masks = BitMasks(
-        torch.stack([torch.from_numpy(_decode(a["segmentation"])) for a in annotations])
-    ).tensor
-    return found
-
-
-def _decode(segmentation):
-    from pycocotools import mask
-
-    return mask.decode(segmentation).astype(bool)
-
-
 def _evaluate(data, tmp_path, predict):
     cfg = get_config("sample_mask_rcnn_resnest14_fpn", ["OUTPUT_DIR", str(tmp_path)])
     evaluator = build_coco_evaluator(cfg, data)
@@ -50,14 +30,14 @@ def _evaluate(data, tmp_path, predict):
 
 
 def test_ground_truth_as_prediction_has_ap_100(data, tmp_path, capsys):
-    results = _evaluate(data, tmp_path, _truth)
+    results = _evaluate(data, tmp_path, true_instances)
     assert results["bbox"]["AP"] == pytest.approx(100)
     assert results["segm"]["AP"] == pytest.approx(100)
     assert capsys.readouterr().out.count("] = ") == 24
 
 
 def test_no_detection_has_ap_0_and_all_24_numbers(data, tmp_path, capsys):
-    results = _evaluate(data, tmp_path, lambda record: _truth(record)[:0])
+    results = _evaluate(data, tmp_path, lambda record: true_instances(record)[:0])
     assert results["bbox"]["AP"] == results["segm"]["AP"] == 0
     assert capsys.readouterr().out.count("] = ") == 24
 

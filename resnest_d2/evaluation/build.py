@@ -1,0 +1,49 @@
+"""Which evaluators a config needs."""
+
+import os
+
+import numpy as np
+from PIL import Image
+
+from detectron2.config import CfgNode
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, SemSegEvaluator
+
+from .coco import build_coco_evaluator
+from .panoptic import PanopticEvaluator
+
+__all__ = ["SEMANTIC_ARCHITECTURES", "build_evaluator"]
+
+SEMANTIC_ARCHITECTURES = ("SemanticSegmentor", "PanopticFPN")
+
+
+def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+    """The evaluators of all that a config's ``MODEL.META_ARCHITECTURE`` and heads give.
+
+    - ``bbox`` (AP, AP50, …): every architecture but SemanticSegmentor
+    - ``segm``, ``keypoints``: the same numbers, where ``MODEL.MASK_ON``, ``MODEL.KEYPOINT_ON``
+    - ``sem_seg`` (mIoU, fwIoU, mACC, pACC): SemanticSegmentor, PanopticFPN
+    - ``panoptic_seg`` (PQ, SQ, RQ, and ``_th``, ``_st``): PanopticFPN
+
+    All on 0-100. Detections and semantic maps go to ``OUTPUT_DIR/inference``.
+    """
+    architecture = cfg.MODEL.META_ARCHITECTURE
+    evaluators = []
+    if architecture != "SemanticSegmentor":
+        evaluators.append(build_coco_evaluator(cfg, dataset_name))
+    if architecture in SEMANTIC_ARCHITECTURES:
+        evaluators.append(
+            SemSegEvaluator(
+                dataset_name,
+                output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"),
+                sem_seg_loading_fn=_read_mask,
+            )
+        )
+    if architecture == "PanopticFPN":
+        evaluators.append(PanopticEvaluator(dataset_name))
+    return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
+
+
+def _read_mask(path: str, dtype: type) -> np.ndarray:
+    """A semantic mask (H, W). Detectron2's own reader fails under numpy 2: its copy=False."""
+    with Image.open(path) as image:
+        return np.array(image, dtype=dtype)

@@ -1,0 +1,12 @@
+"""Options that make a run of ``sample_mask_rcnn_resnest14_fpn`` a matter of seconds."""
+
+# The smallest Mask R-CNN that has every part, in float32.
+TINY = (
+    *("MODEL.DEVICE", "cpu", "SEED", "3", "DATALOADER.NUM_WORKERS", "0"),
+    *("MODEL.FPN.OUT_CHANNELS", "16", "MODEL.ROI_BOX_HEAD.FC_DIM", "16"),
+    *("MODEL.ROI_MASK_HEAD.CONV_DIM", "16", "MODEL.RESNETS.WIDTH_PER_GROUP", "16"),
+    *("MODEL.RESNETS.RES2_OUT_CHANNELS", "16", "MODEL.RESNETS.STEM_WIDTH", "8"),
+    *("SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER", "2", "SOLVER.WARMUP_ITERS", "0"),
+    *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64"),
+    *("RESNEST.AMP_DTYPE", "", "RESNEST.FREEZE_NORM.ITER", "0"),
+)
