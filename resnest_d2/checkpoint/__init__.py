@@ -1,5 +1,6 @@
 """Names and files of weights."""
 
+from .checkpointer import RunCheckpointer, make_record
 from .load import (
     RECORD_KEY,
     find_checkpoint,
@@ -8,7 +9,6 @@ from .load import (
     register_handler,
     resolve_weights,
 )
-from .save import RunCheckpointer, make_record
 
 __all__ = [
     "RECORD_KEY",
