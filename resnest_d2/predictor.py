@@ -12,8 +12,7 @@ from detectron2.data.detection_utils import read_image
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
 
-from .checkpoint import RunCheckpointer, find_checkpoint, read_record
-from .checkpoint.files import read_weights
+from .checkpoint import RunCheckpointer, find_checkpoint, read_record, read_weights
 from .config import add_resnest_config
 from .modeling.checks import check_choice
 from .version import __version__

@@ -1,6 +1,8 @@
 """Names and files of weights."""
 
 from .checkpointer import RunCheckpointer, make_record
+from .convert import FORMATS, convert, describe, recognise
+from .files import StoredWeights, read_weights, write_weights
 from .load import (
     RECORD_KEY,
     find_checkpoint,
@@ -11,12 +13,19 @@ from .load import (
 )
 
 __all__ = [
+    "FORMATS",
     "RECORD_KEY",
     "RunCheckpointer",
+    "StoredWeights",
+    "convert",
+    "describe",
     "find_checkpoint",
     "make_record",
     "read_checkpoint",
     "read_record",
+    "read_weights",
+    "recognise",
     "register_handler",
     "resolve_weights",
+    "write_weights",
 ]

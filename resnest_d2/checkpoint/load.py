@@ -1,14 +1,14 @@
-"""Finding and reading files of weights, without running anything in them."""
+"""Finding files of weights, and the checkpoints of training runs."""
 
 import os
-import pickle
 import re
 from pathlib import Path
 
-import torch
 from iopath.common.file_io import PathHandler
 
 from detectron2.utils.file_io import PathManager
+
+from .files import read_weights
 
 __all__ = [
     "RECORD_KEY",
@@ -26,7 +26,6 @@ PREFIX = "resnest://"
 FOLDER_VARIABLE = "RESNEST_D2_WEIGHTS"
 
 _NAME = re.compile(r"\w[\w.-]*")  # no folders, no patterns
-_FORBIDDEN = re.compile(r"(?:GLOBAL|Unsupported class) (\w[\w.]*)")  # as torch's messages name it
 
 
 def find_checkpoint(source: str | os.PathLike) -> Path:
@@ -47,37 +46,12 @@ def find_checkpoint(source: str | os.PathLike) -> Path:
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict:
-    """Read a ``.pth`` file of tensors and plain types.
+    """A file of weights as a checkpoint: ``model``, and what lay beside it.
 
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not such a file, or one that holds more than tensors and plain types: that
-            could run code, and is not read.
+    Errors as :func:`.files.read_weights`.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"there is no checkpoint {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # a damaged file fails in many ways: IndexError, struct.error, …
-        raise ValueError(
-            f"{path} is not a checkpoint of tensors and plain types: {_reason(error)}"
-        ) from error
-    if not isinstance(checkpoint, dict):
-        raise ValueError(f"{path} holds a {type(checkpoint).__name__}, a checkpoint is a dict")
-    return checkpoint
-
-
-def _reason(error: Exception) -> str:
-    """Why torch refused a file, without its advice to load the file unsafely."""
-    forbidden = _FORBIDDEN.search(str(error))
-    if forbidden:
-        return f"it holds {forbidden[1]}, which could run code"
-    lines = str(error).strip().splitlines()
-    if isinstance(error, pickle.UnpicklingError) or not lines:
-        return "it is damaged, or another kind of file"
-    return lines[0]
+    stored = read_weights(path)
+    return {**stored.metadata, "model": stored.tensors}
 
 
 def read_record(checkpoint: dict, path: str | os.PathLike) -> dict:

@@ -12,9 +12,14 @@ from torchvision.models import resnet50
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import META_ARCH_REGISTRY, build_model
 
-from resnest_d2.checkpoint import RECORD_KEY, RunCheckpointer, make_record
-from resnest_d2.checkpoint.convert import convert
-from resnest_d2.checkpoint.files import write_weights
+from resnest_d2.checkpoint import (
+    FORMATS,
+    RECORD_KEY,
+    RunCheckpointer,
+    convert,
+    make_record,
+    write_weights,
+)
 from resnest_d2.checkpoint.match import compare
 from resnest_d2.checkpoint.statistics import CLASSIFIER, DETECTOR, MSRA, InputStatistics
 from resnest_d2.config import get_config
@@ -74,9 +79,7 @@ def log(caplog):
 
 
 @pytest.mark.parametrize("container", ["pth", "safetensors"])
-@pytest.mark.parametrize(
-    "source", ["official", "timm", "resnest_d2", "detectron2", "mmdet", "mmcls"]
-)
+@pytest.mark.parametrize("source", FORMATS)
 def test_weights_of_every_format_fill_the_backbone_and_nothing_else(source, container, tmp_path):
     weights = randomise(network(num_classes=1000))
     path = tmp_path / f"weights.{container}"

@@ -1,0 +1,375 @@
+"""Names of ResNeSt weights: one network, six ways to write it down.
+
+===========  ========================================  ==========================  ==============
+format       whose                                     backbone                    classifier
+===========  ========================================  ==========================  ==============
+official     the official classifiers (torch)          conv1.0, bn1, layer1.0      fc
+timm         timm; the same names                      conv1.0, bn1, layer1.0      fc
+resnest_d2   ours, and the original plugin's first     stem.conv1_1, res2.0        linear
+detectron2   a Detectron2 model's, and the original    backbone.bottom_up.res2.0   … .linear
+             plugin's second
+mmdet        MMDetection's backbones                   stem.0, layer1.0            fc
+mmcls        MMClassification's                        backbone.stem.0, …          head.fc
+===========  ========================================  ==========================  ==============
+
+A conversion renames and never computes: the tensors that come out are those that went in, and
+converting back gives the names that went in. Names are parsed whole; nothing is matched by its end.
+
+Deformable convolutions exist in ours, Detectron2's and MMCV's names. MMCV's offsets come from one
+convolution over all channels, ours from one for each deformable group: equal for one group, and
+refused for several.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from ..modeling.resnest import DEPTHS, VARIANTS
+
+__all__ = ["FORMATS", "convert", "describe", "recognise"]
+
+FORMATS = ("official", "timm", "resnest_d2", "detectron2", "mmdet", "mmcls")
+
+_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+# Modules by our names -> their parameters.
+_STEM = {
+    "stem.conv1_1": ("weight",),
+    "stem.conv1_1.norm": _NORM,
+    "stem.conv1_2": ("weight",),
+    "stem.conv1_2.norm": _NORM,
+    "stem.conv1_3": ("weight",),
+    "stem.conv1_3.norm": _NORM,
+}
+_BLOCK = {
+    "conv1": ("weight",),
+    "conv1.norm": _NORM,
+    "conv2.conv": ("weight",),
+    "conv2.bn0": _NORM,
+    "conv2.fc1": ("weight", "bias"),
+    "conv2.bn1": _NORM,
+    "conv2.fc2": ("weight", "bias"),
+    "conv2_offset": ("weight", "bias"),
+    "conv3": ("weight",),
+    "conv3.norm": _NORM,
+    "shortcut": ("weight",),
+    "shortcut.norm": _NORM,
+}
+_OFFICIAL_BLOCK = {
+    "conv1.norm": "bn1",
+    "conv3.norm": "bn3",
+    "shortcut": "downsample.1",
+    "shortcut.norm": "downsample.2",
+}
+
+
+@dataclass(frozen=True)
+class _Dialect:
+    """How one format writes our module names."""
+
+    stem: dict[str, str]
+    block: dict[str, str]  # where they differ; "" where there is no such module
+    stages: str  # before the stage's number
+    first_stage: int
+    head: str
+    prefix: str = ""  # of all but the head
+    has_more: bool = False  # other parts of a detector may be there too
+
+    def write(self, name: str) -> str | None:
+        """This format's name of our ``name``, or None where it has none."""
+        parts = _parse(name)
+        if parts is None:
+            return None
+        stage, block, module, parameter = parts
+        if module == "linear":
+            return f"{self.head}.{parameter}"
+        if stage is None:
+            return f"{self.prefix}{self.stem.get(module, module)}.{parameter}"
+        module = self.block.get(module, module)
+        if not module:
+            return None
+        return f"{self.prefix}{self.stages}{stage + self.first_stage}.{block}.{module}.{parameter}"
+
+    def read(self, name: str) -> str | None:
+        """Our name of this format's ``name``, or None where it is none of a ResNeSt's."""
+        module, _, parameter = name.rpartition(".")
+        if module == self.head:
+            ours = f"linear.{parameter}"
+        elif not module.startswith(self.prefix):
+            return None
+        else:
+            module = module.removeprefix(self.prefix)
+            block = re.fullmatch(rf"{self.stages}(\d+)\.(\d+)\.(.+)", module)
+            if block:
+                stage = int(block[1]) - self.first_stage + 2
+                inner = {v: k for k, v in self.block.items()}.get(block[3], block[3])
+                ours = f"res{stage}.{block[2]}.{inner}.{parameter}"
+            else:
+                inner = {v: k for k, v in self.stem.items()}.get(module, module)
+                ours = f"{inner}.{parameter}"
+        # A name counts only if this format would write it so.
+        return ours if self.write(ours) == name else None
+
+
+def _parse(name: str) -> tuple[int | None, str, str, str] | None:
+    """Stage from 0, block, module, parameter of one of our names; None if it is none of ours."""
+    module, _, parameter = name.rpartition(".")
+    if module == "linear":
+        return (None, "", module, parameter) if parameter in ("weight", "bias") else None
+    if module in _STEM:
+        return (None, "", module, parameter) if parameter in _STEM[module] else None
+    match = re.fullmatch(r"res([2-5])\.(0|[1-9]\d{0,2})\.(.+)", module)
+    if not match or parameter not in _BLOCK.get(match[3], ()):
+        return None
+    return int(match[1]) - 2, match[2], match[3], parameter
+
+
+def _numbered(prefix: str, last: str) -> dict[str, str]:
+    return dict(zip(_STEM, (*(f"{prefix}.{i}" for i in (0, 1, 3, 4, 6)), last), strict=True))
+
+
+_MM_BLOCK = {**_OFFICIAL_BLOCK, "conv2_offset": "conv2.conv.conv_offset"}
+_OFFICIAL = _Dialect(
+    _numbered("conv1", "bn1"), {**_OFFICIAL_BLOCK, "conv2_offset": ""}, "layer", 1, "fc"
+)
+_DIALECTS = {
+    "official": _OFFICIAL,
+    "timm": _OFFICIAL,
+    "resnest_d2": _Dialect({}, {}, "res", 2, "linear", has_more=True),
+    "detectron2": _Dialect(
+        {}, {}, "res", 2, "backbone.bottom_up.linear", "backbone.bottom_up.", has_more=True
+    ),
+    "mmdet": _Dialect(_numbered("stem", "stem.7"), _MM_BLOCK, "layer", 1, "fc"),
+    "mmcls": _Dialect(
+        _numbered("stem", "stem.7"), _MM_BLOCK, "layer", 1, "head.fc", prefix="backbone."
+    ),
+}
+
+# A Detectron2 model without FPN: read, never written.
+_WITHOUT_FPN = _Dialect({}, {}, "res", 2, "backbone.linear", "backbone.", has_more=True)
+_DETECTRON2_BACKBONE = re.compile(r"backbone\.(bottom_up\.)?(stem\.conv1|res2\.0\.)")
+_MM_DETECTOR = re.compile(r"(neck|rpn_head|roi_head|bbox_head|mask_head|semantic_head)\.")
+_ANY_BLOCK = re.compile(
+    r"(?:backbone\.)?(?:bottom_up\.)?(?:res([2-5])|layer([1-4]))[._](\d+)[._](?:conv1|branch2a)\b"
+)
+_ATTENTION = "res2.0.conv2.conv.weight"
+_RESNETS = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
+
+
+def recognise(names: Iterable[str]) -> str:
+    """The format that writes these names.
+
+    timm's names are the official ones and come back as ``"official"``. Any detector of Detectron2
+    whose backbone is a ResNet or ResNeSt is ``"detectron2"``.
+
+    Raises:
+        ValueError: names of another network, of an MMDetection detector, or of two formats; the
+            message says what was seen.
+    """
+    names = list(names)
+    fits = []
+    for format, dialect in _DIALECTS.items():
+        wanted = {dialect.write("stem.conv1_1.weight"), dialect.write(_ATTENTION)}
+        if format != "timm" and wanted <= set(names):
+            fits.append(format)
+    if not fits and any(map(_DETECTRON2_BACKBONE.match, names)):
+        fits = ["detectron2"]
+    if len(fits) == 1:
+        (format,) = fits
+        more = [name for name in names if _dialect(format, names).read(name) is None]
+        foreign = more
+        if _DIALECTS[format].has_more:
+            others = [dialect for other, dialect in _DIALECTS.items() if other != format]
+            foreign = [name for name in more if any(other.read(name) for other in others)]
+        if not foreign:
+            return format
+        if format == "mmcls" and any(map(_MM_DETECTOR.match, foreign)):
+            raise ValueError(_mm_detector(foreign))
+        raise ValueError(f"its names are those of {format} weights, but for {_some(foreign)}")
+    if fits:
+        raise ValueError(f"its names mix those of {' and '.join(fits)} weights: {_some(names)}")
+    raise ValueError(_unknown(names))
+
+
+def _mm_detector(names: list[str]) -> str:
+    heads = sorted({match[1] for match in map(_MM_DETECTOR.match, names) if match})
+    return (
+        f"it is an MMDetection detector (it has {', '.join(heads)}). Its heads are other modules "
+        "than Detectron2's, with other parameters and box arithmetic around them, and there is no "
+        "exact conversion of them. Its backbone alone converts: a file of its backbone.* tensors"
+    )
+
+
+def _unknown(names: list[str]) -> str:
+    depth = _blocks(names)
+    if depth:
+        return (
+            f"it is a {_resnet(depth)}'s, without split attention: no ResNeSt. It has "
+            f"{_some(names)}"
+        )
+    return f"its names are no ResNeSt's: {_some(names)}"
+
+
+def _some(names: Iterable[str]) -> str:
+    names = sorted(names)
+    return ", ".join(names[:4]) + (f", … ({len(names)} names)" if len(names) > 4 else "")
+
+
+def _dialect(format: str, names: Iterable[str]) -> _Dialect:
+    if format == "detectron2" and any(name.startswith("backbone.res2.") for name in names):
+        return _WITHOUT_FPN
+    return _DIALECTS[format]
+
+
+def convert(
+    tensors: Mapping[str, torch.Tensor], source: str, target: str
+) -> dict[str, torch.Tensor]:
+    """The same tensors under the names of another format.
+
+    A detector's other parts (FPN, heads) keep their names, and only go from ``detectron2`` and
+    ``resnest_d2`` to each other. What a file lacks, e.g. the classifier or the
+    ``num_batches_tracked`` that MMDetection drops, is lacking in the result.
+
+    Args:
+        tensors: by the names of ``source``.
+        source, target: of :data:`FORMATS`.
+
+    Raises:
+        ValueError: a format that there is not, names that are not of ``source``, or tensors that
+            ``target`` has no place for; the message names them.
+    """
+    for argument, format in (("source", source), ("target", target)):
+        if format not in FORMATS:
+            raise ValueError(f"{argument} must be one of {', '.join(FORMATS)}, got {format!r}")
+    seen = recognise(tensors)
+    if _DIALECTS[seen] is not _DIALECTS[source]:
+        raise ValueError(f"its names are those of {seen} weights, not of {source}")
+    ours, more = _canonical(tensors, source)
+    if _ATTENTION not in ours:
+        raise ValueError(_unknown(list(tensors)))
+    reader, writer = _dialect(source, tensors), _DIALECTS[target]
+    if more and not writer.has_more:
+        raise ValueError(
+            f"{target} weights are a backbone's, and it is a detector with {_some(more)}"
+        )
+    if "conv2_offset" in (*reader.block, *writer.block) and reader.block != writer.block:
+        _check_offsets(ours, target, packed=reader.block is _MM_BLOCK)
+    converted = {writer.write(name): value for name, value in ours.items()}
+    clash = converted.keys() & more.keys()
+    if clash:
+        raise ValueError(f"its names occur twice: {_some(clash)}")
+    return {**converted, **more}
+
+
+def _canonical(tensors: Mapping, source: str) -> tuple[dict, dict]:
+    """A ResNeSt's tensors by our names, and the other ones."""
+    reader = _dialect(source, tensors)
+    ours, more = {}, {}
+    for name, value in tensors.items():
+        own = reader.read(name)
+        if own is None:
+            more[name] = value
+        else:
+            ours[own] = value
+    return ours, more
+
+
+def _check_offsets(ours: Mapping[str, torch.Tensor], target: str, *, packed: bool) -> None:
+    """Refuse offset convolutions that the other side cannot compute with the same tensors."""
+    for name, weight in ours.items():
+        if not name.endswith("conv2_offset.weight"):
+            continue
+        if target in ("official", "timm"):
+            raise ValueError(
+                f"{target} classifiers have no deformable convolutions, and it has {name}"
+            )
+        groups = _offset_groups(ours, name, packed=packed)
+        if groups != 1:
+            raise ValueError(
+                f"its {name} of shape {tuple(weight.shape)} has {groups or 'several'} deformable "
+                "groups. MMCV computes their offsets by one convolution over all channels, "
+                "Detectron2's ResNeSt by one for each group: only a single group converts"
+            )
+
+
+def _offset_groups(ours: Mapping[str, torch.Tensor], name: str, *, packed: bool = False) -> int:
+    """Deformable groups of an offset convolution; 0 where its shape does not tell.
+
+    Ours is grouped by them. MMCV's (``packed``) is not: 18 (v1) or 27 outputs (v2) mean one group,
+    more are ambiguous.
+    """
+    channels = ours[name.replace("conv2_offset", "conv3")].shape[1]
+    outputs, inputs = ours[name].shape[:2]
+    if packed:
+        return int(inputs == channels and outputs in (18, 27))
+    return channels // inputs
+
+
+def describe(tensors: Mapping[str, torch.Tensor], format: str) -> str:
+    """What network the tensors are of, in words, from their names and shapes.
+
+    For example ``resnest50 (radix 2, cardinality 1), 1000 classes, deformable res3-res5 (v2, 2
+    groups)``. ``or`` joins published networks whose tensors have the same shapes.
+
+    Args:
+        tensors: by the names of ``format``.
+        format: one of :data:`FORMATS`, or "" for names of another network.
+    """
+    blocks = _blocks(tensors)
+    ours, _ = _canonical(tensors, format) if format else ({}, {})
+    if not blocks:
+        return "no ResNet or ResNeSt"
+    if _ATTENTION not in ours:
+        return f"{_resnet(blocks)} (no split attention)"
+    try:
+        return _describe_resnest(ours, blocks, packed=_DIALECTS[format].block is _MM_BLOCK)
+    except (IndexError, KeyError, ZeroDivisionError):
+        return f"a damaged ResNeSt of {blocks} blocks"
+
+
+def _describe_resnest(ours: Mapping[str, torch.Tensor], blocks: tuple, *, packed: bool) -> str:
+    width = ours["res2.0.conv3.weight"].shape[1]
+    radix = ours[_ATTENTION].shape[0] // width
+    groups = width // ours["res2.0.conv2.fc1.weight"].shape[1]
+    stem_width = ours["stem.conv1_1.weight"].shape[0]
+    depths = [d for d, published in DEPTHS.items() if published == (blocks, stem_width)]
+    names = [
+        name
+        for name, arguments in VARIANTS.items()
+        if [arguments["depth"]] == depths
+        and arguments.get("radix", 2) == radix
+        and arguments.get("num_groups", 1) == groups
+        and arguments.get("bottleneck_width", 64) * groups == width
+    ]
+    name = " or ".join(names) or (
+        f"ResNeSt of {blocks} blocks, stem width {stem_width}, bottleneck width {width}"
+    )
+    text = f"{name} (radix {radix}, cardinality {groups})"
+    if "linear.weight" in ours:
+        text += f", {ours['linear.weight'].shape[0]} classes"
+    offsets = sorted(name for name in ours if name.endswith(".0.conv2_offset.weight"))
+    if offsets:
+        stages = [name.partition(".")[0] for name in offsets]
+        span = "-".join(dict.fromkeys((stages[0], stages[-1])))
+        deform_groups = _offset_groups(ours, offsets[0], packed=packed)
+        version = f"v{ours[offsets[0]].shape[0] // (9 * (deform_groups or 1)) - 1}"
+        known = f"{deform_groups} group{'s' if deform_groups > 1 else ''}"
+        text += f", deformable {span} ({version}, {known})" if deform_groups else ", deformable"
+    return text
+
+
+def _blocks(names: Iterable[str]) -> tuple[int, ...]:
+    """Blocks a stage, of any ResNet-like names; empty for others."""
+    counts: dict[int, int] = {}
+    for match in map(_ANY_BLOCK.match, names):
+        if match:
+            stage = int(match[1] or int(match[2]) + 1)
+            counts[stage] = max(counts.get(stage, 0), int(match[3]) + 1)
+    return tuple(counts[stage] for stage in sorted(counts))
+
+
+def _resnet(blocks: tuple[int, ...]) -> str:
+    depth = _RESNETS.get(blocks)
+    return f"ResNet-{depth}" if depth else f"ResNet of {blocks} blocks"
