@@ -88,9 +88,7 @@ class RunCheckpointer(DetectionCheckpointer):
             save_dir,
             partial_backbone=cfg.RESNEST.ALLOW_PARTIAL_BACKBONE,
             statistics=(
-                None
-                if cfg.RESNEST.ALLOW_STATISTICS_MISMATCH
-                else InputStatistics.from_config(cfg)
+                None if cfg.RESNEST.ALLOW_STATISTICS_MISMATCH else InputStatistics.from_config(cfg)
             ),
             **kwargs,
         )
@@ -138,6 +136,11 @@ class RunCheckpointer(DetectionCheckpointer):
         stored = read_weights(filename, trust_pickle=self._trust_pickle)
         return self._fit(stored, _by_heuristics(self._parsed_url_during_load.query))
 
+    def _load_model(self, checkpoint):
+        incompatible = super()._load_model(checkpoint)
+        assert not incompatible.unexpected_keys and not incompatible.incorrect_shapes
+        return incompatible
+
     def _log_incompatible_keys(self, incompatible):
         pass  # the table has said it
 
@@ -153,7 +156,7 @@ class RunCheckpointer(DetectionCheckpointer):
                 f"file -> model: {', '.join(names)}"
             )
         loaded = {name: tensors[name] for name in match.matched}
-        return {**stored.metadata, "model": loaded}
+        return {**stored.metadata, "model": loaded, "matching_heuristics": False}  # done
 
     def _match(self, stored: StoredWeights, heuristics: bool) -> tuple[dict, Match]:
         """The file's tensors under the model's names, and how they fit.

@@ -273,9 +273,9 @@ def _check_fit(cfg: CfgNode, request: RunRequest, uri: str, *, whole: bool) -> N
     """Refuse a file that loading would refuse."""
     with torch.device("meta"):  # no memory, no time: only names and shapes
         model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
-    RunCheckpointer.from_config(
-        cfg, model, whole=whole, trust_pickle=request.trust_pickle
-    ).check(uri)
+    RunCheckpointer.from_config(cfg, model, whole=whole, trust_pickle=request.trust_pickle).check(
+        uri
+    )
 
 
 def _check_training(cfg: CfgNode, request: RunRequest) -> None:

@@ -139,9 +139,7 @@ def test_msra_pickle_goes_detectron2s_way(tmp_path):
     path.write_bytes(pickle.dumps(folded, protocol=2))
     with pytest.raises(ValueError, match="missing: .*running_mean"):
         RunCheckpointer(model).load(str(path))
-    frozen = detector(
-        *opts, "MODEL.RESNETS.NORM", "FrozenBN", config="mask_rcnn_resnet50_fpn"
-    )
+    frozen = detector(*opts, "MODEL.RESNETS.NORM", "FrozenBN", config="mask_rcnn_resnet50_fpn")
     RunCheckpointer(frozen).load(str(path))
     assert not frozen.backbone.bottom_up.stem.conv1.norm.running_mean.any()
 
