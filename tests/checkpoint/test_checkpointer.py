@@ -124,6 +124,11 @@ def test_msra_pickle_goes_detectron2s_way(tmp_path):
     path = tmp_path / "R-50.pkl"
     path.write_bytes(pickle.dumps(caffe2, protocol=2))
     RunCheckpointer(model, statistics=MSRA).load(str(path))
+    stock = detector(*opts, config="mask_rcnn_resnet50_fpn")
+    DetectionCheckpointer(stock).load(str(path))
+    expected = stock.backbone.bottom_up.state_dict()
+    for name, value in model.backbone.bottom_up.state_dict().items():
+        assert torch.equal(value, expected[name]), name
     loaded = model.backbone.bottom_up.state_dict()
     for ours, theirs in (
         ("stem.conv1.weight", "conv1_w"),
