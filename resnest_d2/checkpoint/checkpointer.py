@@ -147,6 +147,12 @@ class RunCheckpointer(DetectionCheckpointer):
     def _fit(self, stored: StoredWeights, heuristics: bool = False) -> dict:
         """A checkpoint as Detectron2 loads it: of tensors that the model has, in its shapes."""
         tensors, match = self._match(stored, heuristics)
+        known = weights_statistics(stored)
+        if None not in (known, self._statistics) and known != self._statistics:
+            logger.info(
+                f"{stored.path} was trained with {known}, the config has {self._statistics}: the "
+                "difference is too small to matter"
+            )
         logger.info(f"Weights of {stored.path} ({stored.format}) in this model:\n{match.table()}")
         changed, _ = match.changed_predictors()
         if changed:
@@ -172,7 +178,7 @@ class RunCheckpointer(DetectionCheckpointer):
         problem = match.backbone_problem(new_offsets=not self._whole)
         if problem and not self._partial_backbone:
             raise ValueError(
-                f"{path} does not fill the backbone: {problem}. The file: "
+                f"{path} does not match the model's backbone: {problem}. The file: "
                 f"{_what(stored.tensors)}. The model: {_what(own)}. Choose weights of the model's "
                 "network, or the config of the file's; or set RESNEST.ALLOW_PARTIAL_BACKBONE True: "
                 "then what does not match stays as it was initialised"

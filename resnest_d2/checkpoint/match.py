@@ -99,7 +99,7 @@ class Match:
         unexpected = [
             name
             for name in self.unexpected
-            if part_of(name) in built.intersection(_BACKBONE) and not _EXTRA.fullmatch(name)
+            if part_of(name) in built and not _EXTRA.fullmatch(name)
         ]
         problem = self._problem(missing, misshapen, unexpected)
         return problem and f"{len(matched)} of its {len(names)} tensors match; {problem}"
@@ -107,7 +107,7 @@ class Match:
     def whole_problem(self) -> str:
         """Why the model's tensors are not all matched, or ""."""
         problem = self._problem(self.missing, [*self.misshapen], [])
-        return problem and f"{len(self.matched)} of the {len(self.own)} tensors; {problem}"
+        return problem and f"{len(self.matched)} of the model's {len(self.own)} tensors; {problem}"
 
     def changed_predictors(self) -> tuple[dict[str, tuple[int, int]], str]:
         """Predictors of another class count, and why other misshapen heads cannot be used, or "".

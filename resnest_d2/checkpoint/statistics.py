@@ -4,7 +4,6 @@ They belong to the weights. The same network fed with swapped channels, or with 
 less and says nothing.
 """
 
-import logging
 import os
 from dataclasses import dataclass
 
@@ -21,8 +20,6 @@ __all__ = [
     "require_same_statistics",
     "weights_statistics",
 ]
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,8 +52,8 @@ DETECTOR = InputStatistics("RGB", (123.68, 116.779, 103.939), (58.393, 57.12, 57
 MSRA = InputStatistics("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
 """Detectron2's MSRA ResNets."""
 
-# The official classifiers and the original plugin's backbones are the same training, used with
-# slightly different constants. Less than these differences is no other way to give an image.
+# The official classifiers and the original plugin's backbones are one training, used with slightly
+# different constants. Differences below these are no other way to give an image.
 _SAME_MEAN = 0.5  # grey levels
 _SAME_STD = 0.01
 
@@ -114,7 +111,7 @@ def require_same_statistics(
     """
     if weights is None or weights == config:
         return
-    same = weights.format == config.format and all(
+    almost_same = weights.format == config.format and all(
         len(ours) == len(theirs)
         and all(abs(a - b) < limit for a, b in zip(ours, theirs, strict=True))
         for ours, theirs, limit in (
@@ -122,16 +119,11 @@ def require_same_statistics(
             (config.std, weights.std, _SAME_STD),
         )
     )
-    if same:
-        logger.info(
-            f"{source} was trained with {weights}, the config has {config}: the difference is "
-            "too small to matter"
+    if not almost_same:
+        raise ValueError(
+            f"{source} was trained with other images than the config gives it:\n"
+            f"  weights: {weights}\n  config:  {config}\nThese lines make the config agree:\n"
+            f"  INPUT.FORMAT {weights.format}\n"
+            f'  MODEL.PIXEL_MEAN "{[*weights.mean]}"\n  MODEL.PIXEL_STD "{[*weights.std]}"\n'
+            "Or, if you mean it: RESNEST.ALLOW_STATISTICS_MISMATCH True"
         )
-        return
-    raise ValueError(
-        f"{source} was trained with other images than the config gives it:\n"
-        f"  weights: {weights}\n  config:  {config}\nThese lines make the config agree:\n"
-        f"  INPUT.FORMAT {weights.format}\n"
-        f'  MODEL.PIXEL_MEAN "{[*weights.mean]}"\n  MODEL.PIXEL_STD "{[*weights.std]}"\n'
-        "Or, if you mean it: RESNEST.ALLOW_STATISTICS_MISMATCH True"
-    )

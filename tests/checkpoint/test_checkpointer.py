@@ -139,6 +139,10 @@ def test_msra_pickle_goes_detectron2s_way(tmp_path):
         assert torch.equal(loaded[ours], torch.from_numpy(caffe2[theirs])), ours
     with pytest.raises(ValueError, match=r"R-50\.pkl .*\n  weights: BGR, mean \[103.53"):
         RunCheckpointer(model, statistics=CLASSIFIER).load(str(path))
+    deeper = {**caffe2, "res2_3_branch2a_w": caffe2["res2_2_branch2a_w"]}
+    path.write_bytes(pickle.dumps(deeper, protocol=2))
+    with pytest.raises(ValueError, match=r"not in the model: res2\.3\.conv1\.weight"):
+        RunCheckpointer(model).load(str(path))
     # some have their statistics folded away, as FrozenBN alone can take them
     folded = {name: value for name, value in caffe2.items() if "running" not in name}
     path.write_bytes(pickle.dumps(folded, protocol=2))
@@ -473,6 +477,9 @@ def test_almost_equal_statistics_are_one_log_line(tmp_path, log):
         log.clear()
         RunCheckpointer(network(), statistics=statistics).load(path)
         assert sum("too small to matter" in r.message for r in log.records) == lines
+        log.clear()
+        RunCheckpointer(network(), statistics=statistics).check(path)
+        assert not log.records
 
 
 def test_nothing_is_claimed_for_detectors_of_unknown_training(tmp_path):

@@ -150,7 +150,7 @@ def test_evaluation_refuses_a_backbone_alone(trained, request_for, tmp_path):
 def test_weights_that_do_not_fit_are_refused_at_start(trained, request_for, tmp_path, eval_only):
     weights = ("MODEL.WEIGHTS", str(trained[0] / "model_final.pth"))
     prepare(request_for(tmp_path, *weights, eval_only=eval_only))
-    with pytest.raises(ValueError, match="model_final.pth does not fill the backbone"):
+    with pytest.raises(ValueError, match="model_final.pth does not match the model's backbone"):
         prepare(request_for(tmp_path, *weights, "MODEL.RESNETS.DEPTH", "26", eval_only=eval_only))
     other = ("INPUT.FORMAT", "BGR")
     with pytest.raises(ValueError, match="other images.*\n  weights: RGB.*\n  config:  BGR"):
@@ -170,7 +170,7 @@ def test_other_images_than_a_published_files_are_refused_before_it_is_fetched(
 
 
 def test_resuming_with_another_model_is_refused_at_start(trained, request_for):
-    with pytest.raises(ValueError, match="model_final.pth does not fill the backbone"):
+    with pytest.raises(ValueError, match="model_final.pth does not match the model's backbone"):
         prepare(request_for(trained[0], "MODEL.RESNETS.DEPTH", "26", resume=True))
 
 
