@@ -22,22 +22,31 @@ setup(
     # The checkout keeps configs/ at its top, a wheel carries it as resnest_d2/configs.
     packages=[*find_packages(include=["resnest_d2", "resnest_d2.*"]), "resnest_d2.configs"],
     package_dir={"resnest_d2.configs": "configs"},
-    package_data={"resnest_d2.configs": ["*.yaml", "lazy/*.py", "lazy/common/*.py"]},
+    package_data={
+        "resnest_d2.configs": ["*.yaml", "lazy/*.py", "lazy/common/*.py"],
+        "resnest_d2.model_zoo": ["*.json"],
+    },
     python_requires=">=3.10",
     install_requires=[
+        "filelock",
         "fvcore",
+        "gdown>=6.3",
+        "hotcoco>=1.3",
         "iopath",
         "matplotlib",
         "numpy",
         "pillow>=10.1",
         "pycocotools>=2.0.2",
         "pyyaml",
+        "requests",
+        "safetensors",
         "shapely",  # Detectron2 crops polygons with it, and leaves it to the user to install
         "tabulate",
         "torch>=2.3",
         "torchvision>=0.18",
     ],
     extras_require={
+        "hub": ["huggingface_hub>=0.23"],  # timm's weights
         "test": [
             "pytest>=8",
             "resnest==0.0.5",  # the official classification models, to compare with

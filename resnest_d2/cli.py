@@ -76,6 +76,12 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --eval-only, on COCO: exit with 1 unless the result is the published one",
     )
     parser.add_argument(
+        "--trust-pickle",
+        action="store_true",
+        help="load MODEL.WEIGHTS even where it holds more than tensors and plain types, which runs "
+        "the code in it",
+    )
+    parser.add_argument(
         "--num-gpus",
         type=int,
         default=1,
@@ -140,6 +146,7 @@ def _train(args: argparse.Namespace) -> int:
             resume=args.resume,
             eval_only=args.eval_only,
             verify=args.verify,
+            trust_pickle=args.trust_pickle,
             output_json=args.output_json,
             num_processes=args.num_gpus,
             num_machines=args.num_machines,

@@ -1,15 +1,16 @@
 """Names and files of weights."""
 
+from .checkpointer import RunCheckpointer, make_record
 from .convert import FORMATS, convert, describe, recognise
 from .files import StoredWeights, read_weights, write_weights
 from .load import (
+    PROVENANCE_KEY,
     RECORD_KEY,
     find_checkpoint,
     read_checkpoint,
     read_record,
 )
-from .provenance import PROVENANCE_KEY, convert_file, statistics_of
-from .save import RunCheckpointer, make_record
+from .provenance import convert_file
 
 __all__ = [
     "FORMATS",
@@ -26,6 +27,5 @@ __all__ = [
     "read_record",
     "read_weights",
     "recognise",
-    "statistics_of",
     "write_weights",
 ]

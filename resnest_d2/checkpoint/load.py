@@ -6,6 +6,7 @@ from pathlib import Path
 from .files import read_weights
 
 __all__ = [
+    "PROVENANCE_KEY",
     "RECORD_KEY",
     "find_checkpoint",
     "read_checkpoint",
@@ -14,6 +15,11 @@ __all__ = [
 
 RECORD_KEY = "resnest_d2"
 """Entry of a checkpoint that says what it is; see :func:`resnest_d2.checkpoint.make_record`."""
+
+PROVENANCE_KEY = "provenance"
+"""Entry of a converted file: ``source`` (file name), ``sha256`` (its), ``format`` (its),
+``converter`` (this package's version), ``license``, ``statistics`` (``format``, ``mean``,
+``std``)."""
 
 
 def find_checkpoint(source: str | os.PathLike) -> Path:

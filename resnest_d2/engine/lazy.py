@@ -19,10 +19,11 @@ from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 
-from ..checkpoint import RunCheckpointer, resolve_weights
+from ..checkpoint import RunCheckpointer
 from ..config import get_lazy_config
 from ..data import require_registered
 from ..evaluation import write_results
+from ..model_zoo import resolve_weights
 from .setup import (
     RunRequest,
     check_batch_size,

@@ -311,5 +311,5 @@ def get(
     cfg = get_config(model.name, [*opts, "MODEL.DEVICE", device])
     file = fetch(model.weights)
     network = build_model(cfg).eval()
-    RunCheckpointer(network, whole=True).load(str(file))
+    RunCheckpointer.from_config(cfg, network, whole=True).load(str(file))
     return network

@@ -7,25 +7,31 @@ from iopath.common.file_io import PathHandler
 from detectron2.utils.file_io import PathManager
 
 from .download import DownloadError, fetch, find, where_looked
+from .weights import WEIGHTS
 
 __all__ = ["register_handler", "resolve_weights"]
 
 PREFIX = "resnest://"
 
 
-def resolve_weights(uri: str) -> str:
+def resolve_weights(uri: str, *, download: bool = True) -> str:
     """The file that ``MODEL.WEIGHTS`` means, checked to exist.
 
     ``resnest://NAME`` is :func:`resnest_d2.model_zoo.fetch`'s file: published weights are
     downloaded if they are not here. Detectron2's ``?matching_heuristics=True`` may follow. Other
     prefixes (``detectron2://``, ``https://``) are returned as they are.
 
+    Args:
+        uri: the value of ``MODEL.WEIGHTS``.
+        download: False: published weights that are not here are returned as they are too.
+
     Raises:
         FileNotFoundError: no such file; the message names the ways out.
         ValueError: several files match, or NAME is no plain name.
     """
     if uri.startswith(PREFIX):
-        return _fetch(uri)
+        name = _name(uri)
+        return uri if not download and name in WEIGHTS and find(name) is None else _fetch(uri)
     path = uri.partition("?")[0]  # ?matching_heuristics=True is Detectron2's
     if "://" not in path and not os.path.isfile(path):
         raise FileNotFoundError(
