@@ -123,10 +123,18 @@ def test_missing_weights_are_refused_before_data_is_read(tmp_path, monkeypatch):
 def test_missing_data_and_missing_weights_are_reported_together(tmp_path, monkeypatch):
     monkeypatch.delenv("RESNEST_D2_WEIGHTS", raising=False)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError) as error:
-        prepare(RunRequest("mask_rcnn_resnest50_fpn", ("OUTPUT_DIR", str(tmp_path))))
-    for word in ("instances_train2017.json", "--train-json", "resnest50_detectron", "FREEZE_AT 0"):
-        assert word in str(error.value)
+    for weights in ("no.pth", "resnest://no"):
+        with pytest.raises(FileNotFoundError) as error:
+            prepare(RunRequest("mask_rcnn_resnest50_fpn", ("MODEL.WEIGHTS", weights)))
+        for word in ("instances_train2017.json", "--train-json", weights, "FREEZE_AT 0"):
+            assert word in str(error.value)
+
+
+def test_nothing_is_downloaded_where_data_is_missing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("resnest_d2.model_zoo.handler.fetch", lambda name: pytest.fail(name))
+    with pytest.raises(FileNotFoundError, match="instances_train2017.json"):
+        prepare(RunRequest("mask_rcnn_resnest50_fpn"))
 
 
 def test_evaluation_refuses_a_backbone_alone(trained, request_for, tmp_path):
