@@ -68,7 +68,8 @@ def panoptic(data, tmp_path_factory):
 
     name = "test_recipes_panoptic"
     DatasetCatalog.register(name, load)
-    MetadataCatalog.get(name).set(thing_classes=MetadataCatalog.get(plain).thing_classes)
+    things = MetadataCatalog.get(plain).thing_classes
+    MetadataCatalog.get(name).set(thing_classes=things, stuff_classes=[*things, "ground"])
     yield name
     DatasetCatalog.remove(name)
     MetadataCatalog.remove(name)
@@ -84,6 +85,7 @@ def tiny(data, request, tmp_path):
             names = str((request.getfixturevalue("panoptic"),))
             own = ("DATASETS.TRAIN", names, "DATASETS.TEST", "()", "INPUT.MASK_FORMAT", "bitmask")
             opts, train = (*own, "MODEL.ROI_HEADS.NUM_CLASSES", "5", *opts), ()
+            opts = ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", "6", *opts)
         if get_config(name).RESNEST.JITTER.SIZE:
             opts = ("RESNEST.JITTER.SIZE", "64", *opts)
         opts = (*TINY, "OUTPUT_DIR", str(tmp_path / "run"), *opts)

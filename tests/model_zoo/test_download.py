@@ -500,5 +500,6 @@ def test_run_gets_its_weights_before_it_starts(server, publish, cache, tmp_path,
         prepare(request)
 
     publish(server.serves("/net.pth", content(DATA)))
-    prepare(request)
+    with pytest.raises(ValueError, match="net.pth is not a checkpoint"):  # it came, and was read
+        prepare(request)
     assert (cache / "net.pth").read_bytes() == DATA
