@@ -53,6 +53,12 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, no training"
     )
     parser.add_argument(
+        "--trust-pickle",
+        action="store_true",
+        help="load MODEL.WEIGHTS even where it holds more than tensors and plain types, which runs "
+        "the code in it",
+    )
+    parser.add_argument(
         "--num-gpus",
         type=int,
         default=1,
@@ -116,6 +122,7 @@ def _train(args: argparse.Namespace) -> int:
             val=_pairs(args, "val"),
             resume=args.resume,
             eval_only=args.eval_only,
+            trust_pickle=args.trust_pickle,
             output_json=args.output_json,
             num_processes=args.num_gpus,
             num_machines=args.num_machines,

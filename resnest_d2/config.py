@@ -53,6 +53,10 @@ def add_resnest_config(cfg: CfgNode) -> None:
 
     - ``ALLOW_FROZEN_RANDOM``: train although ``MODEL.BACKBONE.FREEZE_AT`` freezes layers that no
       weights were loaded for. Refused otherwise: they would stay random.
+    - ``ALLOW_PARTIAL_BACKBONE``: load weights that fill the backbone in part; what they lack stays
+      random. Refused otherwise.
+    - ``ALLOW_STATISTICS_MISMATCH``: use weights with an input format, mean or std other than
+      theirs. Refused otherwise, where theirs are known.
     - ``OPTIMIZER``: ``"SGD"`` or ``"AdamW"``.
     - ``AMP_DTYPE``: ``""`` (float32) or ``"bfloat16"``: autocast in the training step, on CPU or
       GPU. For float16 there is Detectron2's ``SOLVER.AMP``.
@@ -73,6 +77,8 @@ def add_resnest_config(cfg: CfgNode) -> None:
 
     _add(cfg, "RESNEST", CfgNode())
     _add(cfg.RESNEST, "ALLOW_FROZEN_RANDOM", False)  # True: you mean it
+    _add(cfg.RESNEST, "ALLOW_PARTIAL_BACKBONE", False)
+    _add(cfg.RESNEST, "ALLOW_STATISTICS_MISMATCH", False)
     _add(cfg.RESNEST, "OPTIMIZER", "SGD")  # or "AdamW"
     _add(cfg.RESNEST, "AMP_DTYPE", "")  # or "bfloat16"
     _add(cfg.RESNEST, "CHANNELS_LAST", False)

@@ -12,7 +12,7 @@ from detectron2.data.detection_utils import read_image
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
 
-from .checkpoint import find_checkpoint, read_checkpoint, read_record
+from .checkpoint import RunCheckpointer, find_checkpoint, read_record, read_weights
 from .config import add_resnest_config
 from .modeling.checks import check_choice
 from .version import __version__
@@ -55,8 +55,8 @@ class Predictor:
         if not 0 <= score_threshold <= 1:
             raise ValueError(f"score_threshold must be from 0 to 1, got {score_threshold}")
         path = find_checkpoint(source)
-        checkpoint = read_checkpoint(path)
-        record = read_record(checkpoint, path)
+        stored = read_weights(path)
+        record = read_record({"model": stored.tensors, **stored.metadata}, path)
         cfg = _read_config(record, path)
         check_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("RGB", "BGR"))
         cfg.MODEL.WEIGHTS = ""
@@ -70,7 +70,7 @@ class Predictor:
         names: list[str] = record["class_names"]
         self.class_names = names + [f"class {i}" for i in range(len(names), head.NUM_CLASSES)]
         self.model = build_model(cfg).eval()
-        self._load(checkpoint["model"], path)
+        RunCheckpointer(self.model, whole=True).load_stored(stored)
         self._resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
 
     def __call__(self, image: Image) -> Instances:
@@ -123,21 +123,6 @@ class Predictor:
     def draw(self, image: Image, instances: Instances) -> np.ndarray:
         """The image with boxes, masks, class names and scores: RGB, uint8, (H, W, 3)."""
         return draw_instances(_read_rgb(image), instances, self.class_names)
-
-    def _load(self, weights: dict[str, torch.Tensor], path: os.PathLike) -> None:
-        own = self.model.state_dict()
-        lacking = [
-            name
-            for name, value in own.items()
-            if getattr(weights.get(name), "shape", None) != value.shape
-        ]
-        if lacking:
-            raise ValueError(
-                f"{path} has {len(own) - len(lacking)} of the {len(own)} tensors of its model; "
-                f"missing or of another shape: {', '.join(lacking[:5])}"
-                f"{', …' if len(lacking) > 5 else ''}. Random heads would detect nothing"
-            )
-        self.model.load_state_dict(weights, strict=False)
 
 
 def _read_config(record: dict, path: os.PathLike) -> CfgNode:

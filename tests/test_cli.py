@@ -1,12 +1,17 @@
 """The command: exit codes, messages, one train-evaluate-predict round."""
 
+import argparse
 import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from detectron2.modeling import build_model
+
 from resnest_d2.cli import main
+from resnest_d2.config import get_config
 from resnest_d2.data import sample_set
 
 
@@ -35,6 +40,21 @@ def test_missing_json_is_refused_with_its_name(tmp_path, capsys):
     arguments = ["--train-json", str(tmp_path / "no.json"), "--train-images", str(tmp_path)]
     assert main(["train", "--config-file", "mask_rcnn_resnest50_fpn", *arguments]) == 2
     assert "no.json" in capsys.readouterr().err
+
+
+def test_other_pickles_are_refused_unless_trusted(tmp_path, capsys):
+    data = sample_set(tmp_path / "data", image_size=64, train_images=2, val_images=1)
+    config = ["--config-file", "sample_mask_rcnn_resnest14_fpn"]
+    config += ["--train-json", data["train"][0], "--train-images", data["train"][1]]
+    tiny = "MODEL.DEVICE cpu SOLVER.MAX_ITER 1 SOLVER.IMS_PER_BATCH 2 DATALOADER.NUM_WORKERS 0"
+    opts = [*tiny.split(), "OUTPUT_DIR", str(tmp_path / "run")]
+    model = build_model(get_config("sample_mask_rcnn_resnest14_fpn", ["MODEL.DEVICE", "cpu"]))
+    weights = {"model": model.state_dict(), "args": argparse.Namespace(lr=0.1)}
+    torch.save(weights, tmp_path / "weights.pth")
+    opts += ["MODEL.WEIGHTS", str(tmp_path / "weights.pth")]
+    assert main(["train", *config, *opts]) == 2
+    assert "weights.pth" in capsys.readouterr().err
+    assert main(["train", *config, "--trust-pickle", *opts]) == 0
 
 
 def test_train_evaluate_predict(tmp_path, capsys):

@@ -164,7 +164,8 @@ def test_new_keys_stand_in_resnets_and_one_node_of_our_own():
     assert {key.rpartition(".")[2] for key in added} == {
         *("RADIX", "DEEP_STEM", "STEM_WIDTH", "AVD", "AVD_FIRST", "AVG_DOWN"),
         *("BOTTLENECK_WIDTH", "RES4_DILATION"),
-        *("ALLOW_FROZEN_RANDOM", "OPTIMIZER", "AMP_DTYPE", "CHANNELS_LAST", "ITER", "NUM_BATCHES"),
+        *("ALLOW_FROZEN_RANDOM", "ALLOW_PARTIAL_BACKBONE", "ALLOW_STATISTICS_MISMATCH"),
+        *("OPTIMIZER", "AMP_DTYPE", "CHANNELS_LAST", "ITER", "NUM_BATCHES"),
     }
 
 

@@ -105,6 +105,43 @@ def test_preprocessing_equals_evaluation(opts, images, tmp_path):
     assert torch.equal(normalised, model.preprocess_image([expected]).tensor)
 
 
+@pytest.mark.parametrize("opts", [[], BGR], ids=["RGB with std", "BGR with std 1"])
+def test_training_evaluation_and_prediction_see_one_real_image_alike(opts, test_data, tmp_path):
+    files = {file.name: file for file in (test_data / "coco_val_mini" / "images").glob("*.jpg")}
+    path = str(files[min(files)])
+    # training resizes at random and flips; here it may choose from the size of evaluation alone
+    sizes = ["INPUT.MIN_SIZE_TRAIN", "(96,)", "INPUT.MAX_SIZE_TRAIN", "128"]
+    sizes += ["INPUT.RANDOM_FLIP", "none", "INPUT.MIN_SIZE_TEST", "96"]
+    cfg, trained = _save(tmp_path / "model.pth", [*opts, *sizes])
+    assert cfg.INPUT.FORMAT == ("BGR" if opts else "RGB")
+    assert (set(cfg.MODEL.PIXEL_STD) == {1.0}) == bool(opts)
+    predictor = Predictor(tmp_path / "model.pth", device="cpu")
+    training = DatasetMapper(cfg, is_train=True)({"file_name": path, "annotations": []})
+    evaluation = DatasetMapper(cfg, is_train=False)({"file_name": path})
+    prediction = predictor.preprocess(path)
+    expected = _by_hand(path, cfg)
+    for model in (trained.train(), trained.eval(), predictor.model):
+        for item in (training, evaluation, prediction):
+            assert torch.equal(item["image"], evaluation["image"])
+            seen = model.preprocess_image([item]).tensor
+            padded = torch.zeros_like(seen)
+            padded[..., : expected.shape[1], : expected.shape[2]] = expected
+            torch.testing.assert_close(seen, padded, rtol=0, atol=1e-5)
+
+
+def _by_hand(path, cfg):
+    """Channel order, size and normalisation from the definitions, without Detectron2."""
+    with Image.open(path) as image:
+        assert not image.getexif().get(0x0112)  # upright
+        image = image.convert("RGB")
+    scale = min(96 / min(image.size), 128 / max(image.size))
+    image = image.resize([int(side * scale + 0.5) for side in image.size], Image.BILINEAR)
+    pixels = np.asarray(image, np.float32)
+    pixels = pixels[..., ::-1] if cfg.INPUT.FORMAT == "BGR" else pixels
+    pixels = (pixels - np.float32(cfg.MODEL.PIXEL_MEAN)) / np.float32(cfg.MODEL.PIXEL_STD)
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
 def test_low_scores_are_left_out(checkpoint, images):
     assert len(Predictor(checkpoint, device="cpu", score_threshold=1.0)(images[0])) == 0
 

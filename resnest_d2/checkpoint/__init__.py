@@ -1,8 +1,10 @@
 """Names and files of weights."""
 
+from .checkpointer import RunCheckpointer, make_record
 from .convert import FORMATS, convert, describe, recognise
 from .files import StoredWeights, read_weights, write_weights
 from .load import (
+    PROVENANCE_KEY,
     RECORD_KEY,
     find_checkpoint,
     read_checkpoint,
@@ -10,8 +12,7 @@ from .load import (
     register_handler,
     resolve_weights,
 )
-from .provenance import PROVENANCE_KEY, convert_file, statistics_of
-from .save import RunCheckpointer, make_record
+from .provenance import convert_file
 
 __all__ = [
     "FORMATS",
@@ -30,6 +31,5 @@ __all__ = [
     "recognise",
     "register_handler",
     "resolve_weights",
-    "statistics_of",
     "write_weights",
 ]

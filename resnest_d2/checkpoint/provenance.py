@@ -10,69 +10,15 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import yaml
-
 from ..version import __version__
 from .convert import convert, describe, recognise
 from .files import StoredWeights, read_weights, write_weights
-from .load import RECORD_KEY
-from .statistics import CLASSIFIER, DETECTOR, InputStatistics
+from .load import PROVENANCE_KEY, RECORD_KEY
+from .statistics import weights_statistics
 
-__all__ = ["PROVENANCE_KEY", "convert_file", "statistics_of"]
+__all__ = ["convert_file"]
 
 logger = logging.getLogger(__name__)
-
-PROVENANCE_KEY = "provenance"
-"""Entry of a converted file: ``source`` (file name), ``sha256`` (its), ``format`` (its),
-``converter`` (this package's version), ``license``, ``statistics`` (``format``, ``mean``,
-``std``)."""
-
-_BY_FORMAT = {
-    "official": CLASSIFIER,
-    "timm": CLASSIFIER,
-    "mmcls": CLASSIFIER,
-    "resnest_d2": DETECTOR,
-    "detectron2": DETECTOR,
-    "mmdet": DETECTOR,
-}
-
-
-def statistics_of(stored: StoredWeights) -> InputStatistics | None:
-    """How images must be given to the weights of a file.
-
-    What the file itself says comes first: its provenance, or the config that training wrote. Else
-    they are those of its format's published files.
-
-    Returns:
-        None where nothing is known: another network's names, or a file that says nothing readable.
-    """
-    for read in (_from_provenance, _from_record):
-        try:
-            found = read(stored.metadata)
-        except (KeyError, TypeError, ValueError, yaml.YAMLError, RecursionError):
-            return None
-        if found is not None:
-            return found
-    return _BY_FORMAT.get(stored.format)
-
-
-def _from_provenance(metadata: dict) -> InputStatistics | None:
-    if PROVENANCE_KEY not in metadata:
-        return None
-    statistics = metadata[PROVENANCE_KEY]["statistics"]
-    return _statistics(statistics["format"], statistics["mean"], statistics["std"])
-
-
-def _from_record(metadata: dict) -> InputStatistics | None:
-    if RECORD_KEY not in metadata:
-        return None
-    config = yaml.safe_load(metadata[RECORD_KEY]["config"])
-    model = config["MODEL"]
-    return _statistics(config["INPUT"]["FORMAT"], model["PIXEL_MEAN"], model["PIXEL_STD"])
-
-
-def _statistics(format: str, mean, std) -> InputStatistics:
-    return InputStatistics(str(format), tuple(map(float, mean)), tuple(map(float, std)))
 
 
 def convert_file(
@@ -86,6 +32,11 @@ def convert_file(
     find_license: Callable[[str], str | None] = lambda sha256: None,
 ) -> StoredWeights:
     """Write the weights of a file under the names of another format, with their provenance.
+
+    The provenance is the entry :data:`.load.PROVENANCE_KEY` beside the weights: ``source`` and
+    ``sha256`` (name and digest of the file), ``format`` (its), ``converter`` (this package's
+    version), ``license``, and ``statistics`` (``format``, ``mean``, ``std``: how images must be
+    given to the weights; null where that is not known).
 
     Args:
         source: the file to read.
@@ -118,7 +69,7 @@ def convert_file(
     except ValueError as error:
         raise ValueError(f"{source} is not converted: {error}") from error
     sha256 = _sha256(source)
-    statistics = statistics_of(stored)
+    statistics = weights_statistics(stored)
     before = stored.metadata.get(PROVENANCE_KEY)
     known = before.get("license") if isinstance(before, dict) else None
     provenance = {

@@ -4,11 +4,25 @@ They belong to the weights. The same network fed with swapped channels, or with 
 less and says nothing.
 """
 
+import logging
+import os
 from dataclasses import dataclass
 
 from detectron2.config import CfgNode
 
-__all__ = ["CLASSIFIER", "DETECTOR", "MSRA", "InputStatistics"]
+from .files import StoredWeights
+from .load import PROVENANCE_KEY, RECORD_KEY
+
+__all__ = [
+    "CLASSIFIER",
+    "DETECTOR",
+    "MSRA",
+    "InputStatistics",
+    "require_same_statistics",
+    "weights_statistics",
+]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,9 @@ class InputStatistics:
     def from_config(cls, cfg: CfgNode) -> "InputStatistics":
         return cls(cfg.INPUT.FORMAT, tuple(cfg.MODEL.PIXEL_MEAN), tuple(cfg.MODEL.PIXEL_STD))
 
+    def __str__(self) -> str:
+        return f"{self.format}, mean {[*self.mean]}, std {[*self.std]}"
+
 
 CLASSIFIER = InputStatistics("RGB", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 """The official ImageNet classifiers' and timm's: 255 times (0.485, …) and (0.229, …)."""
@@ -37,3 +54,85 @@ DETECTOR = InputStatistics("RGB", (123.68, 116.779, 103.939), (58.393, 57.12, 57
 
 MSRA = InputStatistics("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
 """Detectron2's MSRA ResNets."""
+
+# The official classifiers and the original plugin's backbones are the same training, used with
+# slightly different constants. Less than these differences is no other way to give an image.
+_SAME_MEAN = 0.5  # grey levels
+_SAME_STD = 0.01
+
+_BY_FORMAT = {
+    "official": CLASSIFIER,
+    "timm": CLASSIFIER,
+    "mmcls": CLASSIFIER,
+    "resnest_d2": DETECTOR,
+    "detectron2": DETECTOR,
+    "mmdet": DETECTOR,
+}
+
+
+def weights_statistics(stored: StoredWeights) -> InputStatistics | None:
+    """How images must be given to weights, or None where nothing tells.
+
+    The file itself says it (the config that training wrote, the ``statistics`` that conversion
+    wrote), else its format does: the published backbones are used in one way each. A whole detector
+    without a record may come from any training.
+
+    Raises:
+        ValueError: the file says it in a way that cannot be read.
+    """
+    try:
+        record = stored.metadata.get(RECORD_KEY)
+        statistics = stored.metadata.get(PROVENANCE_KEY, {}).get("statistics")
+        if record is not None:
+            return InputStatistics.from_config(CfgNode.load_cfg(record["config"]))
+        if statistics is not None:
+            mean, std = (tuple(map(float, statistics[key])) for key in ("mean", "std"))
+            return InputStatistics(str(statistics["format"]), mean, std)
+    except Exception as error:  # yacs and yaml raise a dozen kinds
+        raise ValueError(
+            f"{stored.path} is damaged: it does not say how images are given to it: {error!r}"
+        ) from error
+    if stored.metadata.get("__author__") == "Caffe2":
+        first = stored.tensors.get("res2_0_branch2b_w")  # grouped in ResNeXt, which has a std
+        return MSRA if first is not None and first.shape[0] == first.shape[1] else None
+    parts = {name.partition(".")[0] for name in stored.tensors}
+    if stored.format == "detectron2" and parts != {"backbone"}:
+        return None
+    return _BY_FORMAT.get(stored.format)
+
+
+def require_same_statistics(
+    source: str | os.PathLike, weights: InputStatistics | None, config: InputStatistics
+) -> None:
+    """Refuse a config that gives images otherwise than weights need them.
+
+    Args:
+        source: of the weights, for the message.
+        weights: None where it is not known; nothing is refused then.
+
+    Raises:
+        ValueError: with both, and the config keys that make them agree.
+    """
+    if weights is None or weights == config:
+        return
+    same = weights.format == config.format and all(
+        len(ours) == len(theirs)
+        and all(abs(a - b) < limit for a, b in zip(ours, theirs, strict=True))
+        for ours, theirs, limit in (
+            (config.mean, weights.mean, _SAME_MEAN),
+            (config.std, weights.std, _SAME_STD),
+        )
+    )
+    if same:
+        logger.info(
+            f"{source} was trained with {weights}, the config has {config}: the difference is "
+            "too small to matter"
+        )
+        return
+    raise ValueError(
+        f"{source} was trained with other images than the config gives it:\n"
+        f"  weights: {weights}\n  config:  {config}\nThese lines make the config agree:\n"
+        f"  INPUT.FORMAT {weights.format}\n"
+        f'  MODEL.PIXEL_MEAN "{[*weights.mean]}"\n  MODEL.PIXEL_STD "{[*weights.std]}"\n'
+        "Or, if you mean it: RESNEST.ALLOW_STATISTICS_MISMATCH True"
+    )

@@ -14,14 +14,16 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.engine import default_setup, launch
-from detectron2.modeling import build_backbone
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ..checkpoint import RunCheckpointer, resolve_weights
+from ..checkpoint import RunCheckpointer, find_checkpoint, resolve_weights
+from ..checkpoint.statistics import InputStatistics, require_same_statistics
 from ..config import get_config
 from ..data import check_coco_json, check_same_classes, register_coco, require_registered
 from ..evaluation import write_results
+from ..model_zoo import WEIGHTS
 from ..modeling.checks import check_choice
 from ..modeling.split_attention import ONE_IMAGE
 from .trainer import Trainer
@@ -42,6 +44,7 @@ class RunRequest:
             the class count. Empty: the config's data sets.
         resume: go on from the last checkpoint of ``OUTPUT_DIR``.
         eval_only: evaluate ``MODEL.WEIGHTS`` (or, with ``resume``, the last checkpoint).
+        trust_pickle: load weights even from a pickle that can run code.
         output_json: file for the metrics.
         num_processes: processes on this machine; one per GPU, or on the CPU.
         num_machines, machine_rank, dist_url: see Detectron2's ``launch``.
@@ -53,6 +56,7 @@ class RunRequest:
     val: tuple[tuple[str, str], ...] = ()
     resume: bool = False
     eval_only: bool = False
+    trust_pickle: bool = False
     output_json: str | None = None
     num_processes: int = 1
     num_machines: int = 1
@@ -127,7 +131,7 @@ def _work(cfg: CfgNode, request: RunRequest) -> dict:
         results = _evaluate(cfg, request)
     else:
         _set_up(cfg, request)
-        trainer = Trainer(cfg)
+        trainer = Trainer(cfg, trust_pickle=request.trust_pickle)
         trainer.resume_or_load(resume=request.resume)
         trainer.train()
         results = trainer.results
@@ -158,7 +162,9 @@ def _evaluate(cfg: CfgNode, request: RunRequest) -> dict:
     log_cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "inference")  # the run's config.yaml stays
     _set_up(log_cfg, request)
     model = Trainer.build_model(cfg)
-    checkpointer = RunCheckpointer(model, cfg.OUTPUT_DIR, whole=True)
+    checkpointer = RunCheckpointer.from_config(
+        cfg, model, cfg.OUTPUT_DIR, whole=True, trust_pickle=request.trust_pickle
+    )
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=request.resume)
     return Trainer.test(cfg, model)
 
@@ -223,11 +229,8 @@ def _check_files(cfg: CfgNode, request: RunRequest) -> None:
     data_sets = cfg.DATASETS.TEST
     if not request.eval_only:
         data_sets = (*cfg.DATASETS.TRAIN, *data_sets)
-    checks = [lambda: require_registered(data_sets)]
-    if not _resumes(cfg, request):
-        checks.append(lambda: _check_weights(cfg, request))
     missing = []
-    for check in checks:
+    for check in (lambda: require_registered(data_sets), lambda: _check_weights(cfg, request)):
         try:
             check()
         except FileNotFoundError as error:
@@ -237,10 +240,14 @@ def _check_files(cfg: CfgNode, request: RunRequest) -> None:
 
 
 def _check_weights(cfg: CfgNode, request: RunRequest) -> None:
-    """Refuse weights that are not there, and random weights that nothing will train."""
+    """Refuse weights that are not there or do not fit, and random ones that nothing will train."""
     weights = cfg.MODEL.WEIGHTS
-    if weights:
-        resolve_weights(weights)
+    if _resumes(cfg, request):
+        _check_fit(cfg, request, str(find_checkpoint(cfg.OUTPUT_DIR)), whole=True)
+    elif weights:
+        _check_published_statistics(cfg)
+        if "://" not in resolve_weights(weights):  # what is elsewhere is checked when it is loaded
+            _check_fit(cfg, request, weights, whole=request.eval_only)
     elif request.eval_only:
         raise ValueError(
             "MODEL.WEIGHTS is '': evaluation needs a checkpoint (MODEL.WEIGHTS FILE, or --resume "
@@ -252,6 +259,23 @@ def _check_weights(cfg: CfgNode, request: RunRequest) -> None:
             "the first layers would stay random. For training from scratch set "
             "MODEL.BACKBONE.FREEZE_AT 0, or RESNEST.ALLOW_FROZEN_RANDOM True if you mean it"
         )
+
+
+def _check_published_statistics(cfg: CfgNode) -> None:
+    """Refuse other images than a published file's, before it is read or even fetched."""
+    weights = cfg.MODEL.WEIGHTS
+    published = WEIGHTS.get(weights.removeprefix("resnest://").partition("?")[0])
+    if weights.startswith("resnest://") and published and not cfg.RESNEST.ALLOW_STATISTICS_MISMATCH:
+        require_same_statistics(weights, published.statistics, InputStatistics.from_config(cfg))
+
+
+def _check_fit(cfg: CfgNode, request: RunRequest, uri: str, *, whole: bool) -> None:
+    """Refuse a file that loading would refuse."""
+    with torch.device("meta"):  # no memory, no time: only names and shapes
+        model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
+    RunCheckpointer.from_config(cfg, model, whole=whole, trust_pickle=request.trust_pickle).check(
+        uri
+    )
 
 
 def _check_training(cfg: CfgNode, request: RunRequest) -> None:

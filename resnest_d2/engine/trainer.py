@@ -51,9 +51,13 @@ class AutocastTrainer(SimpleTrainer):
 
 
 class Trainer(DefaultTrainer):
-    """``DefaultTrainer`` for this package's configs; see the module and ``add_resnest_config``."""
+    """``DefaultTrainer`` for this package's configs; see the module and ``add_resnest_config``.
 
-    def __init__(self, cfg: CfgNode):
+    Args:
+        trust_pickle: as for :class:`resnest_d2.checkpoint.RunCheckpointer`.
+    """
+
+    def __init__(self, cfg: CfgNode, *, trust_pickle: bool = False):
         # DefaultTrainer's own constructor gives DDP a GPU id and has no bfloat16 step: the same
         # objects are built here, in the same order.
         TrainerBase.__init__(self)
@@ -73,10 +77,12 @@ class Trainer(DefaultTrainer):
         self._trainer = step_class(model, data_loader, optimizer)
 
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = RunCheckpointer(
+        self.checkpointer = RunCheckpointer.from_config(
+            cfg,
             model,
             cfg.OUTPUT_DIR,
             record=make_record(cfg, MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes),
+            trust_pickle=trust_pickle,
             trainer=weakref.proxy(self),
         )
         self.start_iter = 0

@@ -9,9 +9,11 @@ from torch import nn
 from detectron2.engine import launch
 
 from resnest_d2.checkpoint import RECORD_KEY, RunCheckpointer
+from resnest_d2.checkpoint.statistics import MSRA
 from resnest_d2.config import get_config
 from resnest_d2.data import sample_set
 from resnest_d2.engine import RunRequest, Trainer, prepare, run
+from resnest_d2.model_zoo import WEIGHTS, WeightFile
 from resnest_d2.modeling.norm import PortableSyncBatchNorm
 
 # The smallest Mask R-CNN that has every part, in float32.
@@ -142,6 +144,34 @@ def test_evaluation_refuses_a_backbone_alone(trained, request_for, tmp_path):
     torch.save({"model": backbone}, tmp_path / "backbone.pth")
     with pytest.raises(ValueError, match="whole detector"):
         run(request_for(tmp_path, "MODEL.WEIGHTS", str(tmp_path / "backbone.pth"), eval_only=True))
+
+
+@pytest.mark.parametrize("eval_only", [False, True])
+def test_weights_that_do_not_fit_are_refused_at_start(trained, request_for, tmp_path, eval_only):
+    weights = ("MODEL.WEIGHTS", str(trained[0] / "model_final.pth"))
+    prepare(request_for(tmp_path, *weights, eval_only=eval_only))
+    with pytest.raises(ValueError, match="model_final.pth does not fill the backbone"):
+        prepare(request_for(tmp_path, *weights, "MODEL.RESNETS.DEPTH", "26", eval_only=eval_only))
+    other = ("INPUT.FORMAT", "BGR")
+    with pytest.raises(ValueError, match="other images.*\n  weights: RGB.*\n  config:  BGR"):
+        prepare(request_for(tmp_path, *weights, *other, eval_only=eval_only))
+    allowed = ("RESNEST.ALLOW_STATISTICS_MISMATCH", "True")
+    prepare(request_for(tmp_path, *weights, *other, *allowed, eval_only=eval_only))
+
+
+def test_other_images_than_a_published_files_are_refused_before_it_is_fetched(
+    request_for, tmp_path, monkeypatch
+):
+    published = WeightFile("net", (), "", "detectron2", MSRA, "")
+    monkeypatch.setitem(WEIGHTS, "net", published)
+    monkeypatch.setattr("resnest_d2.engine.setup.resolve_weights", lambda uri: pytest.fail(uri))
+    with pytest.raises(ValueError, match="resnest://net was trained with other images"):
+        prepare(request_for(tmp_path, "MODEL.WEIGHTS", "resnest://net"))
+
+
+def test_resuming_with_another_model_is_refused_at_start(trained, request_for):
+    with pytest.raises(ValueError, match="model_final.pth does not fill the backbone"):
+        prepare(request_for(trained[0], "MODEL.RESNETS.DEPTH", "26", resume=True))
 
 
 @pytest.mark.parametrize(

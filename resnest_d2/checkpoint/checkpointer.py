@@ -1,0 +1,232 @@
+"""Detectron2's checkpointer, made safe, strict and outspoken; every tool loads through it.
+
+Files are read without running anything in them, names of other formats become the model's, and one
+table says what fits (:mod:`.match`). What Detectron2 would silently leave random is refused: a
+backbone that matches in part, heads of another size, weights for other images. The one exception
+is another class count, which initialises just the predictors anew.
+
+Checkpoints say what they are: config and class names travel with the weights. Stock Detectron2
+loads such a file: the record is one more entry beside ``model``.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+
+import torch
+
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
+from detectron2.config import CfgNode
+from detectron2.layers import FrozenBatchNorm2d
+
+from ..version import __version__
+from .convert import convert, describe, recognise
+from .files import StoredWeights, read_weights
+from .load import RECORD_KEY
+from .match import Match, backbone_prefix, compare
+from .statistics import InputStatistics, require_same_statistics, weights_statistics
+
+__all__ = ["RunCheckpointer", "make_record"]
+
+logger = logging.getLogger(__name__)
+
+_RUN_FILE = re.compile(r"last_checkpoint|model_(\d+|final)\.pth")  # Detectron2's names
+
+
+def make_record(cfg: CfgNode, class_names: Sequence[str]) -> dict:
+    """What prediction needs beside the weights, as plain types.
+
+    The config holds the input format and statistics (``INPUT.FORMAT``, ``MODEL.PIXEL_MEAN``,
+    ``MODEL.PIXEL_STD``).
+    """
+    return {"config": cfg.dump(), "class_names": list(class_names), "version": __version__}
+
+
+class RunCheckpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer, with a record in each file, and strict loading.
+
+    ``load`` and ``resume_or_load`` raise ``ValueError`` where the weights do not fit, before
+    anything in the model is changed.
+
+    Args:
+        record: see :func:`make_record`; None writes none.
+        whole: refuse a file that does not fill every weight of the model. Evaluation needs that:
+            random heads detect nothing, without a word. Resuming implies it.
+        partial_backbone: let a backbone match in part.
+        statistics: how the model's images are given; weights that are known to expect others are
+            refused. None compares nothing.
+        trust_pickle: run what is in a pickle that holds more than plain types.
+        checkpointables: as for Detectron2's.
+    """
+
+    def __init__(
+        self,
+        model,
+        save_dir="",
+        *,
+        record: dict | None = None,
+        whole: bool = False,
+        partial_backbone: bool = False,
+        statistics: InputStatistics | None = None,
+        trust_pickle: bool = False,
+        **checkpointables,
+    ):
+        super().__init__(model, save_dir, **checkpointables)
+        self._record = record
+        self._whole = whole
+        self._partial_backbone = partial_backbone
+        self._statistics = statistics
+        self._trust_pickle = trust_pickle
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, model, save_dir: str = "", **kwargs) -> "RunCheckpointer":
+        """With the config's input statistics, and ``RESNEST.ALLOW_…`` obeyed."""
+        return cls(
+            model,
+            save_dir,
+            partial_backbone=cfg.RESNEST.ALLOW_PARTIAL_BACKBONE,
+            statistics=(
+                None if cfg.RESNEST.ALLOW_STATISTICS_MISMATCH else InputStatistics.from_config(cfg)
+            ),
+            **kwargs,
+        )
+
+    @staticmethod
+    def has_last(folder: str) -> bool:
+        """Whether ``folder`` names a last checkpoint, which resuming would load."""
+        return os.path.isfile(os.path.join(folder, "last_checkpoint"))
+
+    @staticmethod
+    def found_in(folder: str) -> list[str]:
+        """Files of a run in ``folder`` that another run would overwrite, sorted."""
+        names = os.listdir(folder) if os.path.isdir(folder) else []
+        return sorted(name for name in names if _RUN_FILE.fullmatch(name))
+
+    def save(self, name, **kwargs):
+        if self._record is not None:
+            kwargs[RECORD_KEY] = self._record
+        super().save(name, **kwargs)
+
+    def load(self, path, *args, **kwargs):
+        try:
+            return super().load(path, *args, **kwargs)
+        finally:
+            self._parsed_url_during_load = None  # Detectron2 forgets it after an error
+
+    def resume_or_load(self, path, *, resume=True):
+        self._whole = self._whole or (resume and self.has_checkpoint())
+        return super().resume_or_load(path, resume=resume)
+
+    def load_stored(self, stored: StoredWeights) -> None:
+        """Load a file that was read already. Same errors as ``load``."""
+        self._load_model(self._fit(stored))
+
+    def check(self, uri: str) -> None:
+        """Refuse a file that ``load`` would refuse; nothing is loaded or logged.
+
+        The model may be on the device ``meta``: it is only asked for names and shapes.
+        """
+        path, _, query = uri.partition("?")
+        path = self.path_manager.get_local_path(path)
+        self._match(read_weights(path, trust_pickle=self._trust_pickle), _by_heuristics(query))
+
+    def _load_file(self, filename):
+        stored = read_weights(filename, trust_pickle=self._trust_pickle)
+        return self._fit(stored, _by_heuristics(self._parsed_url_during_load.query))
+
+    def _load_model(self, checkpoint):
+        incompatible = super()._load_model(checkpoint)
+        assert not incompatible.unexpected_keys and not incompatible.incorrect_shapes
+        return incompatible
+
+    def _log_incompatible_keys(self, incompatible):
+        pass  # the table has said it
+
+    def _fit(self, stored: StoredWeights, heuristics: bool = False) -> dict:
+        """A checkpoint as Detectron2 loads it: of tensors that the model has, in its shapes."""
+        tensors, match = self._match(stored, heuristics)
+        logger.info(f"Weights of {stored.path} ({stored.format}) in this model:\n{match.table()}")
+        changed, _ = match.changed_predictors()
+        if changed:
+            names = [f"{name} ({given} -> {own})" for name, (given, own) in changed.items()]
+            logger.info(
+                f"{stored.path} has another class count. Initialised anew, with the classes of "
+                f"file -> model: {', '.join(names)}"
+            )
+        loaded = {name: tensors[name] for name in match.matched}
+        return {**stored.metadata, "model": loaded, "matching_heuristics": False}  # done
+
+    def _match(self, stored: StoredWeights, heuristics: bool) -> tuple[dict, Match]:
+        """The file's tensors under the model's names, and how they fit.
+
+        Raises:
+            ValueError: they do not.
+        """
+        path, own = stored.path, self.model.state_dict()
+        if self._statistics is not None:
+            require_same_statistics(path, weights_statistics(stored), self._statistics)
+        tensors = self._rename(stored, heuristics)
+        match = compare(own, tensors)
+        problem = match.backbone_problem(new_offsets=not self._whole)
+        if problem and not self._partial_backbone:
+            raise ValueError(
+                f"{path} does not fill the backbone: {problem}. The file: "
+                f"{_what(stored.tensors)}. The model: {_what(own)}. Choose weights of the model's "
+                "network, or the config of the file's; or set RESNEST.ALLOW_PARTIAL_BACKBONE True: "
+                "then what does not match stays as it was initialised"
+            )
+        problem = self._whole and match.whole_problem()
+        if problem:
+            raise ValueError(
+                f"{path} has {problem}. Evaluation, prediction and resuming need a whole "
+                "detector's weights: random heads would detect nothing"
+            )
+        _, problem = match.changed_predictors()
+        if problem:
+            raise ValueError(
+                f"{path} has heads of another size than the model, and not for its class count: "
+                f"{problem}"
+            )
+        return tensors, match
+
+    def _rename(self, stored: StoredWeights, heuristics: bool) -> dict[str, torch.Tensor]:
+        """The file's tensors under the model's names, where they are known."""
+        own, tensors = self.model.state_dict(), dict(stored.tensors)
+        if heuristics or stored.metadata.get("matching_heuristics"):  # Detectron2's own way
+            caffe2 = stored.metadata.get("__author__") == "Caffe2"
+            tensors = align_and_update_state_dicts(own, tensors, c2_conversion=caffe2)
+            if caffe2:  # some have folded their statistics away: these are FrozenBN's initial ones
+                for name, module in self.model.named_modules():
+                    if isinstance(module, FrozenBatchNorm2d) and f"{name}.weight" in tensors:
+                        for statistic in ("running_mean", "running_var"):
+                            tensors.setdefault(f"{name}.{statistic}", own[f"{name}.{statistic}"])
+            return tensors
+        if stored.format not in ("", "detectron2", "resnest_d2"):
+            try:
+                tensors = convert(tensors, stored.format, "resnest_d2")
+            except ValueError as error:
+                raise ValueError(f"{stored.path} cannot be converted: {error}") from error
+        given, prefix = backbone_prefix(tensors), backbone_prefix(own)
+        return {
+            prefix + name.removeprefix(given) if name.startswith(given) else name: value
+            for name, value in tensors.items()
+        }
+
+
+def _what(tensors: dict[str, torch.Tensor]) -> str:
+    """A word on the network that tensors are of."""
+    try:
+        return describe(tensors, recognise(tensors))
+    except ValueError as error:
+        return str(error)
+
+
+def _by_heuristics(query: str) -> bool:
+    """Whether ``?matching_heuristics=True`` follows a file's name, which is all that may."""
+    if query not in ("", "matching_heuristics=True", "matching_heuristics=False"):
+        raise ValueError(
+            f"only ?matching_heuristics=True may follow the name of weights, got ?{query}"
+        )
+    return query.endswith("True")
