@@ -32,7 +32,6 @@ setup(
         "pillow>=10.1",
         "pycocotools>=2.0.2",
         "pyyaml",
-        "safetensors>=0.4",
         "tabulate",
         "torch>=2.3",
         "torchvision>=0.18",

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .checkpoint import FORMATS
+
 __all__ = ["main"]
 
 _REFUSALS = (ValueError, KeyError, FileNotFoundError, FileExistsError)
@@ -25,6 +27,15 @@ Examples:
     %(prog)s --config-file configs/mask_rcnn_resnest50_fpn.yaml --num-gpus 2 MODEL.DEVICE cpu
   evaluate a checkpoint:
     %(prog)s --config-file runs/mine/config.yaml --eval-only MODEL.WEIGHTS runs/mine/model_final.pth
+"""
+
+_CONVERT_EPILOG = """
+Examples:
+  an official or timm classifier for Detectron2 (MODEL.WEIGHTS):
+    %(prog)s resnest50-528c19ca.pth resnest50.pth
+    %(prog)s model.safetensors resnest50.pth
+  a detector's backbone file back to the official names, as safetensors:
+    %(prog)s resnest50_detectron-255b5649.pth resnest50.safetensors --to official
 """
 
 
@@ -165,6 +176,34 @@ def _predict(args: argparse.Namespace) -> int:
     return 0
 
 
+def _convert(args: argparse.Namespace) -> int:
+    from .checkpoint import convert_file, describe
+    from .model_zoo import WEIGHTS
+
+    def find_license(sha256: str) -> str | None:
+        known = (file for file in WEIGHTS.values() if file.sha256)
+        return next((file.license for file in known if sha256.startswith(file.sha256)), None)
+
+    try:
+        converted = convert_file(
+            args.source,
+            args.target,
+            source_format=args.source_format,
+            target_format=args.target_format,
+            trust_pickle=args.trust_pickle,
+            overwrite=args.overwrite,
+            find_license=find_license,
+        )
+    except _REFUSALS as error:
+        return _refuse(error)
+    except OSError as error:  # a full disk, a folder that is read-only
+        print(f"resnest-d2: error: {args.target} is not written: {error}", file=sys.stderr)
+        return 1
+    what = describe(converted.tensors, args.source_format or converted.format)
+    print(f"{args.source} -> {args.target}: {what}, {args.target_format} names")
+    return 0
+
+
 def _refuse(error: Exception) -> int:
     message = error.args[0] if isinstance(error, KeyError) and error.args else error
     print(f"resnest-d2: error: {message}", file=sys.stderr)
@@ -202,6 +241,33 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--score-threshold", type=float, default=0.5, metavar="P")
     predict.add_argument("--device", metavar="NAME", help="cpu, cuda, …; default: a GPU if any")
     predict.add_argument("--json", action="store_true", help="print the detections as JSON")
+
+    convert = command("convert", _convert, "rename weights between formats", epilog=_CONVERT_EPILOG)
+    convert.add_argument("source", metavar="SRC", help="a .pth, .pkl or .safetensors file")
+    convert.add_argument(
+        "target", metavar="DST", help=".pth, or .safetensors with the provenance in its metadata"
+    )
+    convert.add_argument(
+        "--from",
+        dest="source_format",
+        choices=FORMATS,
+        metavar="F",
+        help=f"{', '.join(FORMATS)}; default: what the names in the file say",
+    )
+    convert.add_argument(
+        "--to",
+        dest="target_format",
+        choices=FORMATS,
+        default="detectron2",
+        metavar="F",
+        help="default: %(default)s",
+    )
+    convert.add_argument(
+        "--trust-pickle",
+        action="store_true",
+        help="load any pickle, which runs the code in it: only for a file that you would run",
+    )
+    convert.add_argument("--overwrite", action="store_true", help="replace DST where it exists")
     return parser
 
 

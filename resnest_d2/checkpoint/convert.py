@@ -152,7 +152,7 @@ _WITHOUT_FPN = _Dialect({}, {}, "res", 2, "backbone.linear", "backbone.", has_mo
 _DETECTRON2_BACKBONE = re.compile(r"backbone\.(bottom_up\.)?(stem\.conv1|res2\.0\.)")
 _MM_DETECTOR = re.compile(r"(neck|rpn_head|roi_head|bbox_head|mask_head|semantic_head)\.")
 _ANY_BLOCK = re.compile(
-    r"(?:backbone\.)?(?:bottom_up\.)?(?:res([2-5])|layer([1-4]))[._](\d+)[._](?:conv1|branch2a)\b"
+    r"(?:backbone\.)?(?:bottom_up\.)?(?:res([2-5])|layer([1-4]))[._](\d+)[._](?:conv1|branch2a)[._]"
 )
 _ATTENTION = "res2.0.conv2.conv.weight"
 _RESNETS = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
@@ -178,7 +178,8 @@ def recognise(names: Iterable[str]) -> str:
         fits = ["detectron2"]
     if len(fits) == 1:
         (format,) = fits
-        more = [name for name in names if _dialect(format, names).read(name) is None]
+        reader = _dialect(format, names)
+        more = [name for name in names if reader.read(name) is None]
         foreign = more
         if _DIALECTS[format].has_more:
             others = [dialect for other, dialect in _DIALECTS.items() if other != format]
@@ -196,9 +197,10 @@ def recognise(names: Iterable[str]) -> str:
 def _mm_detector(names: list[str]) -> str:
     heads = sorted({match[1] for match in map(_MM_DETECTOR.match, names) if match})
     return (
-        f"it is an MMDetection detector (it has {', '.join(heads)}). Its heads are other modules "
-        "than Detectron2's, with other parameters and box arithmetic around them, and there is no "
-        "exact conversion of them. Its backbone alone converts: a file of its backbone.* tensors"
+        f"it is an MMDetection detector (it has {', '.join(heads)}). Its heads are MMDetection's "
+        "own modules, in other parts than Detectron2's, and nothing has shown that they would "
+        "compute the same: a detector that is nearly right finds less and says nothing. Its "
+        "backbone converts: give a file of its backbone.* tensors alone"
     )
 
 
@@ -254,7 +256,7 @@ def convert(
         raise ValueError(
             f"{target} weights are a backbone's, and it is a detector with {_some(more)}"
         )
-    if "conv2_offset" in (*reader.block, *writer.block) and reader.block != writer.block:
+    if reader.block != writer.block:
         _check_offsets(ours, target, packed=reader.block is _MM_BLOCK)
     converted = {writer.write(name): value for name, value in ours.items()}
     clash = converted.keys() & more.keys()
@@ -300,11 +302,15 @@ def _offset_groups(ours: Mapping[str, torch.Tensor], name: str, *, packed: bool 
     Ours is grouped by them. MMCV's (``packed``) is not: 18 (v1) or 27 outputs (v2) mean one group,
     more are ambiguous.
     """
-    channels = ours[name.replace("conv2_offset", "conv3")].shape[1]
+    conv3 = ours.get(name.replace("conv2_offset", "conv3"))
+    if conv3 is None or conv3.dim() != 4 or ours[name].dim() != 4:
+        return 0
+    channels = conv3.shape[1]
     outputs, inputs = ours[name].shape[:2]
     if packed:
         return int(inputs == channels and outputs in (18, 27))
-    return channels // inputs
+    groups = channels // max(inputs, 1)
+    return groups if outputs in (18 * groups, 27 * groups) else 0
 
 
 def describe(tensors: Mapping[str, torch.Tensor], format: str) -> str:

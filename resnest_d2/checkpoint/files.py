@@ -8,6 +8,7 @@ allocated that a file only claims to hold. The pickles are checked in :mod:`.pic
 import io
 import json
 import logging
+import mmap
 import os
 import pickle
 import zipfile
@@ -45,8 +46,9 @@ class StoredWeights:
         container: ``"pth"``, ``"pkl"`` or ``"safetensors"``, from the contents.
         format: one of :data:`.convert.FORMATS`, from the names, or "" for another network's;
             :func:`.convert.recognise` then says what it saw.
-        metadata: what lay beside the weights, e.g. the record that training writes. A Caffe2
-            ``.pkl`` gets the two entries by which Detectron2's checkpointer knows it.
+        metadata: what lay beside the weights, e.g. the record that training writes. A ``.pkl`` of
+            bare names, which are Caffe2's then, gets the two entries by which Detectron2's
+            checkpointer marks it.
     """
 
     path: Path
@@ -80,7 +82,9 @@ def read_weights(path: str | os.PathLike, *, trust_pickle: bool = False) -> Stor
     except (OSError, MemoryError):
         raise
     except Exception as error:  # a damaged file fails in many ways: IndexError, struct.error, …
-        reason = str(error) if isinstance(error, RefusalError) else "it is damaged, or another kind"
+        reason = str(error) if isinstance(error, RefusalError) else _damage(error)
+        # It may quote the file, which may hold line breaks and terminal controls.
+        reason = "".join(c if c.isprintable() else "?" for c in reason[:300])
         raise ValueError(
             f"{path} is not a checkpoint of tensors and plain types: {reason}"
         ) from error
@@ -88,30 +92,42 @@ def read_weights(path: str | os.PathLike, *, trust_pickle: bool = False) -> Stor
         format = recognise(tensors)
     except ValueError:
         format = ""
+    if container == "pkl" and not (format or metadata):
+        metadata = {"__author__": "Caffe2", "matching_heuristics": True}
     return StoredWeights(path, tensors, container, format, metadata)
+
+
+def _damage(error: Exception) -> str:
+    """The error's first line, without PyTorch's advice to load the file unsafely."""
+    lines = str(error).strip().splitlines()
+    if not lines or "weights_only" in lines[0] or "Weights only" in lines[0]:
+        return "it is damaged or cut short"
+    return f"it is damaged, cut short, or another kind of file ({lines[0]:.150})"
 
 
 def _read(path: Path, trust_pickle: bool) -> tuple[str, dict, dict]:
     """Container, weights by name as the container holds them, and what lay beside them."""
     with open(path, "rb") as file:
         head = file.read(1024)
-        file.seek(0)
-        if head[8:9] == b"{" and not head.startswith(b"\x80"):
+        if not head:
+            raise RefusalError("it is empty")
+        # Unlike a file, its map never allocates more than there is for a read.
+        view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    with view:
+        if head[4:9] == b"\0\0\0\0{":  # behind eight bytes of the header's length
             return ("safetensors", *_read_safetensors(path))
         if head.startswith(b"PK\x03\x04"):
             return ("pth", *_unwrap(_read_zip(path, trust_pickle)))
         if head.startswith(_LEGACY):
-            return ("pth", *_unwrap(_read_legacy(file, path, trust_pickle)))
+            return ("pth", *_unwrap(_read_legacy(view, path, trust_pickle)))
         if head[:1] in (b"\x80", b"(", b"}", b"c"):
-            return ("pkl", *_unwrap_pickle(_read_array_pickle(file, path, trust_pickle)))
+            return ("pkl", *_unwrap_pickle(_read_array_pickle(view, path, trust_pickle)))
     raise RefusalError(_what(head))
 
 
 def _what(head: bytes) -> str:
     """A word on a file that is none of ours."""
     text = head.lstrip().lower()
-    if not head:
-        return "it is empty"
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body", b"<!--")):
         return "it is an HTML page, saved by a download that failed"
     if text.startswith(b"version https://git-lfs"):
@@ -132,7 +148,7 @@ def _read_safetensors(path: Path) -> tuple[dict, dict]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except safetensors.SafetensorError as error:
-        raise RefusalError(f"its safetensors header is damaged ({error})") from error
+        raise RefusalError(f"it is a damaged or cut safetensors file ({error})") from error
     return tensors, {name: _decode(text) for name, text in metadata.items()}
 
 
@@ -176,23 +192,33 @@ def _check_archive(archive: zipfile.ZipFile, folder: str, path: Path) -> None:
         raise RefusalError("it is a zip archive, but not PyTorch's: it has no data.pkl")
     if f"{folder}/constants.pkl" in names:
         raise RefusalError("it is a TorchScript program, which is code")
-    if any(not name.startswith(f"{folder}/") for name in names):
-        raise RefusalError("its zip archive has records outside its folder")
+    if any(not name.isascii() or not name.startswith(f"{folder}/") for name in names) or any(
+        info.filename != info.orig_filename for info in infos
+    ):
+        raise RefusalError("its zip archive has records with other names than PyTorch's")
     if len({name.lower() for name in names}) != len(names):
         raise RefusalError("its zip archive has two records of one name")
     if archive.comment or min(info.header_offset for info in infos) != 0:
         raise RefusalError("its zip archive has something before or after it")
-    if any(info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 for info in infos):
+    if any(
+        info.compress_type != zipfile.ZIP_STORED
+        or info.compress_size != info.file_size
+        or info.flag_bits & 1
+        for info in infos
+    ):
         raise RefusalError("its zip archive is compressed or encrypted, PyTorch's never are")
-    stated, size = sum(info.file_size for info in infos), os.path.getsize(path)
+    stated, size = sum(info.file_size for info in infos), path.stat().st_size
     if stated > size:
         raise RefusalError(f"its zip archive claims {stated} bytes, the file has {size}")
+    damaged = archive.testzip()  # PyTorch's reader leaves the checksums out
+    if damaged:
+        raise RefusalError(f"its record {damaged:.60} does not have its checksum")
 
 
-def _read_legacy(file: io.BufferedReader, path: Path, trust_pickle: bool):
+def _read_legacy(file: mmap.mmap, path: Path, trust_pickle: bool):
     if trust_pickle:
         return _torch_load(path, trusted=True)
-    left = os.path.getsize(path)
+    left = path.stat().st_size
     storages: dict[str, int] = {}
 
     def check_storage(key: str, size: int) -> None:
@@ -210,10 +236,11 @@ def _read_legacy(file: io.BufferedReader, path: Path, trust_pickle: bool):
 def _torch_load(path: Path, *, trusted: bool = False):
     if trusted:
         logger.warning(f"Loading {path} with its code, because its pickle is trusted")
-    return torch.load(path, map_location="cpu", weights_only=not trusted)
+    with open(path, "rb") as file:  # by its name alone, PyTorch takes some files for others
+        return torch.load(file, map_location="cpu", weights_only=not trusted)
 
 
-def _read_array_pickle(file: io.BufferedReader, path: Path, trust_pickle: bool):
+def _read_array_pickle(file: mmap.mmap, path: Path, trust_pickle: bool):
     if trust_pickle:
         logger.warning(f"Loading {path} with its code, because its pickle is trusted")
         return pickle.load(file, encoding="latin1")
@@ -246,8 +273,9 @@ def _unwrap_pickle(content) -> tuple[dict, dict]:
     if isinstance(content, dict) and isinstance(content.get("blobs"), dict):
         content = content["blobs"]
     weights, _ = _unwrap(content)
-    weights = {k: v for k, v in weights.items() if not str(k).endswith("_momentum")}
-    return weights, {"__author__": "Caffe2", "matching_heuristics": True}
+    for name in [k for k in weights if isinstance(k, str) and k.endswith("_momentum")]:
+        del weights[name]
+    return weights, {}
 
 
 def _tensors(content: Mapping, size: int) -> dict[str, torch.Tensor]:
@@ -258,7 +286,7 @@ def _tensors(content: Mapping, size: int) -> dict[str, torch.Tensor]:
     left = _SHARING * size
     for name, value in content.items():
         if type(name) is not str:
-            raise RefusalError(f"its weights have a name that is no text: {name!r:.40}")
+            raise RefusalError(f"its weights have a name that is a {type(name).__name__}, no text")
         value = _tensor(name, value)
         left -= value.numel() * value.element_size()
         if left < 0:
@@ -305,13 +333,17 @@ def write_weights(
         tensors: by name.
         path: ``.pth`` gets ``{"model": tensors, **metadata}``, ``.safetensors`` the tensors, and
             the metadata in its header, as JSON where they are no texts.
-        metadata: of plain types.
+        metadata: what JSON can say.
 
     Raises:
-        ValueError: another suffix.
+        ValueError: another suffix, or metadata of other types.
+        OSError: the disk is full, the folder read-only, …
     """
     path = Path(path)
-    metadata = dict(metadata or {})
+    try:
+        metadata = json.loads(json.dumps(dict(metadata or {})))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not written: its metadata are no plain types") from error
     # Copies: a view would take its whole storage into the file.
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -320,9 +352,12 @@ def write_weights(
             torch.save({"model": tensors, **metadata}, temporary)
         elif path.suffix == ".safetensors":
             texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
-            safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt", **texts})
+            data = safetensors.torch.save(tensors, metadata={"format": "pt", **texts})
+            temporary.write_bytes(data)  # its save_file makes a file that others cannot read
         else:
             raise ValueError(f"weights are written as .pth or .safetensors, got {path}")
         os.replace(temporary, path)
+    except RuntimeError as error:  # PyTorch's, where the disk is full
+        raise OSError(f"{path} is not written: {str(error).partition(chr(10))[0]}") from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from detectron2.utils.file_io import PathManager
 from .files import read_weights
 
 __all__ = [
+    "PROVENANCE_KEY",
     "RECORD_KEY",
     "find_checkpoint",
     "read_checkpoint",
@@ -21,6 +22,9 @@ __all__ = [
 
 RECORD_KEY = "resnest_d2"
 """Entry of a checkpoint that says what it is; see :func:`resnest_d2.checkpoint.make_record`."""
+
+PROVENANCE_KEY = "provenance"
+"""Entry of a converted file: where it comes from; see :func:`.provenance.convert_file`."""
 
 PREFIX = "resnest://"
 FOLDER_VARIABLE = "RESNEST_D2_WEIGHTS"

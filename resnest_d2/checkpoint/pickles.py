@@ -3,8 +3,8 @@
 A pickle is a program. Three steps keep it one that builds arrays in plain containers:
 
 1. :func:`read_pickle` walks over its opcodes and refuses those that no file of weights needs, an
-   absurd memo index (it would be allocated), and nesting so deep that hashing a tuple would
-   overflow the interpreter's stack.
+   absurd memo index (it would be allocated), and tuples in tuples: hashing them as a key can take
+   for ever, or overflow the interpreter's stack.
 2. :class:`ArrayUnpickler` and :class:`TensorChecker` resolve the few names that such files use to
    classes of this module, which record and check their arguments. Nothing of numpy or torch is
    called by a file, and every other name is refused.
@@ -28,8 +28,8 @@ __all__ = ["MAGIC_NUMBER", "ArrayUnpickler", "RefusalError", "TensorChecker", "r
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 """The first pickle of PyTorch's container before version 1.6."""
 
-_MAX_DEPTH = 100
-_MAX_OPCODES = 3_000_000  # the largest ResNeSt detector with its optimiser has 200 thousand
+_MAX_OPCODES = 1_000_000  # the largest ResNeSt detector with its optimiser has 300 thousand
+_MAX_TUPLE = 1000  # entries, those of tuples in it included; a tensor's arguments are below 100
 
 _OPCODES = frozenset(
     """
@@ -37,10 +37,10 @@ _OPCODES = frozenset(
     STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8
     BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 EMPTY_LIST LIST APPEND APPENDS
     EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT DICT SETITEM SETITEMS
-    GLOBAL STACK_GLOBAL REDUCE BUILD BINPERSID PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET MEMOIZE
+    GLOBAL STACK_GLOBAL REDUCE NEWOBJ BUILD BINPERSID
+    PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET MEMOIZE
     """.split()
 )
-_IN_PLACE = frozenset(["APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD"])
 
 
 class RefusalError(ValueError):
@@ -54,7 +54,7 @@ def read_pickle(file: io.BufferedIOBase) -> bytes:
         RefusalError: not a pickle of plain containers, whatever names it resolves.
     """
     start = file.tell()
-    stack: list[int] = []  # each entry's depth of nesting
+    stack: list[int] = []  # of each value, the entries that hashing visits: 1, but for tuples
     marks: list[int] = []
     memo: dict[int, int] = {}
 
@@ -87,12 +87,10 @@ def read_pickle(file: io.BufferedIOBase) -> bytes:
                     before = before[: before.index(pickletools.markobject)]
                 for _ in before:
                     taken.append(stack.pop())
-                if name in _IN_PLACE:  # the container was taken last
-                    stack.append(max([taken[-1], *(depth + 1 for depth in taken[:-1])]))
-                elif opcode.stack_after:
-                    stack.append(max(taken, default=-1) + 1)
-            if stack and stack[-1] > _MAX_DEPTH:
-                raise RefusalError(f"its pickle nests deeper than {_MAX_DEPTH} levels")
+                if opcode.stack_after:
+                    stack.append(1 + sum(taken) if name.startswith("TUPLE") else 1)
+                    if stack[-1] > _MAX_TUPLE:
+                        raise RefusalError(f"its pickle has a tuple of over {_MAX_TUPLE} entries")
     except (IndexError, KeyError) as error:
         raise RefusalError("its pickle is damaged") from error
     end = file.tell()
@@ -145,7 +143,7 @@ class _Dtype:
 
     def __init__(self, name, *flags):
         if type(name) is not str or not re.fullmatch(r"[fiu][1248]|b1", name):
-            raise RefusalError(f"it holds an array of {name!r:.40}, not of numbers")
+            raise RefusalError("it holds an array of other things than numbers")
         self.name, self.order = name, "="
 
     def __setstate__(self, state):
@@ -205,6 +203,18 @@ class _Encode(bytes):
         raise RefusalError("it holds damaged bytes")
 
 
+class _NoBytes(bytes):
+    """``bytes()``: how protocol 2 writes those of an empty array."""
+
+    __slots__ = ()
+
+    def __new__(cls):
+        return super().__new__(cls)
+
+    def __setstate__(self, state):
+        raise RefusalError("it holds damaged bytes")
+
+
 def _build_array(data, dtype, shape, order: str) -> np.ndarray:
     if isinstance(data, str):
         data = data.encode("latin1")
@@ -212,7 +222,7 @@ def _build_array(data, dtype, shape, order: str) -> np.ndarray:
         raise RefusalError("it holds a damaged array, or one of objects")
     kind = dtype.build()
     if not _is_shape(shape) or math.prod(shape) * kind.itemsize != len(data):
-        raise RefusalError(f"it holds an array of shape {shape!r:.60} in {len(data)} bytes")
+        raise RefusalError(f"it holds an array whose shape does not fit its {len(data)} bytes")
     return np.frombuffer(data, kind).reshape(shape, order=order)
 
 
@@ -226,6 +236,7 @@ class ArrayUnpickler(_Restricted):
     allowed = {
         "collections.OrderedDict": _Dict,
         "_codecs.encode": _Encode,
+        "__builtin__.bytes": _NoBytes,
         "numpy.ndarray": _Array,
         "numpy.dtype": _Dtype,
         **{
@@ -281,7 +292,7 @@ class _Tensor:
         last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
         if numel and last >= storage.numel or numel > storage.numel:
             raise RefusalError(
-                f"it holds a tensor of shape {shape!r:.60} over {storage.numel} stored numbers"
+                f"it holds a tensor of {numel} numbers outside its storage of {storage.numel}"
             )
 
     def __setstate__(self, state):

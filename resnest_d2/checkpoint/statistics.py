@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from detectron2.config import CfgNode
 
 from .files import StoredWeights
-from .load import RECORD_KEY
+from .load import PROVENANCE_KEY, RECORD_KEY
 
 __all__ = [
     "CLASSIFIER",
@@ -78,7 +78,8 @@ def weights_statistics(stored: StoredWeights) -> InputStatistics | None:
         ValueError: the file says it in a way that cannot be read.
     """
     try:
-        record, statistics = (stored.metadata.get(key) for key in (RECORD_KEY, "statistics"))
+        record = stored.metadata.get(RECORD_KEY)
+        statistics = stored.metadata.get(PROVENANCE_KEY, {}).get("statistics")
         if record is not None:
             return InputStatistics.from_config(CfgNode.load_cfg(record["config"]))
         if statistics is not None:

@@ -432,7 +432,11 @@ def _config_text(statistics):
         ("detectron2", {RECORD_KEY: MSRA}, [MSRA], [DETECTOR, CLASSIFIER]),
         (
             "detectron2",
-            {"statistics": {"format": "RGB", "mean": [0.0] * 3, "std": [255.0] * 3}},
+            {
+                "provenance": {
+                    "statistics": {"format": "RGB", "mean": [0.0] * 3, "std": [255.0] * 3}
+                }
+            },
             [InputStatistics("RGB", (0.0, 0.0, 0.0), (255.0, 255.0, 255.0))],
             [DETECTOR],
         ),

@@ -1,0 +1,111 @@
+"""From one file of weights to another, which then says where its weights come from.
+
+The input statistics travel along: renaming a classifier's weights for Detectron2 does not change
+how images must be given to them.
+"""
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from ..version import __version__
+from .convert import convert, describe, recognise
+from .files import StoredWeights, read_weights, write_weights
+from .load import PROVENANCE_KEY, RECORD_KEY
+from .statistics import weights_statistics
+
+__all__ = ["convert_file"]
+
+logger = logging.getLogger(__name__)
+
+
+def convert_file(
+    source: str | os.PathLike,
+    target: str | os.PathLike,
+    *,
+    source_format: str | None = None,
+    target_format: str = "detectron2",
+    trust_pickle: bool = False,
+    overwrite: bool = False,
+    find_license: Callable[[str], str | None] = lambda sha256: None,
+) -> StoredWeights:
+    """Write the weights of a file under the names of another format, with their provenance.
+
+    The provenance is the entry :data:`.load.PROVENANCE_KEY` beside the weights: ``source`` and
+    ``sha256`` (name and digest of the file), ``format`` (its), ``converter`` (this package's
+    version), ``license``, and ``statistics`` (``format``, ``mean``, ``std``: how images must be
+    given to the weights; null where that is not known).
+
+    Args:
+        source: the file to read.
+        target: the file to write; its suffix, ``.pth`` or ``.safetensors``, decides the container.
+        source_format: by default what the names say.
+        target_format: one of :data:`.convert.FORMATS`.
+        trust_pickle: see :func:`.files.read_weights`.
+        overwrite: replace ``target`` where it exists.
+        find_license: from the source's sha256 to its licence, where one is known.
+
+    Returns:
+        What was read.
+
+    Raises:
+        FileExistsError: ``target`` exists.
+        FileNotFoundError: no such source, or no such folder for the target.
+        ValueError: the file is refused, or does not convert; the message names it and says why.
+    """
+    source, target = Path(source), Path(target)
+    if target.suffix not in (".pth", ".safetensors"):
+        raise ValueError(f"weights are written as .pth or .safetensors, got {target}")
+    if target.exists() and not overwrite:
+        raise FileExistsError(f"{target} exists and is not overwritten unless you say so")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {target.parent}")
+    stored = read_weights(source, trust_pickle=trust_pickle)
+    try:
+        source_format = source_format or recognise(stored.tensors)
+        tensors = convert(stored.tensors, source_format, target_format)
+    except ValueError as error:
+        raise ValueError(f"{source} is not converted: {error}") from error
+    sha256 = _sha256(source)
+    statistics = weights_statistics(stored)
+    before = stored.metadata.get(PROVENANCE_KEY)
+    known = before.get("license") if isinstance(before, dict) else None
+    provenance = {
+        "source": source.name,
+        "sha256": sha256,
+        "format": source_format,
+        "converter": f"resnest_d2 {__version__}",
+        "license": find_license(sha256) or known or "unknown",
+        "statistics": statistics
+        and {
+            "format": statistics.format,
+            "mean": list(statistics.mean),
+            "std": list(statistics.std),
+        },
+    }
+    metadata = {PROVENANCE_KEY: provenance}
+    record = stored.metadata.get(RECORD_KEY)
+    if isinstance(record, dict) and all(isinstance(part, str) for part in _texts(record)):
+        metadata[RECORD_KEY] = record  # a run's config and class names
+    write_weights(tensors, target, metadata=metadata)
+    logger.info(
+        f"{source} ({describe(stored.tensors, source_format)}, {source_format} names) -> "
+        f"{target} ({len(tensors)} tensors, {target_format} names)"
+    )
+    return stored
+
+
+def _texts(record: dict) -> list:
+    names = record.get("class_names")
+    others = [value for key, value in record.items() if key != "class_names"]
+    return [*record, *others, *(names if isinstance(names, list) else [names])]
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
