@@ -152,7 +152,7 @@ _WITHOUT_FPN = _Dialect({}, {}, "res", 2, "backbone.linear", "backbone.", has_mo
 _DETECTRON2_BACKBONE = re.compile(r"backbone\.(bottom_up\.)?(stem\.conv1|res2\.0\.)")
 _MM_DETECTOR = re.compile(r"(neck|rpn_head|roi_head|bbox_head|mask_head|semantic_head)\.")
 _ANY_BLOCK = re.compile(
-    r"(?:backbone\.)?(?:bottom_up\.)?(?:res([2-5])|layer([1-4]))[._](\d+)[._](?:conv1|branch2a)\b"
+    r"(?:backbone\.)?(?:bottom_up\.)?(?:res([2-5])|layer([1-4]))[._](\d+)[._](?:conv1|branch2a)[._]"
 )
 _ATTENTION = "res2.0.conv2.conv.weight"
 _RESNETS = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
@@ -178,7 +178,8 @@ def recognise(names: Iterable[str]) -> str:
         fits = ["detectron2"]
     if len(fits) == 1:
         (format,) = fits
-        more = [name for name in names if _dialect(format, names).read(name) is None]
+        reader = _dialect(format, names)
+        more = [name for name in names if reader.read(name) is None]
         foreign = more
         if _DIALECTS[format].has_more:
             others = [dialect for other, dialect in _DIALECTS.items() if other != format]

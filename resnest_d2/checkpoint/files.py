@@ -236,7 +236,8 @@ def _read_legacy(file: mmap.mmap, path: Path, trust_pickle: bool):
 def _torch_load(path: Path, *, trusted: bool = False):
     if trusted:
         logger.warning(f"Loading {path} with its code, because its pickle is trusted")
-    return torch.load(path, map_location="cpu", weights_only=not trusted)
+    with open(path, "rb") as file:  # by its name alone, PyTorch takes some files for others
+        return torch.load(file, map_location="cpu", weights_only=not trusted)
 
 
 def _read_array_pickle(file: mmap.mmap, path: Path, trust_pickle: bool):
@@ -336,6 +337,7 @@ def write_weights(
 
     Raises:
         ValueError: another suffix, or metadata of other types.
+        OSError: the disk is full, the folder read-only, …
     """
     path = Path(path)
     try:
@@ -355,5 +357,7 @@ def write_weights(
         else:
             raise ValueError(f"weights are written as .pth or .safetensors, got {path}")
         os.replace(temporary, path)
+    except RuntimeError as error:  # PyTorch's, where the disk is full
+        raise OSError(f"{path} is not written: {str(error).partition(chr(10))[0]}") from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -17,9 +17,7 @@ RECORD_KEY = "resnest_d2"
 """Entry of a checkpoint that says what it is; see :func:`resnest_d2.checkpoint.make_record`."""
 
 PROVENANCE_KEY = "provenance"
-"""Entry of a converted file: ``source`` (file name), ``sha256`` (its), ``format`` (its),
-``converter`` (this package's version), ``license``, ``statistics`` (``format``, ``mean``,
-``std``)."""
+"""Entry of a converted file: where it comes from; see :func:`.provenance.convert_file`."""
 
 
 def find_checkpoint(source: str | os.PathLike) -> Path:

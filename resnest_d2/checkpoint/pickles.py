@@ -203,6 +203,18 @@ class _Encode(bytes):
         raise RefusalError("it holds damaged bytes")
 
 
+class _NoBytes(bytes):
+    """``bytes()``: how protocol 2 writes those of an empty array."""
+
+    __slots__ = ()
+
+    def __new__(cls):
+        return super().__new__(cls)
+
+    def __setstate__(self, state):
+        raise RefusalError("it holds damaged bytes")
+
+
 def _build_array(data, dtype, shape, order: str) -> np.ndarray:
     if isinstance(data, str):
         data = data.encode("latin1")
@@ -224,6 +236,7 @@ class ArrayUnpickler(_Restricted):
     allowed = {
         "collections.OrderedDict": _Dict,
         "_codecs.encode": _Encode,
+        "__builtin__.bytes": _NoBytes,
         "numpy.ndarray": _Array,
         "numpy.dtype": _Dtype,
         **{

@@ -33,6 +33,11 @@ def convert_file(
 ) -> StoredWeights:
     """Write the weights of a file under the names of another format, with their provenance.
 
+    The provenance is the entry :data:`.load.PROVENANCE_KEY` beside the weights: ``source`` and
+    ``sha256`` (name and digest of the file), ``format`` (its), ``converter`` (this package's
+    version), ``license``, and ``statistics`` (``format``, ``mean``, ``std``: how images must be
+    given to the weights; null where that is not known).
+
     Args:
         source: the file to read.
         target: the file to write; its suffix, ``.pth`` or ``.safetensors``, decides the container.

@@ -1,0 +1,277 @@
+"""Files of weights: read as they are whatever their name, written whole or not at all."""
+
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+
+from resnest_d2.checkpoint import RECORD_KEY, read_weights, write_weights
+
+
+def weights(dtype=torch.float32) -> dict[str, torch.Tensor]:
+    return {
+        "conv.weight": torch.randn(4, 3, 2).to(dtype),
+        "scalar": torch.tensor(3),
+        "empty": torch.zeros(0, 5),
+    }
+
+
+def arrays(tensors) -> dict[str, np.ndarray]:
+    return {name: value.numpy() for name, value in tensors.items()}
+
+
+def assert_same_bytes(actual, expected):
+    assert list(actual) == list(expected)
+    for name, value in expected.items():
+        assert actual[name].dtype == value.dtype and actual[name].shape == value.shape
+        assert torch.equal(actual[name], value), name
+
+
+def write(path, content, kind: str):
+    """Save in one of the containers."""
+    if kind == "zip":
+        torch.save(content, path)
+    elif kind == "legacy":
+        torch.save(content, path, _use_new_zipfile_serialization=False)
+    elif kind == "safetensors":
+        safetensors.torch.save_file(content, path)
+    else:
+        path.write_bytes(pickle.dumps(arrays(content), int(kind.removeprefix("pickle"))))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "container"),
+    [("zip", "pth"), ("legacy", "pth"), ("safetensors", "safetensors")]
+    + [(f"pickle{protocol}", "pkl") for protocol in range(6)],
+)
+@pytest.mark.parametrize("name", ["weights", "weights.pth", "weights.pkl", "weights.safetensors"])
+def test_the_container_is_told_from_the_contents_not_the_name(tmp_path, kind, container, name):
+    expected = weights()
+    stored = read_weights(write(tmp_path / name, expected, kind))
+    assert stored.container == container and stored.path == tmp_path / name
+    assert_same_bytes(dict(sorted(stored.tensors.items())), dict(sorted(expected.items())))
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int8])
+def test_types_are_kept(tmp_path, kind, dtype):
+    expected = {"w": weights(torch.float64)["conv.weight"].to(dtype)}
+    assert_same_bytes(read_weights(write(tmp_path / "w", expected, kind)).tensors, expected)
+
+
+def test_safetensors_of_every_header_length_are_recognised(tmp_path):
+    for size in range(64):  # a length that begins with the byte of a pickle among them
+        path = tmp_path / f"{size}"
+        expected = {"w" * 8 * (size + 1): torch.ones(2)}
+        assert_same_bytes(read_weights(write(path, expected, "safetensors")).tensors, expected)
+
+
+def test_arrays_of_python_2_and_of_other_byte_and_memory_orders_are_read(tmp_path):
+    big = np.arange(6, dtype=">f4").reshape(2, 3)
+    columns = np.asfortranarray(np.arange(6.0).reshape(2, 3))
+    path = tmp_path / "weights.pkl"
+    # Python 2 wrote an array's bytes as its own kind of text.
+    python2 = (
+        b"\x80\x02}U\x01wcnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+        b"(K\x01K\x02\x85cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xff"
+        b"J\xff\xff\xff\xffK\x00tb\x89U\x08" + np.array([-1.5, 2.0], "<f4").tobytes() + b"tbs."
+    )
+    for data, expected in (
+        (pickle.dumps({"w": big}), torch.arange(6.0).reshape(2, 3)),
+        (pickle.dumps({"w": columns}, 2), torch.arange(6.0).reshape(2, 3).double()),
+        (pickle.dumps({"w": np.float64(2)}), torch.tensor(2.0, dtype=torch.float64)),
+        (python2, torch.tensor([-1.5, 2.0])),
+    ):
+        path.write_bytes(data)
+        stored = read_weights(path).tensors["w"]
+        torch.testing.assert_close(stored, expected, rtol=0, atol=0)
+        stored += 1  # it is no view of something read-only
+
+
+@pytest.mark.parametrize(
+    ("content", "beside"),
+    [
+        (lambda w: w, {}),
+        (lambda w: {"model": w, "iteration": 7, "optimizer": {"state": {}}}, ...),
+        (lambda w: {"state_dict": w, "meta": {"epoch": 12, "CLASSES": ("cat",)}}, ...),
+    ],
+    ids=["flat", "model", "state_dict"],
+)
+def test_wrappers_are_taken_off_and_what_lay_beside_is_kept(tmp_path, content, beside):
+    expected = weights()
+    whole = content(expected)
+    if beside is ...:
+        beside = {key: value for key, value in whole.items() if key not in ("model", "state_dict")}
+    for kind in ("zip", "legacy"):
+        stored = read_weights(write(tmp_path / kind, whole, kind))
+        assert stored.metadata == beside
+        assert_same_bytes(stored.tensors, expected)
+
+
+def test_detectron2_marks_of_a_pickle_are_kept_and_bare_names_are_marked_as_caffe2(tmp_path):
+    path = tmp_path / "weights.pkl"
+    for content, metadata in (
+        ({"model": {"w": np.ones(1)}, "__author__": "x"}, {"__author__": "x"}),
+        ({"w": np.ones(1), "w_momentum": np.ones(1)}, None),
+        ({"blobs": {"w": np.ones(1)}, "cfg": "text"}, None),
+    ):
+        path.write_bytes(pickle.dumps(content, 2))
+        stored = read_weights(path)
+        expected = metadata or {"__author__": "Caffe2", "matching_heuristics": True}
+        assert stored.metadata == expected
+        assert list(stored.tensors) == ["w"]
+
+
+def test_the_prefix_of_distributed_training_is_taken_away_where_all_names_have_it(tmp_path):
+    one = torch.ones(1)
+    path = write(tmp_path / "w.pth", {"module.a": one, "module.b": one}, "zip")
+    assert list(read_weights(path).tensors) == ["a", "b"]
+    path = write(tmp_path / "w.pth", {"module.a": one, "b": one}, "zip")
+    assert list(read_weights(path).tensors) == ["module.a", "b"]
+
+
+def test_parameters_state_dict_versions_and_shared_storages_are_read(tmp_path):
+    layer = torch.nn.BatchNorm1d(3)
+    both = torch.arange(6.0)
+    content = {**layer.state_dict(keep_vars=True), "first": both[:3], "all": both}
+    for kind in ("zip", "legacy"):
+        assert_same_bytes(
+            read_weights(write(tmp_path / kind, content, kind)).tensors,
+            {name: value.detach() for name, value in content.items()},
+        )
+        versioned = write(tmp_path / kind, layer.state_dict(), kind)
+        assert_same_bytes(read_weights(versioned).tensors, layer.state_dict())
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_what_is_written_is_read_back(tmp_path, suffix):
+    expected = weights()
+    metadata = {"note": "a text", RECORD_KEY: {"config": "VERSION: 2\n", "class_names": ["[a]"]}}
+    path = tmp_path / f"weights{suffix}"
+    write_weights(expected, path, metadata=metadata)
+    stored = read_weights(path)
+    assert_same_bytes(dict(sorted(stored.tensors.items())), dict(sorted(expected.items())))
+    assert {key: stored.metadata[key] for key in metadata} == metadata
+    path.with_suffix(".touched").touch()
+    assert path.stat().st_mode == path.with_suffix(".touched").stat().st_mode
+
+
+def test_a_view_takes_only_its_own_bytes_into_a_file(tmp_path):
+    whole = torch.zeros(1_000_000)
+    for suffix in (".pth", ".safetensors"):
+        path = tmp_path / f"w{suffix}"
+        write_weights({"a": whole[:2], "b": whole[:2], "c": torch.ones(2, 3).t()}, path)
+        assert path.stat().st_size < 10_000
+        torch.testing.assert_close(read_weights(path).tensors["c"], torch.ones(3, 2))
+
+
+def test_safetensors_metadata_is_json_for_other_tools(tmp_path):
+    path = tmp_path / "w.safetensors"
+    write_weights({"w": torch.ones(1)}, path, metadata={"provenance": {"source": "a.pth"}})
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    assert metadata["format"] == "pt"
+    assert json.loads(metadata["provenance"]) == {"source": "a.pth"}
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "w.pth"
+    path.write_bytes(b"old")
+    with pytest.raises(ValueError, match=r"\.pth or \.safetensors"):
+        write_weights({"w": torch.ones(1)}, tmp_path / "w.bin")
+    with pytest.raises(ValueError, match="w.pth is not written.*plain types"):
+        write_weights({"w": torch.ones(1)}, path, metadata={"x": object()})
+    assert os.listdir(tmp_path) == ["w.pth"] and path.read_bytes() == b"old"
+
+
+FULL_DISK = """
+import resource, sys, torch
+from resnest_d2.checkpoint import write_weights
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000,) * 2)
+for path in sys.argv[1:]:
+    try:
+        write_weights({"w": torch.ones(1_000_000)}, path)
+    except OSError as error:
+        print("OSError", error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no limits of this kind")
+def test_a_disk_that_fills_up_leaves_the_old_file_and_nothing_else(tmp_path):
+    paths = [tmp_path / "w.pth", tmp_path / "w.safetensors"]
+    for path in paths:
+        path.write_bytes(b"old")
+    command = [sys.executable, "-c", FULL_DISK, *map(str, paths)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0 and result.stdout.count("OSError") == 2, result
+    assert sorted(tmp_path.iterdir()) == paths
+    assert {path.read_bytes() for path in paths} == {b"old"}
+
+
+def test_refusals_name_the_tensor(tmp_path):
+    one, path = torch.ones(1), tmp_path / "w.pth"
+    for content, message in (
+        ({"model": {"a": one, "b.c": 7}}, "its b.c is a int, not a tensor"),
+        ({"model": {"state_dict": {"a": one}}}, "its state_dict is a dict, not a tensor"),
+        ({"a": one, "head.bias": torch.tensor([0, float("nan")])}, "its head.bias has NaN"),
+        ({"a": one, "x": -one / 0}, "its x has NaN or infinite"),
+    ):
+        torch.save(content, path)
+        with pytest.raises(ValueError, match=f"w.pth .*{message}"):
+            read_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is empty"),
+        (b"\n <!DOCTYPE html><title>404</title>", "an HTML page, saved by a download that failed"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "a Git LFS pointer"),
+        (b'{"error": "no"}', "a text file, which begins"),
+        (b"PK\x03\x04cut", "cut zip archive"),
+        (b"\x89PNG\r\n\x1a\n", "another kind of file"),
+    ],
+)
+def test_what_is_no_file_of_weights_is_named(tmp_path, content, reason):
+    path = tmp_path / "w.pth"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"w.pth is not a checkpoint .*{reason}"):
+        read_weights(path)
+
+
+def test_truncation_at_any_place_is_refused(tmp_path):
+    path = tmp_path / "w"
+    for kind in ("zip", "legacy", "safetensors", "pickle2", "pickle4"):
+        whole = write(path, weights(), kind).read_bytes()
+        for size in range(0, len(whole), 37):
+            path.write_bytes(whole[:size])
+            with pytest.raises(ValueError, match="w is not a checkpoint"):
+                read_weights(path)
+
+
+def test_a_trusted_pickle_gives_its_tensors_with_a_warning(tmp_path, caplog):
+    path = tmp_path / "w.pkl"
+    file = io.BytesIO()
+    torch.save({"model": {"w": torch.ones(2)}, "hooks": Ellipsis}, file)
+    for content in (pickle.dumps({"model": {"w": np.ones(2, "f4")}, "x": {...}}), file.getvalue()):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="w.pkl is not a checkpoint"):
+            read_weights(path)
+        caplog.clear()
+        stored = read_weights(path, trust_pickle=True)
+        torch.testing.assert_close(stored.tensors, {"w": torch.ones(2)})
+        assert "w.pkl" in caplog.text and "trusted" in caplog.text
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none.pth"):
+        read_weights(tmp_path / "none.pth")
