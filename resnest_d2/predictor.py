@@ -56,7 +56,7 @@ class Predictor:
             raise ValueError(f"score_threshold must be from 0 to 1, got {score_threshold}")
         path = find_checkpoint(source)
         stored = read_weights(path)
-        record = read_record({"model": stored.tensors, **stored.metadata}, path)
+        record = read_record(stored)
         cfg = _read_config(record, path)
         check_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("RGB", "BGR"))
         cfg.MODEL.WEIGHTS = ""

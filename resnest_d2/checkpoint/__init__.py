@@ -7,7 +7,6 @@ from .load import (
     PROVENANCE_KEY,
     RECORD_KEY,
     find_checkpoint,
-    read_checkpoint,
     read_record,
 )
 from .provenance import convert_file
@@ -23,7 +22,6 @@ __all__ = [
     "describe",
     "find_checkpoint",
     "make_record",
-    "read_checkpoint",
     "read_record",
     "read_weights",
     "recognise",

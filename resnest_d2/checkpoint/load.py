@@ -3,13 +3,12 @@
 import os
 from pathlib import Path
 
-from .files import read_weights
+from .files import StoredWeights
 
 __all__ = [
     "PROVENANCE_KEY",
     "RECORD_KEY",
     "find_checkpoint",
-    "read_checkpoint",
     "read_record",
 ]
 
@@ -37,33 +36,20 @@ def find_checkpoint(source: str | os.PathLike) -> Path:
     return path
 
 
-def read_checkpoint(path: str | os.PathLike) -> dict:
-    """A file of weights as a checkpoint: ``model``, and what lay beside it.
-
-    Errors as :func:`.files.read_weights`.
-    """
-    stored = read_weights(path)
-    return {**stored.metadata, "model": stored.tensors}
-
-
-def read_record(checkpoint: dict, path: str | os.PathLike) -> dict:
+def read_record(stored: StoredWeights) -> dict:
     """The record that training wrote beside the weights: ``config``, ``class_names``, ``version``.
-
-    Args:
-        checkpoint: as :func:`read_checkpoint` gives it.
-        path: its file, for the message.
 
     Raises:
         ValueError: there is none, or a damaged one.
     """
-    if RECORD_KEY not in checkpoint or "model" not in checkpoint:
-        lacking = "model" if RECORD_KEY in checkpoint else RECORD_KEY
+    path = stored.path
+    if RECORD_KEY not in stored.metadata:
         raise ValueError(
-            f"{path} has no entry {lacking!r}, so it does not say which model it belongs to: "
+            f"{path} has no entry {RECORD_KEY!r}, so it does not say which model it belongs to: "
             "prediction needs a checkpoint that resnest-d2 train wrote"
         )
-    record = checkpoint[RECORD_KEY]
-    entries = [("model", checkpoint["model"], dict), (RECORD_KEY, record, dict)]
+    record = stored.metadata[RECORD_KEY]
+    entries = [(RECORD_KEY, record, dict)]
     if isinstance(record, dict):
         entries += [("config", record.get("config"), str)]
         entries += [("class_names", record.get("class_names"), list)]

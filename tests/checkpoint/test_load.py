@@ -1,12 +1,13 @@
 """Files of weights: read or refused, and nothing in them is run."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from resnest_d2.checkpoint import find_checkpoint, read_checkpoint, read_record
+from resnest_d2.checkpoint import StoredWeights, find_checkpoint, read_record, read_weights
 
 
 class _Bomb:
@@ -18,17 +19,17 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path):
     path = tmp_path / "bomb.pth"
     torch.save({"model": _Bomb()}, path)
     with pytest.raises(ValueError, match="bomb.pth is not a checkpoint of tensors") as refusal:
-        read_checkpoint(path)
+        read_weights(path)
     assert "succeed" not in str(refusal.value)  # torch's advice is to load it unsafely
     path.write_bytes(pickle.dumps({"model": _Bomb()}))
     with pytest.raises(ValueError, match="bomb.pth is not a checkpoint of tensors"):
-        read_checkpoint(path)
+        read_weights(path)
 
 
 def test_refusal_names_what_is_no_plain_type(tmp_path):
     torch.save({"model": {"x": np.float64(1.0)}}, tmp_path / "numpy.pth")
     with pytest.raises(ValueError, match="numpy.pth .*multiarray.scalar"):
-        read_checkpoint(tmp_path / "numpy.pth")
+        read_weights(tmp_path / "numpy.pth")
 
 
 @pytest.mark.parametrize(
@@ -39,11 +40,11 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, content):
     path = tmp_path / "file.pth"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="file.pth"):
-        read_checkpoint(path)
+        read_weights(path)
 
 
 def test_missing_checkpoint_and_empty_run_are_named(tmp_path):
-    for read in (find_checkpoint, read_checkpoint):
+    for read in (find_checkpoint, read_weights):
         with pytest.raises(FileNotFoundError, match="none.pth"):
             read(tmp_path / "none.pth")
     with pytest.raises(FileNotFoundError, match="no last_checkpoint"):
@@ -56,26 +57,27 @@ def test_run_folder_means_its_last_checkpoint(tmp_path):
     assert find_checkpoint(tmp_path) == tmp_path / "model_0000009.pth"
 
 
-@pytest.mark.parametrize("checkpoint", [{"model": {}}, {"resnest_d2": {}}, {}])
-def test_file_without_record_or_model_is_refused(checkpoint):
-    with pytest.raises(ValueError, match="x.pth has no entry '(resnest_d2|model)'"):
-        read_record(checkpoint, "x.pth")
+def stored(**metadata) -> StoredWeights:
+    return StoredWeights(Path("x.pth"), {}, "pth", "", metadata)
+
+
+def test_file_without_record_is_refused():
+    with pytest.raises(ValueError, match="x.pth has no entry 'resnest_d2'"):
+        read_record(stored(iteration=3))
 
 
 GOOD = {"config": "VERSION: 2", "class_names": ["a"], "version": "1"}
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("record", "message"),
     [
-        ({"model": []}, "model"),
-        ({"resnest_d2": "text"}, "resnest_d2"),
-        ({"resnest_d2": {**GOOD, "config": None}}, "config"),
-        ({"resnest_d2": {"config": ""}}, "class_names"),
+        ("text", "resnest_d2"),
+        ({**GOOD, "config": None}, "config"),
+        ({"config": ""}, "class_names"),
     ],
 )
-def test_damaged_record_is_refused(change, message):
-    checkpoint = {"model": {}, "resnest_d2": GOOD}
-    assert read_record(checkpoint, "x.pth") == GOOD
+def test_damaged_record_is_refused(record, message):
+    assert read_record(stored(resnest_d2=GOOD)) == GOOD
     with pytest.raises(ValueError, match=f"x.pth.*{message}"):
-        read_record({**checkpoint, **change}, "x.pth")
+        read_record(stored(resnest_d2=record))
