@@ -16,6 +16,7 @@ A pickle is a program. Three steps keep it one that builds arrays in plain conta
 
 import io
 import math
+import mmap
 import pickle
 import pickletools
 import re
@@ -47,7 +48,7 @@ class RefusalError(ValueError):
     """Why a file is not read; the caller adds its name."""
 
 
-def read_pickle(file: io.BufferedIOBase) -> bytes:
+def read_pickle(file: io.BytesIO | mmap.mmap) -> bytes:
     """The bytes of the pickle at ``file``'s position, which moves behind it.
 
     Raises:
@@ -310,8 +311,12 @@ class _Parameter:
         raise RefusalError("it holds a damaged parameter")
 
 
-class _Size(tuple):
+class _Size:  # no tuple: the opcodes alone do not tell how many entries it has in all
     __slots__ = ()
+
+    def __init__(self, sizes):
+        if not _is_shape(sizes):
+            raise RefusalError("it holds a damaged size")
 
     def __setstate__(self, state):
         raise RefusalError("it holds a damaged size")

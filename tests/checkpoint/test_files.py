@@ -101,7 +101,7 @@ def test_arrays_of_python_2_and_of_other_byte_and_memory_orders_are_read(tmp_pat
     ("content", "beside"),
     [
         (lambda w: w, {}),
-        (lambda w: {"model": w, "iteration": 7, "optimizer": {"state": {}}}, ...),
+        (lambda w: {"model": w, "iteration": 7, "size": torch.Size([2, 3])}, ...),
         (lambda w: {"state_dict": w, "meta": {"epoch": 12, "CLASSES": ("cat",)}}, ...),
     ],
     ids=["flat", "model", "state_dict"],

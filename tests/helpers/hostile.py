@@ -135,6 +135,7 @@ def raw_pickles(markers: Path) -> dict[str, bytes]:
     head = b"\x80\x02"
     deep = b")" + b"\x85" * 300_000
     wide = b")" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(60))  # t = (t, t), 60 times
+    sizes = b"".join(b"ctorch\nSize\nh%ch%c\x86\x85Rq%c" % (i - 1, i - 1, i) for i in range(1, 60))
     laugh = b"(]q\x00" + b"".join(b"](h%ch%ceq%c" % (i - 1, i - 1, i) for i in range(1, 90)) + b"l"
     ordered = b"ccollections\nOrderedDict\n)R"
     weights = b"}X\x01\0\0\0wK\x01s"
@@ -172,6 +173,7 @@ def raw_pickles(markers: Path) -> dict[str, bytes]:
         "deep_tuple_key": head + b"}" + deep + b"K\x01s.",
         "deep_tuple": head + b"}X\x01\0\0\0w" + deep + b"s.",
         "wide_tuple_key": head + b"}" + wide + b"K\x01s.",
+        "wide_size_key": head + b"}()q\x00" + sizes + b"tK\x01s.",
         "deep_list": head + b"}X\x01\0\0\0w" + b"](" * 50_000 + b"e" * 50_000 + b"s.",
         "laughing_list": head + b"}X\x05\0\0\0model" + laugh + b"s.",
         "laughing_key": head + b"}" + laugh + b"K\x01s.",
@@ -541,7 +543,7 @@ def write_hostile_files(folder: Path, markers: Path) -> list[Path]:
 
     for name, data in raw_pickles(markers).items():
         add(f"raw_{name}.pkl", data)
-    some = ("bare_call", "inst", "memo_huge", "deep_tuple_key", "wide_tuple_key", "state_of_class")
+    some = ("bare_call", "inst", "memo_huge", "deep_tuple_key", "wide_tuple_key", "wide_size_key")
     for name in some:
         data = raw_pickles(markers)[name]
         add(f"raw_{name}_zip.pth", zipped(data, {}))
