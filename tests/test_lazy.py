@@ -2,15 +2,15 @@
 
 import importlib.util
 import json
-from pathlib import Path
 from types import FunctionType
 
 import numpy as np
 import pytest
 import torch
+from checkout import ROOT, needs_checkout
 from omegaconf import ListConfig
 
-from detectron2.config import instantiate
+from detectron2.config import LazyConfig, instantiate
 from detectron2.data import DatasetCatalog
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
@@ -22,7 +22,6 @@ from resnest_d2.data import build_train_mapper, register_coco, sample_set
 from resnest_d2.engine import RunRequest, Trainer, prepare_lazy, run_lazy
 from resnest_d2.modeling.norm import convert_sync_batchnorm
 
-ROOT = Path(__file__).resolve().parents[1]
 FAMILIES = ("faster_rcnn", "cascade_rcnn", "mask_rcnn", "cascade_mask_rcnn")
 RECIPES = [f"{family}_resnest50_fpn" for family in FAMILIES]
 
@@ -305,6 +304,7 @@ def arguments(config_file, data, tmp_path):
     ]
 
 
+@needs_checkout
 def test_tool_trains_evaluates_and_resumes_on_the_cpu(tool, arguments, tmp_path, caplog, capsys):
     with caplog.at_level("INFO", logger="resnest_d2"):
         assert tool(arguments) == 0
@@ -327,6 +327,22 @@ def test_tool_trains_evaluates_and_resumes_on_the_cpu(tool, arguments, tmp_path,
     assert "train.output_dir" in capsys.readouterr().err
     assert tool(["--resume", *arguments, "train.max_iter=3"]) == 0
     assert torch.load(run / "model_final.pth", weights_only=True)["iteration"] == 2
+
+
+def test_weights_for_other_images_are_refused(config_file, data, tmp_path):
+    backbone = instantiate(LazyConfig.load(str(config_file)).model.backbone.bottom_up)
+    weights = {f"backbone.bottom_up.{k}": v for k, v in backbone.state_dict().items()}
+    torch.save({"model": weights}, tmp_path / "backbone.pth")
+    opts = (
+        f"train.output_dir={tmp_path / 'run'}",
+        f"train.init_checkpoint={tmp_path / 'backbone.pth'}",
+        "train.max_iter=1",
+        f"dataloader.train.dataset.names={data['train']}",
+        f"dataloader.test.dataset.names={data['val']}",
+    )
+    with pytest.raises(ValueError, match="INPUT.FORMAT RGB"):
+        run_lazy(RunRequest(str(config_file), (*opts, "model.input_format=BGR")))
+    run_lazy(RunRequest(str(config_file), opts))
 
 
 @pytest.mark.slow
@@ -394,6 +410,7 @@ def test_batch_that_does_not_divide_is_refused(config_file, data, tmp_path):
         prepare_lazy(RunRequest(str(config_file), opts, num_processes=4))
 
 
+@needs_checkout
 def test_names_are_packaged_ones_or_files(tmp_path, tool, capsys):
     assert get_lazy_config("mask_rcnn_resnest50_fpn.py") == get_lazy_config(RECIPES[2])
     with pytest.raises(KeyError, match="Nearest: .*mask_rcnn_resnest50_fpn.*Available"):

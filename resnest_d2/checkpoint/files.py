@@ -5,6 +5,7 @@ sequence of pickles, a pickle of numpy arrays (Detectron2's ``.pkl``), or safete
 allocated that a file only claims to hold. The pickles are checked in :mod:`.pickles`.
 """
 
+import hashlib
 import io
 import json
 import logging
@@ -24,7 +25,7 @@ import torch
 from .convert import recognise
 from .pickles import MAGIC_NUMBER, ArrayUnpickler, RefusalError, TensorChecker, read_pickle
 
-__all__ = ["StoredWeights", "read_weights", "write_weights"]
+__all__ = ["StoredWeights", "file_sha256", "read_weights", "write_weights"]
 
 logger = logging.getLogger(__name__)
 
@@ -361,3 +362,12 @@ def write_weights(
         raise OSError(f"{path} is not written: {str(error).partition(chr(10))[0]}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """The sha256 of a file, 64 hex digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

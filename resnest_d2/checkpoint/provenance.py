@@ -4,7 +4,6 @@ The input statistics travel along: renaming a classifier's weights for Detectron
 how images must be given to them.
 """
 
-import hashlib
 import logging
 import os
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from ..version import __version__
 from .convert import convert, describe, recognise
-from .files import StoredWeights, read_weights, write_weights
+from .files import StoredWeights, file_sha256, read_weights, write_weights
 from .load import PROVENANCE_KEY, RECORD_KEY
 from .statistics import weights_statistics
 
@@ -68,7 +67,7 @@ def convert_file(
         tensors = convert(stored.tensors, source_format, target_format)
     except ValueError as error:
         raise ValueError(f"{source} is not converted: {error}") from error
-    sha256 = _sha256(source)
+    sha256 = file_sha256(source)
     statistics = weights_statistics(stored)
     before = stored.metadata.get(PROVENANCE_KEY)
     known = before.get("license") if isinstance(before, dict) else None
@@ -101,11 +100,3 @@ def _texts(record: dict) -> list:
     names = record.get("class_names")
     others = [value for key, value in record.items() if key != "class_names"]
     return [*record, *others, *(names if isinstance(names, list) else [names])]
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

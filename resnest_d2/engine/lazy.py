@@ -20,6 +20,7 @@ from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 
 from ..checkpoint import RunCheckpointer
+from ..checkpoint.statistics import InputStatistics
 from ..config import get_lazy_config
 from ..data import require_registered
 from ..evaluation import write_results
@@ -100,6 +101,15 @@ def _build_model(cfg: DictConfig):
     return adapt_sync_batchnorm(model, cfg.train.device)
 
 
+def _statistics(cfg: DictConfig) -> InputStatistics | None:
+    """How the model's images are given, where it says so as Detectron2's do."""
+    said = [cfg.model.get(key) for key in ("input_format", "pixel_mean", "pixel_std")]
+    if None in said:
+        return None
+    order, mean, std = said
+    return InputStatistics(order, tuple(mean), tuple(std))
+
+
 def _train(cfg: DictConfig, request: RunRequest) -> dict:
     _set_up(cfg, request)
     train = cfg.train
@@ -110,7 +120,9 @@ def _train(cfg: DictConfig, request: RunRequest) -> dict:
     device_ids = {"device_ids": None} if train.device == "cpu" else {}
     wrapped = create_ddp_model(model, **train.ddp, **device_ids)
     trainer = (AMPTrainer if train.amp.enabled else SimpleTrainer)(wrapped, data_loader, optimizer)
-    checkpointer = RunCheckpointer(wrapped, train.output_dir, trainer=trainer)
+    checkpointer = RunCheckpointer(
+        wrapped, train.output_dir, statistics=_statistics(cfg), trainer=trainer
+    )
     results = {}
 
     def evaluate() -> dict:
@@ -151,7 +163,9 @@ def _evaluate(cfg: DictConfig, request: RunRequest) -> dict:
     log_cfg.train.output_dir = os.path.join(cfg.train.output_dir, "inference")  # as for YAML runs
     _set_up(log_cfg, request)
     model = _build_model(cfg)
-    checkpointer = RunCheckpointer(model, cfg.train.output_dir, whole=True)
+    checkpointer = RunCheckpointer(
+        model, cfg.train.output_dir, whole=True, statistics=_statistics(cfg)
+    )
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=request.resume)
     return _test(cfg, model)
 

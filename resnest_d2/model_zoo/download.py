@@ -14,7 +14,6 @@ and the check before the rename, are what this file adds.
 
 import difflib
 import errno
-import hashlib
 import logging
 import os
 import re
@@ -25,6 +24,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
+from ..checkpoint.files import file_sha256
 from ..version import __version__
 from .weights import WEIGHTS, WeightFile
 
@@ -69,8 +69,10 @@ def fetch(name: str, *, sha256: str | None = None, progress: bool = True) -> Pat
             raise ValueError(f"a sha256 has 64 hex digits, got {sha256!r}")
     path = find(name)
     if path:
-        if sha256 and _sha256(path) != sha256:
-            raise ValueError(f"{path} is here and has another sha256, {_sha256(path)}: it stays")
+        if sha256 and file_sha256(path) != sha256:
+            raise ValueError(
+                f"{path} is here and has another sha256, {file_sha256(path)}: it stays"
+            )
         return path
     if name not in WEIGHTS:
         near = ", ".join(difflib.get_close_matches(name, WEIGHTS)) or "none; resnest-d2 zoo lists"
@@ -239,7 +241,7 @@ def _fault(file: Path, sha256: str) -> str:
         return "it sent a web page, not the file"
     if not sha256:
         return "" if _is_container(file, head) else "it sent no file of weights"
-    found = _sha256(file)
+    found = file_sha256(file)
     if found.startswith(sha256):
         return ""
     fault = f"the sha256 of its file is {found}, expected {sha256}"
@@ -256,14 +258,6 @@ def _is_container(file: Path, head: bytes) -> bool:
         or (head.startswith(b"PK\x03\x04") and zipfile.is_zipfile(file))
         or (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
     )
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _reason(error: Exception) -> str:

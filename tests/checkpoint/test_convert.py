@@ -8,12 +8,12 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import safetensors
 import safetensors.torch
 import torch
+from checkout import ROOT, needs_checkout
 from references import (
     TIMM_NAMES,
     build_reference,
@@ -43,7 +43,6 @@ from resnest_d2.checkpoint.statistics import CLASSIFIER, weights_statistics
 from resnest_d2.cli import main
 from resnest_d2.modeling import VARIANTS
 
-ROOT = Path(__file__).resolve().parents[2]
 PREFIX = "backbone.bottom_up."
 
 
@@ -627,6 +626,7 @@ def test_command_fails_with_1_where_it_cannot_write(small, tmp_path, capsys, mon
     assert not list(tmp_path.iterdir())
 
 
+@needs_checkout
 def test_tool_is_the_command():
     command = [sys.executable, ROOT / "tools" / "convert.py", "none.pth", "out.pth"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)

@@ -2,16 +2,15 @@
 
 import importlib.util
 import re
-from pathlib import Path
 
 import pytest
+from checkout import ROOT, needs_checkout
 
 from resnest_d2.model_zoo import CLASSIFIERS, MODELS, WEIGHTS
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "MODEL_ZOO.md"
+pytestmark = needs_checkout
 
-pytestmark = pytest.mark.skipif(not PAGE.is_file(), reason="not a checkout")
+PAGE = ROOT / "MODEL_ZOO.md"
 
 
 @pytest.fixture(scope="module")
