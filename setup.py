@@ -39,7 +39,7 @@ setup(
         "pycocotools>=2.0.2",
         "pyyaml",
         "requests",
-        "safetensors",
+        "safetensors>=0.4",
         "shapely",  # Detectron2 crops polygons with it, and leaves it to the user to install
         "tabulate",
         "torch>=2.3",

@@ -64,6 +64,10 @@ def test_the_wheel_carries_every_module_and_nothing_beside_the_package(wheel):
     assert {top for top in tops if not top.endswith(".dist-info")} == {"resnest_d2"}
 
 
+def test_the_wheel_carries_the_catalogs_measurements(wheel):
+    assert "resnest_d2/model_zoo/measured.json" in wheel.namelist()
+
+
 def test_no_requirement_names_detectron2(wheel):
     requirements = metadata(wheel).get_all("Requires-Dist")
 
