@@ -23,15 +23,14 @@ def resolve_weights(uri: str, *, download: bool = True) -> str:
 
     Args:
         uri: the value of ``MODEL.WEIGHTS``.
-        download: False: published weights that are not here are returned as they are too.
+        download: False: published weights that are not here are an error too.
 
     Raises:
         FileNotFoundError: no such file; the message names the ways out.
         ValueError: several files match, or NAME is no plain name.
     """
     if uri.startswith(PREFIX):
-        name = _name(uri)
-        return uri if not download and name in WEIGHTS and find(name) is None else _fetch(uri)
+        return _fetch(uri, download=download)
     path = uri.partition("?")[0]  # ?matching_heuristics=True is Detectron2's
     if "://" not in path and not os.path.isfile(path):
         raise FileNotFoundError(
@@ -45,9 +44,11 @@ def _name(uri: str) -> str:
     return uri.removeprefix(PREFIX).partition("?")[0]
 
 
-def _fetch(uri: str) -> str:
+def _fetch(uri: str, *, download: bool = True) -> str:
     name = _name(uri)
     try:
+        if not download and name in WEIGHTS and find(name) is None:
+            raise FileNotFoundError("they are not downloaded for a run that cannot start")
         return str(fetch(name))
     except (FileNotFoundError, DownloadError) as error:
         raise FileNotFoundError(

@@ -123,7 +123,7 @@ def test_missing_weights_are_refused_before_data_is_read(tmp_path, monkeypatch):
 def test_missing_data_and_missing_weights_are_reported_together(tmp_path, monkeypatch):
     monkeypatch.delenv("RESNEST_D2_WEIGHTS", raising=False)
     monkeypatch.chdir(tmp_path)
-    for weights in ("no.pth", "resnest://no"):
+    for weights in ("no.pth", "resnest://no", "resnest://resnest50_detectron"):
         with pytest.raises(FileNotFoundError) as error:
             prepare(RunRequest("mask_rcnn_resnest50_fpn", ("MODEL.WEIGHTS", weights)))
         for word in ("instances_train2017.json", "--train-json", weights, "FREEZE_AT 0"):
@@ -133,7 +133,7 @@ def test_missing_data_and_missing_weights_are_reported_together(tmp_path, monkey
 def test_nothing_is_downloaded_where_data_is_missing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("resnest_d2.model_zoo.handler.fetch", lambda name: pytest.fail(name))
-    with pytest.raises(FileNotFoundError, match="instances_train2017.json"):
+    with pytest.raises(FileNotFoundError, match="not downloaded for a run that cannot start"):
         prepare(RunRequest("mask_rcnn_resnest50_fpn"))
 
 
