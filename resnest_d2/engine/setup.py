@@ -339,9 +339,8 @@ def _check_weights(cfg: CfgNode, request: RunRequest, *, download: bool) -> None
         _check_fit(cfg, request, str(find_checkpoint(cfg.OUTPUT_DIR)), whole=True)
     elif weights:
         _check_published_statistics(cfg)
-        if "://" not in resolve_weights(
-            weights, download=download
-        ):  # what is elsewhere is checked when it is loaded
+        path = resolve_weights(weights, download=download)
+        if "://" not in path:  # what is elsewhere is checked when it is loaded
             _check_fit(cfg, request, weights, whole=request.eval_only)
     elif request.eval_only:
         raise ValueError(
