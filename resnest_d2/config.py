@@ -115,7 +115,7 @@ def add_resnest_config(cfg: CfgNode) -> None:
     - ``RES4_DILATION``: 1, 2 or 4; above 1, res4 keeps the resolution of res3. Detectron2 has the
       same key for res5 only.
 
-    and the training loop under ``RESNEST``:
+    and under ``RESNEST``, for the weights:
 
     - ``ALLOW_FROZEN_RANDOM``: train although ``MODEL.BACKBONE.FREEZE_AT`` freezes layers that no
       weights were loaded for. Refused otherwise: they would stay random.
@@ -123,11 +123,34 @@ def add_resnest_config(cfg: CfgNode) -> None:
       random. Refused otherwise.
     - ``ALLOW_STATISTICS_MISMATCH``: use weights with an input format, mean or std other than
       theirs. Refused otherwise, where theirs are known.
+    - ``FREEZE``: patterns of parameter names such as ``"backbone.*"``, in which ``*`` stands for
+      any text; these parameters stay as they were loaded, and so do the statistics of the batch
+      norms among them.
+
+    for the schedule:
+
+    - ``AUTO_SCALE``: where ``SOLVER.IMS_PER_BATCH`` is given without a ``SOLVER.BASE_LR``, learning
+      rate and schedule are scaled from the batch that the recipe's rate is for. False leaves every
+      value as it is given, as Detectron2 does.
+    - ``EPOCHS.MAX``, ``EPOCHS.STEPS``, ``EPOCHS.WARMUP``, ``EPOCHS.EVAL_PERIOD``,
+      ``EPOCHS.CHECKPOINT_PERIOD``: the schedule in epochs of the training data, fractions allowed,
+      in place of ``SOLVER.MAX_ITER``, ``SOLVER.STEPS``, ``SOLVER.WARMUP_ITERS``,
+      ``TEST.EVAL_PERIOD``, ``SOLVER.CHECKPOINT_PERIOD``. 0 and () leave a key in iterations; with
+      ``EPOCHS.MAX`` alone the recipe's steps and warm-up keep their share of the schedule.
+
+    for the step:
+
     - ``OPTIMIZER``: ``"SGD"`` or ``"AdamW"``.
     - ``AMP_DTYPE``: ``""`` (float32), ``"bfloat16"``: autocast in the training step, on CPU or GPU,
-      or ``"auto"``: bfloat16 where the device computes it fast (AVX-512 on a CPU), else float32.
-      For float16 there is Detectron2's ``SOLVER.AMP``.
+      ``"float16"``: with a scaled loss, on a GPU, or ``"auto"``: bfloat16 where the device computes
+      it fast (AVX-512 on a CPU), else float32.
+    - ``ACCUMULATE``: micro-batches of a step. Each process takes ``SOLVER.IMS_PER_BATCH`` /
+      processes / ``ACCUMULATE`` images at a time, and steps with the mean of the gradients.
+    - ``ACTIVATION_CHECKPOINTING``: stages of the backbone (``"res2"`` …) that keep only the inputs
+      of their blocks and compute the rest again in the backward pass.
     - ``CHANNELS_LAST``: memory format of the model in training.
+    - ``EMA.DECAY``: above 0, an exponential moving average of the weights, of which a step keeps
+      this share, is what is evaluated and saved as ``model``. 0.999 is common.
     - ``FREEZE_NORM.ITER``: from this iteration on, the statistics of every batch norm are
       recomputed once and then fixed. 0 means never.
     - ``FREEZE_NORM.NUM_BATCHES``: training batches for that recomputation, at least 1.
@@ -135,6 +158,18 @@ def add_resnest_config(cfg: CfgNode) -> None:
       is resized to fit into a square of this side times a random scale, pixels, then cropped to
       the square. 0 means off.
     - ``JITTER.SCALE``: lowest and highest scale.
+
+    for evaluation and checkpoints:
+
+    - ``EVALUATOR``: what computes COCO's numbers: ``"hotcoco"``, or ``"pycocotools"``, the slow
+      reference.
+    - ``BEST.METRIC``: e.g. ``"segm/AP"``: the checkpoint with the best value of an evaluation is
+      kept as ``model_best.pth``. ``""`` means off.
+    - ``BEST.MODE``: ``"max"`` or ``"min"``: which values are better.
+    - ``BEST.PATIENCE``: training ends after this many evaluations in a row without a better value.
+      0 means never.
+    - ``KEEP_CHECKPOINTS``: how many periodic checkpoints of a run are kept, the last ones; 0 means
+      all. ``model_best.pth`` and ``model_final.pth`` always stay.
     """
     resnets = cfg.MODEL.RESNETS
     _add(resnets, "RADIX", 2)  # R of the paper
@@ -147,18 +182,40 @@ def add_resnest_config(cfg: CfgNode) -> None:
     _add(resnets, "RES4_DILATION", 1)  # DeepLab's projects use the same name and default
 
     _add(cfg, "RESNEST", CfgNode())
-    _add(cfg.RESNEST, "ALLOW_FROZEN_RANDOM", False)  # True: you mean it
-    _add(cfg.RESNEST, "ALLOW_PARTIAL_BACKBONE", False)
-    _add(cfg.RESNEST, "ALLOW_STATISTICS_MISMATCH", False)
-    _add(cfg.RESNEST, "OPTIMIZER", "SGD")  # or "AdamW"
-    _add(cfg.RESNEST, "AMP_DTYPE", "")  # or "bfloat16", "auto"
-    _add(cfg.RESNEST, "CHANNELS_LAST", False)
-    _add(cfg.RESNEST, "FREEZE_NORM", CfgNode())
-    _add(cfg.RESNEST.FREEZE_NORM, "ITER", 0)  # 0: never
-    _add(cfg.RESNEST.FREEZE_NORM, "NUM_BATCHES", 50)
-    _add(cfg.RESNEST, "JITTER", CfgNode())
-    _add(cfg.RESNEST.JITTER, "SIZE", 0)  # 0: off
-    _add(cfg.RESNEST.JITTER, "SCALE", (0.1, 2.0))
+    ours = cfg.RESNEST
+    _add(ours, "ALLOW_FROZEN_RANDOM", False)  # True: you mean it
+    _add(ours, "ALLOW_PARTIAL_BACKBONE", False)
+    _add(ours, "ALLOW_STATISTICS_MISMATCH", False)
+    _add(ours, "FREEZE", ())
+
+    _add(ours, "AUTO_SCALE", True)
+    _add(ours, "EPOCHS", CfgNode())
+    _add(ours.EPOCHS, "MAX", 0.0)  # 0: by iterations
+    _add(ours.EPOCHS, "STEPS", ())
+    _add(ours.EPOCHS, "WARMUP", 0.0)
+    _add(ours.EPOCHS, "EVAL_PERIOD", 0.0)
+    _add(ours.EPOCHS, "CHECKPOINT_PERIOD", 0.0)
+
+    _add(ours, "OPTIMIZER", "SGD")  # or "AdamW"
+    _add(ours, "AMP_DTYPE", "")  # or "bfloat16", "float16", "auto"
+    _add(ours, "ACCUMULATE", 1)
+    _add(ours, "ACTIVATION_CHECKPOINTING", ())
+    _add(ours, "CHANNELS_LAST", False)
+    _add(ours, "EMA", CfgNode())
+    _add(ours.EMA, "DECAY", 0.0)  # 0: off
+    _add(ours, "FREEZE_NORM", CfgNode())
+    _add(ours.FREEZE_NORM, "ITER", 0)  # 0: never
+    _add(ours.FREEZE_NORM, "NUM_BATCHES", 50)
+    _add(ours, "JITTER", CfgNode())
+    _add(ours.JITTER, "SIZE", 0)  # 0: off
+    _add(ours.JITTER, "SCALE", (0.1, 2.0))
+
+    _add(ours, "EVALUATOR", "hotcoco")  # or "pycocotools"
+    _add(ours, "BEST", CfgNode())
+    _add(ours.BEST, "METRIC", "")  # "": off
+    _add(ours.BEST, "MODE", "max")
+    _add(ours.BEST, "PATIENCE", 0)  # 0: never stop early
+    _add(ours, "KEEP_CHECKPOINTS", 5)
 
 
 def get_config(name: str | os.PathLike, opts: Sequence[Any] = ()) -> CfgNode:

@@ -153,8 +153,10 @@ def test_new_keys_stand_in_resnets_and_one_node_of_our_own():
         *("RADIX", "DEEP_STEM", "STEM_WIDTH", "AVD", "AVD_FIRST", "AVG_DOWN"),
         *("BOTTLENECK_WIDTH", "RES4_DILATION"),
         *("ALLOW_FROZEN_RANDOM", "ALLOW_PARTIAL_BACKBONE", "ALLOW_STATISTICS_MISMATCH"),
-        *("OPTIMIZER", "AMP_DTYPE", "CHANNELS_LAST", "ITER", "NUM_BATCHES"),
-        *("SIZE", "SCALE"),
+        *("FREEZE", "AUTO_SCALE", "MAX", "STEPS", "WARMUP", "EVAL_PERIOD", "CHECKPOINT_PERIOD"),
+        *("OPTIMIZER", "AMP_DTYPE", "ACCUMULATE", "ACTIVATION_CHECKPOINTING", "CHANNELS_LAST"),
+        *("DECAY", "ITER", "NUM_BATCHES", "SIZE", "SCALE"),
+        *("EVALUATOR", "METRIC", "MODE", "PATIENCE", "KEEP_CHECKPOINTS"),
     }
 
 

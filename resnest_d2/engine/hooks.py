@@ -9,9 +9,16 @@ from torch import nn
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 
-__all__ = ["FreezeNorm"]
+__all__ = ["FreezeNorm", "StopTraining"]
 
 logger = logging.getLogger(__name__)
+
+
+class StopTraining(BaseException):
+    """Raised by a hook to end the training early, with the reason. It is no failure.
+
+    No ``Exception``: Detectron2's loop would log it as one.
+    """
 
 
 class FreezeNorm(HookBase):

@@ -25,14 +25,10 @@ from ..config import get_lazy_config
 from ..data import require_registered
 from ..evaluation import write_results
 from ..model_zoo import resolve_weights
-from .setup import (
-    RunRequest,
-    check_batch_size,
-    check_output_dir,
-    choose_device,
-    launch_processes,
-    show_log,
-)
+from .checks import check_batch_size, check_output_dir, choose_device
+from .processes import launch_processes
+from .request import RunRequest
+from .setup import show_log
 from .trainer import adapt_sync_batchnorm
 
 __all__ = ["prepare_lazy", "run_lazy"]
@@ -74,7 +70,7 @@ def run_lazy(request: RunRequest) -> dict:
     """Train or evaluate as requested; see :func:`resnest_d2.engine.run`."""
     show_log()
     cfg = prepare_lazy(request)
-    if request.num_processes * request.num_machines == 1:
+    if request.world_size == 1:
         return _work(cfg, request)
     launch_processes(_prepare_and_work, request, on_cpu=cfg.train.device == "cpu")
     return {}

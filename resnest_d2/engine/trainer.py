@@ -1,20 +1,20 @@
 """Detectron2's ``DefaultTrainer``, on any device.
 
 What is added: the CPU as a device of its own (DDP over gloo, synchronised batch norm, bfloat16
-steps), AdamW, channels_last, fixed batch-norm statistics, large-scale jitter, evaluation of every
-task, and checkpoints that carry their config and class names.
+steps), accumulated gradients, AdamW, channels_last, fixed batch-norm statistics, large-scale
+jitter, evaluation of every task, and checkpoints that carry their config and class names.
 """
 
 import logging
-import time
 import weakref
 
 import torch
+from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog, build_detection_train_loader
-from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase
+from detectron2.engine import DefaultTrainer, TrainerBase, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
@@ -23,9 +23,10 @@ from ..checkpoint import RunCheckpointer, make_record
 from ..data import build_train_mapper
 from ..evaluation import build_evaluator
 from ..modeling.norm import PortableSyncBatchNorm, convert_sync_batchnorm
-from .hooks import FreezeNorm
+from .hooks import FreezeNorm, StopTraining
+from .steps import TrainingStep, choose_dtype
 
-__all__ = ["AutocastTrainer", "Trainer", "adapt_sync_batchnorm"]
+__all__ = ["Trainer", "adapt_sync_batchnorm"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,41 +42,6 @@ def adapt_sync_batchnorm(model: nn.Module, device: str) -> nn.Module:
     elif count:
         logger.info(f"SyncBN on the CPU: {count} layers gather their statistics over gloo")
     return model
-
-
-class AutocastTrainer(SimpleTrainer):
-    """A training step whose forward runs under autocast in bfloat16, on CPU or GPU.
-
-    Weights, gradients and the optimiser stay in float32. bfloat16 has float32's range, so no loss
-    is scaled. (Detectron2's ``AMPTrainer`` is for float16 on CUDA.)
-    """
-
-    def run_step(self):
-        start = time.perf_counter()
-        data = next(self._data_loader_iter)
-        data_time = time.perf_counter() - start
-        device = next(self.model.parameters()).device
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            losses = self.model(data)
-        self.optimizer.zero_grad()
-        sum(losses.values()).backward()
-        self.after_backward()
-        self._write_metrics(losses, data_time)
-        self.optimizer.step()
-
-
-def _use_bfloat16(cfg: CfgNode) -> bool:
-    if cfg.RESNEST.AMP_DTYPE != "auto":
-        return cfg.RESNEST.AMP_DTYPE == "bfloat16"
-    if cfg.MODEL.DEVICE == "cpu":
-        # PyTorch's bfloat16 convolutions without AVX-512 are slower than float32's.
-        fast = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-    else:
-        fast = torch.cuda.is_bf16_supported()
-    logger.info(
-        f"RESNEST.AMP_DTYPE 'auto': this device trains in {'bfloat16' if fast else 'float32'}"
-    )
-    return fast
 
 
 class Trainer(DefaultTrainer):
@@ -98,11 +64,13 @@ class Trainer(DefaultTrainer):
         model = create_ddp_model(
             model, broadcast_buffers=False, **({"device_ids": None} if on_cpu else {})
         )
-        if cfg.SOLVER.AMP.ENABLED:
-            step_class = AMPTrainer
-        else:
-            step_class = AutocastTrainer if _use_bfloat16(cfg) else SimpleTrainer
-        self._trainer = step_class(model, data_loader, optimizer)
+        self._trainer = TrainingStep(
+            model,
+            data_loader,
+            optimizer,
+            micro_batches=cfg.RESNEST.ACCUMULATE,
+            dtype=choose_dtype(cfg),
+        )
 
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = RunCheckpointer.from_config(
@@ -123,19 +91,53 @@ class Trainer(DefaultTrainer):
         """Metrics of the last evaluation, empty before the first one and in other processes."""
         return getattr(self, "_last_eval_results", None) or {}
 
+    def train(self):
+        try:
+            return super().train()
+        except StopTraining as stop:
+            logger.info(f"Training ends at iteration {self.iter}: {stop}")
+
     def build_hooks(self):
-        added = []
-        frozen_from = self.cfg.RESNEST.FREEZE_NORM.ITER
-        if frozen_from > 0:
+        """Detectron2's hooks and ours. Each sees what those above it have done in the iteration."""
+        cfg = self.cfg
+        added = [
+            hooks.IterationTimer(),
+            self._freeze_norm(),
+            hooks.LRScheduler(),
+            self._precise_bn(),  # before the checkpointer: it changes what is saved
+        ]
+        if comm.is_main_process():
             added.append(
-                FreezeNorm(
-                    frozen_from,
-                    self.model,
-                    self.build_train_loader(self.cfg),
-                    self.cfg.RESNEST.FREEZE_NORM.NUM_BATCHES,
-                )
+                hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
             )
-        return added + super().build_hooks()
+        added.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
+        if comm.is_main_process():  # after the evaluation: it writes the metrics
+            added.append(hooks.PeriodicWriter(self.build_writers(), period=20))
+        return added
+
+    def _freeze_norm(self) -> FreezeNorm | None:
+        freeze = self.cfg.RESNEST.FREEZE_NORM
+        if freeze.ITER <= 0:
+            return None
+        return FreezeNorm(freeze.ITER, self.model, self._extra_loader(), freeze.NUM_BATCHES)
+
+    def _precise_bn(self) -> hooks.PreciseBN | None:
+        precise = self.cfg.TEST.PRECISE_BN
+        if not precise.ENABLED or not get_bn_modules(self.model):
+            return None
+        period = self.cfg.TEST.EVAL_PERIOD  # whenever it evaluates, before that
+        return hooks.PreciseBN(period, self.model, self._extra_loader(), precise.NUM_ITER)
+
+    def _extra_loader(self):
+        """Training batches for statistics, read beside training and in its process."""
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.DATALOADER.NUM_WORKERS = 0
+        return self.build_train_loader(cfg)
+
+    def _evaluate(self) -> dict:
+        self._last_eval_results = self.test(self.cfg, self.model)
+        return self._last_eval_results
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:

@@ -7,14 +7,14 @@ import torch
 from runs import TINY
 from torch import nn
 
-from detectron2.engine import SimpleTrainer, launch
+from detectron2.engine import launch
+from detectron2.utils.events import EventStorage
 
 from resnest_d2.checkpoint import RECORD_KEY, RunCheckpointer
 from resnest_d2.checkpoint.statistics import MSRA
 from resnest_d2.config import get_config
 from resnest_d2.data import sample_set
 from resnest_d2.engine import RunRequest, Trainer, prepare, run
-from resnest_d2.engine.trainer import AutocastTrainer
 from resnest_d2.model_zoo import WEIGHTS, WeightFile
 from resnest_d2.modeling.norm import PortableSyncBatchNorm
 
@@ -115,7 +115,7 @@ def test_frozen_random_layers_are_refused_unless_meant(request_for, tmp_path):
 
 def test_missing_weights_are_refused_before_data_is_read(tmp_path, monkeypatch):
     monkeypatch.delenv("RESNEST_D2_WEIGHTS", raising=False)
-    monkeypatch.setattr("resnest_d2.engine.setup.require_registered", lambda names: None)
+    monkeypatch.setattr("resnest_d2.engine.checks.require_registered", lambda names: None)
     with pytest.raises(FileNotFoundError, match="^the weights .*RESNEST_D2_WEIGHTS.*MODEL.WEIGHTS"):
         prepare(RunRequest("mask_rcnn_resnest50_fpn", ("OUTPUT_DIR", str(tmp_path))))
 
@@ -163,7 +163,7 @@ def test_other_images_than_a_published_files_are_refused_before_it_is_fetched(
 ):
     published = WeightFile("net", (), "", "detectron2", MSRA, "")
     monkeypatch.setitem(WEIGHTS, "net", published)
-    monkeypatch.setattr("resnest_d2.engine.setup.resolve_weights", lambda uri: pytest.fail(uri))
+    monkeypatch.setattr("resnest_d2.engine.checks.resolve_weights", lambda uri: pytest.fail(uri))
     with pytest.raises(ValueError, match="resnest://net was trained with other images"):
         prepare(request_for(tmp_path, "MODEL.WEIGHTS", "resnest://net"))
 
@@ -244,14 +244,19 @@ def test_bfloat16_adamw_channels_last_and_fixed_norm_train_together(request_for,
 
 
 @pytest.mark.parametrize(
-    ("capability", "step_class"), [("AVX512", AutocastTrainer), ("AVX2", SimpleTrainer)]
+    ("capability", "dtype"), [("AVX512", torch.bfloat16), ("AVX2", torch.float32)]
 )
 def test_auto_chooses_bfloat16_where_the_cpu_is_fast_at_it(
-    capability, step_class, request_for, tmp_path, monkeypatch
+    capability, dtype, request_for, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     trainer = Trainer(prepare(request_for(tmp_path, "RESNEST.AMP_DTYPE", "auto", val=())))
-    assert type(trainer._trainer) is step_class
+    seen = []
+    trainer.model.backbone.register_forward_hook(lambda *args: seen.append(args[-1]["p2"].dtype))
+    with EventStorage():
+        trainer.iter = 0
+        trainer.run_step()
+    assert seen == [dtype]
 
 
 def test_one_image_per_process_with_batch_norm_names_the_ways_out(request_for, tmp_path):

@@ -15,7 +15,7 @@ VERIFY = ["train", "--eval-only", "--verify", "--config-file", NAME]
 @pytest.fixture
 def evaluation(monkeypatch):
     """``evaluation(box_ap, mask_ap)``: what evaluating will give."""
-    monkeypatch.setattr(setup, "_check_files", lambda cfg, request: None)
+    monkeypatch.setattr(setup, "check_files", lambda cfg, request: None)
 
     def give(box_ap: float, mask_ap: float) -> None:
         results = {"bbox": {"AP": box_ap}, "segm": {"AP": mask_ap}}

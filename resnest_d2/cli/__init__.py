@@ -1,0 +1,27 @@
+"""The ``resnest-d2`` command, one module per group of subcommands. Files in ``tools/`` are doors.
+
+Exit codes: 0 done, 1 failed, 2 refused input.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from . import convert, predict, run, zoo
+
+__all__ = ["main"]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="resnest-d2", description="ResNeSt backbones for Detectron2: train, evaluate, predict."
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for module in (run, predict, zoo, convert):
+        module.add_commands(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    args = _parser().parse_args(argv)
+    return args.run(args)

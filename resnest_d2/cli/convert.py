@@ -1,0 +1,76 @@
+"""``convert``: weights under other names."""
+
+import argparse
+
+from ..checkpoint import FORMATS
+from .common import REFUSALS, add_parser, fail, refuse
+
+__all__ = ["add_commands"]
+
+_CONVERT_EPILOG = """
+Examples:
+  an official or timm classifier for Detectron2 (MODEL.WEIGHTS):
+    %(prog)s resnest50-528c19ca.pth resnest50.pth
+    %(prog)s model.safetensors resnest50.pth
+  a detector's backbone file back to the official names, as safetensors:
+    %(prog)s resnest50_detectron-255b5649.pth resnest50.safetensors --to official
+"""
+
+
+def add_commands(commands) -> None:
+    """Add it to a parser's subcommands."""
+    parser = add_parser(
+        commands, "convert", _convert, "rename weights between formats", epilog=_CONVERT_EPILOG
+    )
+    parser.add_argument("source", metavar="SRC", help="a .pth, .pkl or .safetensors file")
+    parser.add_argument(
+        "target", metavar="DST", help=".pth, or .safetensors with the provenance in its metadata"
+    )
+    parser.add_argument(
+        "--from",
+        dest="source_format",
+        choices=FORMATS,
+        metavar="F",
+        help=f"{', '.join(FORMATS)}; default: what the names in the file say",
+    )
+    parser.add_argument(
+        "--to",
+        dest="target_format",
+        choices=FORMATS,
+        default="detectron2",
+        metavar="F",
+        help="default: %(default)s",
+    )
+    parser.add_argument(
+        "--trust-pickle",
+        action="store_true",
+        help="load any pickle, which runs the code in it: only for a file that you would run",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace DST where it exists")
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from ..checkpoint import convert_file, describe
+    from ..model_zoo import WEIGHTS
+
+    def find_license(sha256: str) -> str | None:
+        known = (file for file in WEIGHTS.values() if file.sha256)
+        return next((file.license for file in known if sha256.startswith(file.sha256)), None)
+
+    try:
+        converted = convert_file(
+            args.source,
+            args.target,
+            source_format=args.source_format,
+            target_format=args.target_format,
+            trust_pickle=args.trust_pickle,
+            overwrite=args.overwrite,
+            find_license=find_license,
+        )
+    except REFUSALS as error:
+        return refuse(error)
+    except OSError as error:  # a full disk, a folder that is read-only
+        return fail(f"{args.target} is not written: {error}")
+    what = describe(converted.tensors, args.source_format or converted.format)
+    print(f"{args.source} -> {args.target}: {what}, {args.target_format} names")
+    return 0

@@ -1,0 +1,150 @@
+"""``train`` and ``evaluate``."""
+
+import argparse
+
+from .common import REFUSALS, add_parser, refuse
+
+__all__ = ["add_commands"]
+
+_RUN_EPILOG = """
+Examples:
+  train on COCO (DETECTRON2_DATASETS names the folder that holds coco/):
+    %(prog)s --config-file configs/mask_rcnn_resnest50_fpn.yaml --num-gpus 8
+  train on your own COCO-format files, from scratch:
+    %(prog)s --config-file configs/mask_rcnn_resnest50_fpn.yaml \\
+        --train-json train.json --train-images train/ --val-json val.json --val-images val/ \\
+        MODEL.WEIGHTS '' MODEL.BACKBONE.FREEZE_AT 0 OUTPUT_DIR runs/mine
+  two processes on the CPU:
+    %(prog)s --config-file configs/mask_rcnn_resnest50_fpn.yaml --num-gpus 2 MODEL.DEVICE cpu
+  evaluate a checkpoint:
+    %(prog)s --config-file runs/mine/config.yaml --eval-only MODEL.WEIGHTS runs/mine/model_final.pth
+"""
+
+
+def add_commands(commands) -> None:
+    """Add both to a parser's subcommands."""
+    _add_run_arguments(
+        add_parser(commands, "train", _train, "train a detector", epilog=_RUN_EPILOG)
+    )
+    evaluate = add_parser(commands, "evaluate", _train, "evaluate a checkpoint (train --eval-only)")
+    _add_run_arguments(evaluate)
+    evaluate.set_defaults(eval_only=True)
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config-file",
+        required=True,
+        metavar="FILE",
+        help="a config file, or the name of a packaged config such as mask_rcnn_resnest50_fpn",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from OUTPUT_DIR's last readable checkpoint, if it has one",
+    )
+    parser.add_argument(
+        "--init-from",
+        metavar="FILE",
+        help="start a new run from these weights, in place of MODEL.WEIGHTS",
+    )
+    parser.add_argument(
+        "--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, no training"
+    )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="with --eval-only, on COCO: exit with 1 unless the result is the published one",
+    )
+    parser.add_argument(
+        "--trust-pickle",
+        action="store_true",
+        help="load MODEL.WEIGHTS even where it holds more than tensors and plain types, which runs "
+        "the code in it",
+    )
+    parser.add_argument(
+        "--num-gpus",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes on this machine: one per GPU, or N on the CPU",
+    )
+    parser.add_argument("--num-machines", type=int, default=1, metavar="N")
+    parser.add_argument(
+        "--machine-rank", type=int, default=0, metavar="K", help="this machine's number, from 0"
+    )
+    parser.add_argument(
+        "--dist-url",
+        default="auto",
+        metavar="URL",
+        help="tcp://HOST:PORT of machine 0; needed for several machines",
+    )
+    for split, purpose in (("train", "train on"), ("val", "evaluate on")):
+        parser.add_argument(
+            f"--{split}-json",
+            action="append",
+            default=[],
+            metavar="FILE",
+            help=f"COCO-format annotations to {purpose}, in place of the config's data sets; "
+            "may be repeated",
+        )
+        parser.add_argument(
+            f"--{split}-images",
+            action="append",
+            default=[],
+            metavar="DIR",
+            help=f"image folder of the --{split}-json in the same place",
+        )
+    parser.add_argument(
+        "--on-bad-data",
+        choices=("error", "skip"),
+        default="error",
+        help="own data with problems: refuse it (the default), or leave the broken entries out and "
+        "list them in OUTPUT_DIR",
+    )
+    parser.add_argument(
+        "--output-json", metavar="FILE", help='write the metrics: {"bbox": {"AP": …}, …}'
+    )
+    parser.add_argument(
+        "opts",
+        nargs=argparse.REMAINDER,
+        metavar="KEY VALUE …",
+        help="config keys to override, e.g. SOLVER.IMS_PER_BATCH 8",
+    )
+
+
+def _pairs(args: argparse.Namespace, split: str) -> tuple[tuple[str, str], ...]:
+    files, folders = getattr(args, f"{split}_json"), getattr(args, f"{split}_images")
+    if len(files) != len(folders):
+        raise ValueError(
+            f"--{split}-json and --{split}-images go together: got {len(files)} and {len(folders)}"
+        )
+    return tuple(zip(files, folders, strict=True))
+
+
+def _train(args: argparse.Namespace) -> int:
+    from ..engine import RunRequest, prepare, run
+
+    try:
+        request = RunRequest(
+            config=args.config_file,
+            opts=tuple(args.opts),
+            train=_pairs(args, "train"),
+            val=_pairs(args, "val"),
+            on_bad_data=args.on_bad_data,
+            resume=args.resume,
+            init_from=args.init_from,
+            eval_only=args.eval_only,
+            verify=args.verify,
+            trust_pickle=args.trust_pickle,
+            output_json=args.output_json,
+            num_processes=args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+        )
+        prepare(request)
+    except REFUSALS as error:
+        return refuse(error)
+    run(request)
+    return 0

@@ -1,0 +1,101 @@
+"""``zoo``: models and their weights."""
+
+import argparse
+import dataclasses
+import json
+
+from .common import REFUSALS, add_parser, fail, refuse
+
+__all__ = ["add_commands"]
+
+_ZOO_LEGEND = """\
+AP and PQ are quoted, of COCO val2017 at one scale; each gain is over the same recipe on a ResNet of
+the same depth. Parameters are measured.
+
+  its weights, its commands:  resnest-d2 zoo NAME
+  evaluate a published one:   resnest-d2 train --eval-only --verify --config-file NAME \\
+                                  MODEL.WEIGHTS resnest://NAME
+  train it:                   resnest-d2 train --config-file NAME --num-gpus 8"""
+
+_ZOO_EPILOG = """
+Examples:
+  which models there are:             %(prog)s
+  with more than 45 box AP:           %(prog)s --task instance --min-ap 45
+  one model, its weights, commands:   %(prog)s mask_rcnn_resnest50_fpn
+  fetch its weights:                  %(prog)s download mask_rcnn_resnest50_fpn
+"""
+
+
+def add_commands(commands) -> None:
+    """Add it to a parser's subcommands."""
+    parser = add_parser(
+        commands,
+        "zoo",
+        _zoo,
+        "list the models, show one, or download weights",
+        epilog=_ZOO_EPILOG,
+        usage="%(prog)s [-h] [--task T] [--backbone B] [--min-ap AP] [--json] [NAME]\n"
+        "       %(prog)s download [--sha256 HEX] NAME",
+    )
+    parser.add_argument("words", nargs="*", metavar="NAME", help="a model, or a file of weights")
+    parser.add_argument("--task", metavar="T", help="detection, instance, keypoints or panoptic")
+    parser.add_argument("--backbone", metavar="B", help="e.g. resnest50, resnest50_dcn, resnet101")
+    parser.add_argument("--min-ap", type=float, metavar="AP", help="least published box AP, 0-100")
+    parser.add_argument(
+        "--sha256", metavar="HEX", help="of a download: all 64 digits, where you know them better"
+    )
+    parser.add_argument("--json", action="store_true", help="print the records as JSON")
+
+
+def _zoo(args: argparse.Namespace) -> int:
+    from .. import model_zoo
+    from ..visualize import describe_model, describe_weights, model_table
+
+    words = args.words
+    if words[:1] == ["download"]:
+        return _zoo_download(words[1:], args.sha256)
+    try:
+        if len(words) > 1:
+            raise ValueError(f"zoo takes one NAME, got {' '.join(words)}")
+        if args.sha256:
+            raise ValueError("--sha256 is for zoo download NAME")
+        if not words:
+            models = model_zoo.list_models(args.task, args.backbone, args.min_ap)
+            found = [_record(model) for model in models]
+            text = f"{model_table(models)}\n\n{_ZOO_LEGEND}" if models else "no model fits"
+        elif words[0] in model_zoo.MODELS or words[0] not in model_zoo.WEIGHTS:
+            model = model_zoo.find_model(words[0])
+            found, text = _record(model), describe_model(model)
+        else:
+            file = model_zoo.WEIGHTS[words[0]]
+            found, text = dataclasses.asdict(file), describe_weights(file)
+    except REFUSALS as error:
+        return refuse(error)
+    print(json.dumps(found, indent=2) if args.json else text)
+    return 0
+
+
+def _record(model) -> dict:
+    from ..model_zoo import WEIGHTS
+
+    derived = ("recipe", "gains", "train_command", "eval_command")
+    return {
+        **dataclasses.asdict(model),
+        **{name: getattr(model, name) for name in derived},
+        "weight_file": dataclasses.asdict(WEIGHTS[model.weights]) if model.weights else None,
+    }
+
+
+def _zoo_download(names: list[str], sha256: str | None) -> int:
+    from ..model_zoo import DownloadError, fetch
+
+    try:
+        if len(names) != 1:
+            raise ValueError("zoo download takes one NAME, as in MODEL.WEIGHTS resnest://NAME")
+        path = fetch(names[0], sha256=sha256)
+    except REFUSALS as error:
+        return refuse(error)
+    except DownloadError as error:
+        return fail(error)
+    print(path)
+    return 0

@@ -1,0 +1,192 @@
+"""What can be refused before a process is started or a data set is read into memory."""
+
+import logging
+
+import torch
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import META_ARCH_REGISTRY
+
+from ..checkpoint import RunCheckpointer, find_checkpoint
+from ..checkpoint.statistics import InputStatistics, require_same_statistics
+from ..config import get_config, get_config_file
+from ..data import require_registered
+from ..model_zoo import MODELS, WEIGHTS, resolve_weights
+from ..modeling.split_attention import ONE_IMAGE
+from .request import RunRequest
+
+__all__ = [
+    "check_batch_size",
+    "check_files",
+    "check_output_dir",
+    "check_training",
+    "choose_device",
+    "choose_model_device",
+    "expect_published",
+]
+
+logger = logging.getLogger(__name__)
+
+
+def expect_published(cfg: CfgNode, request: RunRequest) -> None:
+    """Take the values that ``verify`` compares with from the catalog."""
+    if not request.verify:
+        return
+    if not request.eval_only:
+        raise ValueError("--verify compares an evaluation: it needs --eval-only")
+    file = get_config_file(request.config)
+    model = MODELS.get(file.stem)
+    if model is None or not file.samefile(get_config_file(model.recipe)):
+        raise ValueError(
+            f"--verify needs a recipe of the catalog (resnest-d2 zoo), got {request.config}"
+        )
+    if not model.expected_results:
+        raise ValueError(f"--verify: no AP was published for {model.name}")
+    data_sets = get_config(model.recipe).DATASETS.TEST
+    if request.train or request.val or list(cfg.DATASETS.TEST) != list(data_sets):
+        raise ValueError(
+            f"--verify: the AP of {model.name} was published for {', '.join(data_sets)}: it needs "
+            "that, not --train-json, --val-json or another DATASETS.TEST"
+        )
+    cfg.TEST.EXPECTED_RESULTS = model.expected_results
+
+
+def choose_device(device: str, request: RunRequest, key: str) -> str:
+    """``device``, or "cpu" where that is a GPU and there is none.
+
+    Raises:
+        ValueError: the request's processes and machines cannot be; ``key`` is the device's name.
+    """
+    for name in ("num_processes", "num_machines"):
+        if getattr(request, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(request, name)}")
+    if request.num_machines > 1 and request.dist_url == "auto":
+        raise ValueError(
+            f"--num-machines {request.num_machines} needs --dist-url tcp://HOST:PORT, an address "
+            "of machine 0 that the others reach"
+        )
+    if device.startswith("cuda"):
+        available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not available:
+            logger.info(f"No GPU found: {key} is now 'cpu'")
+            return "cpu"
+        if request.num_processes > available:
+            raise ValueError(f"--num-gpus {request.num_processes}: this machine has {available}")
+    return device
+
+
+def choose_model_device(cfg: CfgNode, request: RunRequest) -> None:
+    cfg.MODEL.DEVICE = choose_device(cfg.MODEL.DEVICE, request, "MODEL.DEVICE")
+    if cfg.MODEL.DEVICE == "cpu" and cfg.SOLVER.AMP.ENABLED:
+        raise ValueError(
+            "SOLVER.AMP.ENABLED is float16 training on a GPU, and MODEL.DEVICE is 'cpu': set it to "
+            "False, and RESNEST.AMP_DTYPE to 'bfloat16' for mixed precision on the CPU"
+        )
+
+
+def _resumes(cfg: CfgNode, request: RunRequest) -> bool:
+    return request.resume and RunCheckpointer.has_last(cfg.OUTPUT_DIR)
+
+
+def check_files(cfg: CfgNode, request: RunRequest) -> None:
+    """Report missing data and missing weights together: a new user lacks both."""
+    data_sets = cfg.DATASETS.TEST
+    if not request.eval_only:
+        data_sets = (*cfg.DATASETS.TRAIN, *data_sets)
+    missing = []
+    try:
+        require_registered(data_sets)
+    except FileNotFoundError as error:
+        missing.append(str(error))
+    try:
+        # Nothing is downloaded for a run that cannot start.
+        _check_weights(cfg, request, download=not missing)
+    except FileNotFoundError as error:
+        missing.append(str(error))
+    if missing:
+        raise FileNotFoundError("\n".join(missing))
+
+
+def _check_weights(cfg: CfgNode, request: RunRequest, *, download: bool) -> None:
+    """Refuse weights that are not there or do not fit, and random ones that nothing will train."""
+    weights = cfg.MODEL.WEIGHTS
+    if _resumes(cfg, request):
+        _check_fit(cfg, request, str(find_checkpoint(cfg.OUTPUT_DIR)), whole=True)
+    elif weights:
+        _check_published_statistics(cfg)
+        path = resolve_weights(weights, download=download)
+        if "://" not in path:  # what is elsewhere is checked when it is loaded
+            _check_fit(cfg, request, weights, whole=request.eval_only)
+    elif request.eval_only:
+        raise ValueError(
+            "MODEL.WEIGHTS is '': evaluation needs a checkpoint (MODEL.WEIGHTS FILE, or --resume "
+            "for the last one of OUTPUT_DIR)"
+        )
+    elif cfg.MODEL.BACKBONE.FREEZE_AT > 0 and not cfg.RESNEST.ALLOW_FROZEN_RANDOM:
+        raise ValueError(
+            f"MODEL.WEIGHTS is '' and MODEL.BACKBONE.FREEZE_AT is {cfg.MODEL.BACKBONE.FREEZE_AT}: "
+            "the first layers would stay random. For training from scratch set "
+            "MODEL.BACKBONE.FREEZE_AT 0, or RESNEST.ALLOW_FROZEN_RANDOM True if you mean it"
+        )
+
+
+def _check_published_statistics(cfg: CfgNode) -> None:
+    """Refuse other images than a published file's, before it is read or even fetched."""
+    weights = cfg.MODEL.WEIGHTS
+    published = WEIGHTS.get(weights.removeprefix("resnest://").partition("?")[0])
+    if weights.startswith("resnest://") and published and not cfg.RESNEST.ALLOW_STATISTICS_MISMATCH:
+        require_same_statistics(weights, published.statistics, InputStatistics.from_config(cfg))
+
+
+def _check_fit(cfg: CfgNode, request: RunRequest, uri: str, *, whole: bool) -> None:
+    """Refuse a file that loading would refuse."""
+    with torch.device("meta"):  # no memory, no time: only names and shapes
+        model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
+    RunCheckpointer.from_config(cfg, model, whole=whole, trust_pickle=request.trust_pickle).check(
+        uri
+    )
+
+
+def check_output_dir(key: str, folder: str, request: RunRequest) -> None:
+    """Raise a FileExistsError where training would overwrite another run."""
+    found = RunCheckpointer.found_in(folder)
+    if found and not (request.resume and RunCheckpointer.has_last(folder)):
+        go_on = "no last_checkpoint to resume" if request.resume else "--resume goes on with it"
+        raise FileExistsError(
+            f"{key} {folder} holds {found[0]} of another run ({go_on}): choose another {key}, "
+            "or remove the folder"
+        )
+
+
+def check_batch_size(key: str, images: int, request: RunRequest) -> None:
+    """Raise a ValueError where a step's images cannot be shared out to the processes."""
+    processes = request.world_size
+    if images % processes:
+        raise ValueError(f"{key} must be a multiple of the {processes} processes, got {images}")
+
+
+def check_training(cfg: CfgNode, request: RunRequest) -> None:
+    check_output_dir("OUTPUT_DIR", cfg.OUTPUT_DIR, request)
+    if not cfg.DATASETS.TRAIN:
+        raise ValueError("DATASETS.TRAIN is empty: name a data set, or give --train-json FILE")
+    check_batch_size("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, request)
+    processes = request.world_size
+    resnets = cfg.MODEL.RESNETS
+    own_statistics = resnets.NORM == "BN" or (resnets.NORM.endswith("SyncBN") and processes == 1)
+    attends = cfg.MODEL.BACKBONE.NAME.startswith("build_resnest") and resnets.RADIX > 0
+    if cfg.SOLVER.IMS_PER_BATCH == processes and own_statistics and attends:
+        raise ValueError(ONE_IMAGE)
+    if cfg.RESNEST.FREEZE_NORM.ITER and cfg.TEST.PRECISE_BN.ENABLED:
+        raise ValueError(
+            "TEST.PRECISE_BN.ENABLED must be False where RESNEST.FREEZE_NORM.ITER is set: the "
+            "statistics are fixed during training and must not change after it"
+        )
+    names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes
+    classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    rcnn = cfg.MODEL.META_ARCHITECTURE in ("GeneralizedRCNN", "PanopticFPN")
+    if rcnn and classes < len(names):
+        raise ValueError(
+            f"MODEL.ROI_HEADS.NUM_CLASSES must be at least {len(names)}, the number of classes of "
+            f"{cfg.DATASETS.TRAIN[0]}, got {classes}"
+        )

@@ -1,0 +1,49 @@
+"""What a user asks for."""
+
+from dataclasses import dataclass
+
+__all__ = ["RunRequest"]
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A training or evaluation run, as asked for.
+
+    Args:
+        config: a packaged config's name or a file.
+        opts: KEY VALUE pairs that override it.
+        train, val: own COCO-format data as (json file, image folder) pairs; their categories set
+            the numbers of classes and keypoints. Empty: the config's data sets.
+        on_bad_data: ``"error"`` refuses own data with problems, ``"skip"`` leaves the broken
+            entries out and lists them in ``OUTPUT_DIR``.
+        resume: go on from the last readable checkpoint of ``OUTPUT_DIR``, if it has one.
+        init_from: file for ``MODEL.WEIGHTS``: a new run starts from these weights, with its own
+            schedule; a run that resumes does not look at it.
+        eval_only: evaluate ``MODEL.WEIGHTS`` (or, with ``resume``, the last checkpoint).
+        verify: after ``eval_only``, compare with the catalog's AP and exit with 1 where it differs.
+        trust_pickle: load weights even from a pickle that can run code.
+        output_json: file for the metrics.
+        num_processes: processes on this machine; one per GPU, or on the CPU.
+        num_machines, machine_rank, dist_url: see Detectron2's ``launch``.
+    """
+
+    config: str
+    opts: tuple[str, ...] = ()
+    train: tuple[tuple[str, str], ...] = ()
+    val: tuple[tuple[str, str], ...] = ()
+    on_bad_data: str = "error"
+    resume: bool = False
+    init_from: str | None = None
+    eval_only: bool = False
+    verify: bool = False
+    trust_pickle: bool = False
+    output_json: str | None = None
+    num_processes: int = 1
+    num_machines: int = 1
+    machine_rank: int = 0
+    dist_url: str = "auto"
+
+    @property
+    def world_size(self) -> int:
+        """Processes on all machines together."""
+        return self.num_processes * self.num_machines
