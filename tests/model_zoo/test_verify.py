@@ -5,6 +5,7 @@ import json
 import pytest
 
 from resnest_d2.cli import main
+from resnest_d2.config import get_config_file
 from resnest_d2.engine import RunRequest, prepare, setup
 from resnest_d2.model_zoo import MODELS
 
@@ -61,7 +62,7 @@ def test_every_published_value_is_compared(evaluation):
 def test_the_originals_name_and_the_files_path_mean_the_recipe(evaluation):
     published = MODELS[NAME].published
     evaluation(published.box_ap - 1, published.mask_ap)
-    file = setup.get_config_file(NAME)
+    file = get_config_file(NAME)
     for config in ("mask_rcnn_ResNeSt_50_FPN_syncBN_1x", f"{NAME}.yaml", str(file)):
         with pytest.raises(SystemExit):
             main(["train", "--eval-only", "--verify", "--config-file", config])
@@ -93,6 +94,6 @@ def test_own_data_is_refused(evaluation, capsys):
 def test_a_file_of_the_users_is_not_the_recipe_of_its_name(evaluation, tmp_path, capsys):
     evaluation(0, 0)
     own = tmp_path / f"{NAME}.yaml"
-    own.write_text(f"_BASE_: {setup.get_config_file(NAME)}\nSEED: 1\n")
+    own.write_text(f"_BASE_: {get_config_file(NAME)}\nSEED: 1\n")
     assert main([*VERIFY[:-1], str(own)]) == 2
     assert "recipe of the catalog" in capsys.readouterr().err
