@@ -166,11 +166,12 @@ def _sampler(cfg: CfgNode, records: Sequence[dict], seed: int) -> Sampler[int]:
     if name == "TrainingSampler":
         return TrainingSampler(len(records), seed=seed)
     if name == "RandomSubsetTrainingSampler":
-        ratio = cfg.DATALOADER.RANDOM_SUBSET_RATIO
+        # Detectron2 reads this key, and its default config does not have it.
+        ratio = cfg.DATALOADER.get("RANDOM_SUBSET_RATIO", 0)
         if ratio > 1 or int(len(records) * ratio) < 1:
             raise ValueError(
-                f"DATALOADER.RANDOM_SUBSET_RATIO must be at most 1 and leave one of the "
-                f"{len(records)} training images, got {ratio}"
+                f"DATALOADER.SAMPLER_TRAIN {name} needs a key DATALOADER.RANDOM_SUBSET_RATIO, at "
+                f"most 1, that leaves some of the {len(records)} training images, got {ratio}"
             )
         return RandomSubsetTrainingSampler(len(records), ratio, seed_shuffle=seed, seed_subset=seed)
     if name == "RepeatFactorTrainingSampler":
