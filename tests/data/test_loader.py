@@ -404,6 +404,18 @@ def test_evaluation_names_a_removed_image_too(config_for, own_copy, workers):
         list(loader)
 
 
+@pytest.mark.slow
+def test_workers_that_are_started_afresh_read_the_same(config_for):
+    expected = take(loader_for(config_for()), 2)
+    cfg = config_for("DATALOADER.NUM_WORKERS", "1")
+    method = torch.multiprocessing.get_start_method()
+    torch.multiprocessing.set_start_method("spawn", force=True)  # they get all in a pickle
+    try:
+        assert_same(take(loader_for(cfg), 2), expected)
+    finally:
+        torch.multiprocessing.set_start_method(method, force=True)
+
+
 def test_positions_are_counted_not_loaded(config_for):
     loaded = []
     batches = iter(loader_for(config_for(), mapper=lambda r: loaded.append(1) or r, start=100_000))

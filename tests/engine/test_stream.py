@@ -83,6 +83,17 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(data, tmp_p
         assert torch.equal(actual[name], value), name
 
 
+@pytest.mark.slow
+def test_two_processes_resume_as_one_does(data, tmp_path):
+    opts = ("SOLVER.IMS_PER_BATCH", "4", "DATALOADER.NUM_WORKERS", "2")
+    whole = tmp_path / "whole"
+    run_in(whole, data, *opts, num_processes=2)
+    resumed = restarted_at_3(whole, tmp_path / "resumed")
+    run_in(resumed, data, *opts, num_processes=2, resume=True)
+    for name, value in weights(whole)["model"].items():
+        assert torch.equal(weights(resumed)["model"][name], value), name
+
+
 def test_the_number_of_workers_does_not_change_a_run(data, tmp_path):
     results = []
     for workers in ("0", "2"):
