@@ -162,6 +162,11 @@ class RunCheckpointer(DetectionCheckpointer):
                 f"file -> model: {', '.join(names)}"
             )
         loaded = {name: tensors[name] for name in match.matched}
+        for (
+            name
+        ) in self.model.state_dict():  # counts in no match, and a resumed run goes on with it
+            if name.endswith("num_batches_tracked") and name in tensors:
+                loaded[name] = tensors[name]
         return {**stored.metadata, "model": loaded, "matching_heuristics": False}  # done
 
     def _match(self, stored: StoredWeights, heuristics: bool) -> tuple[dict, Match]:

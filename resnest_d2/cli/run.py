@@ -2,7 +2,7 @@
 
 import argparse
 
-from .common import REFUSALS, add_parser, refuse
+from .common import REFUSALS, add_parser, fail, refuse
 
 __all__ = ["add_commands"]
 
@@ -146,5 +146,8 @@ def _train(args: argparse.Namespace) -> int:
         prepare(request)
     except REFUSALS as error:
         return refuse(error)
-    run(request)
+    try:
+        run(request)
+    except OSError as error:
+        return fail(error)
     return 0

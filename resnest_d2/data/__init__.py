@@ -1,4 +1,4 @@
-"""Data sets: checked and registered COCO files, and the sample set that needs no download."""
+"""Data sets (checked and registered COCO files, the sample set that needs no download), loaders."""
 
 from .coco import (
     CocoSummary,
@@ -7,16 +7,24 @@ from .coco import (
     register_coco,
     require_registered,
 )
+from .errors import DataWorkerError, explained_worker_errors
+from .loader import SAMPLERS, TrainLoader, build_test_loader, build_train_loader
 from .mapper import build_train_mapper, check_jitter
 from .panoptic import register_coco_panoptic, write_stuff_masks
 from .shapes import sample_set
 
 __all__ = [
+    "SAMPLERS",
     "CocoSummary",
+    "DataWorkerError",
+    "TrainLoader",
+    "build_test_loader",
+    "build_train_loader",
     "build_train_mapper",
     "check_coco_json",
     "check_jitter",
     "check_same_classes",
+    "explained_worker_errors",
     "register_coco",
     "register_coco_panoptic",
     "require_registered",

@@ -2,6 +2,7 @@
 
 import logging
 
+import torch
 from fvcore.nn.precise_bn import get_bn_modules
 from torch import distributed as dist
 from torch import nn
@@ -9,7 +10,9 @@ from torch import nn
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 
-__all__ = ["FreezeNorm", "StopTraining"]
+from ..data.randomness import ITERATION, seed_generators
+
+__all__ = ["FreezeNorm", "RepeatablePreciseBN", "SeedIterations", "StopTraining"]
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +22,35 @@ class StopTraining(BaseException):
 
     No ``Exception``: Detectron2's loop would log it as one.
     """
+
+
+class SeedIterations(HookBase):
+    """Make what a step draws at random a function of (seed, iteration, process).
+
+    Detectron2's heads sample proposals with PyTorch's global generators. Seeded anew before each
+    step, they draw the same in a run that was interrupted. The first hook of all: others may draw
+    before the step does.
+    """
+
+    def __init__(self, seed: int):
+        self._seed = seed
+
+    def before_step(self):
+        number = self.trainer.iter * comm.get_world_size() + comm.get_rank()
+        seed_generators(self._seed, ITERATION, number)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(torch.initial_seed())
+
+
+class RepeatablePreciseBN(hooks.PreciseBN):
+    """Detectron2's, with the same batches each time: the first ones of its loader.
+
+    Detectron2's goes on where it was, which a resumed run does not know.
+    """
+
+    def update_stats(self):
+        self._data_iter = None
+        super().update_stats()
 
 
 class FreezeNorm(HookBase):
@@ -40,7 +72,7 @@ class FreezeNorm(HookBase):
     def __init__(self, iteration: int, model: nn.Module, data_loader, num_batches: int):
         self._iteration = iteration
         self._norms = get_bn_modules(model)  # those in training mode: frozen stages are left out
-        self._precise_bn = hooks.PreciseBN(0, model, data_loader, num_batches)
+        self._precise_bn = RepeatablePreciseBN(0, model, data_loader, num_batches)
 
     def before_step(self):
         if self.trainer.iter < self._iteration:

@@ -19,7 +19,7 @@ from detectron2.utils.logger import setup_logger
 
 from ..checkpoint import RunCheckpointer
 from ..config import get_config
-from ..data import check_jitter
+from ..data import SAMPLERS, check_jitter
 from ..evaluation import write_results
 from ..modeling.checks import check_choice
 from .checks import check_files, check_training, choose_model_device, expect_published
@@ -47,6 +47,7 @@ def prepare(request: RunRequest) -> CfgNode:
 
     check_choice("RESNEST.OPTIMIZER", cfg.RESNEST.OPTIMIZER, ("SGD", "AdamW"))
     check_choice("RESNEST.AMP_DTYPE", cfg.RESNEST.AMP_DTYPE, ("", "bfloat16", "auto"))
+    check_choice("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, SAMPLERS)
     check_jitter(cfg)
     with torch.device("meta"):  # no memory, no time: only the checks of the builders
         build_backbone(cfg)

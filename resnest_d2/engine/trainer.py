@@ -13,17 +13,23 @@ from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog, build_detection_train_loader
+from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer, TrainerBase, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 
 from ..checkpoint import RunCheckpointer, make_record
-from ..data import build_train_mapper
+from ..data import (
+    TrainLoader,
+    build_test_loader,
+    build_train_loader,
+    build_train_mapper,
+    explained_worker_errors,
+)
 from ..evaluation import build_evaluator
 from ..modeling.norm import PortableSyncBatchNorm, convert_sync_batchnorm
-from .hooks import FreezeNorm, StopTraining
+from .hooks import FreezeNorm, RepeatablePreciseBN, SeedIterations, StopTraining
 from .steps import TrainingStep, choose_dtype
 
 __all__ = ["Trainer", "adapt_sync_batchnorm"]
@@ -92,8 +98,14 @@ class Trainer(DefaultTrainer):
         return getattr(self, "_last_eval_results", None) or {}
 
     def train(self):
+        loader = self._trainer.data_loader
+        if isinstance(loader, TrainLoader):
+            loader.seek(self.start_iter * self.cfg.RESNEST.ACCUMULATE)
+        elif self.start_iter:
+            logger.warning(f"{type(loader).__name__} cannot be resumed: its data starts anew")
         try:
-            return super().train()
+            with explained_worker_errors():
+                return super().train()
         except StopTraining as stop:
             logger.info(f"Training ends at iteration {self.iter}: {stop}")
 
@@ -101,6 +113,7 @@ class Trainer(DefaultTrainer):
         """Detectron2's hooks and ours. Each sees what those above it have done in the iteration."""
         cfg = self.cfg
         added = [
+            SeedIterations(_seed(cfg)),
             hooks.IterationTimer(),
             self._freeze_norm(),
             hooks.LRScheduler(),
@@ -126,10 +139,10 @@ class Trainer(DefaultTrainer):
         if not precise.ENABLED or not get_bn_modules(self.model):
             return None
         period = self.cfg.TEST.EVAL_PERIOD  # whenever it evaluates, before that
-        return hooks.PreciseBN(period, self.model, self._extra_loader(), precise.NUM_ITER)
+        return RepeatablePreciseBN(period, self.model, self._extra_loader(), precise.NUM_ITER)
 
     def _extra_loader(self):
-        """Training batches for statistics, read beside training and in its process."""
+        """The first training batches, for statistics: read beside training and in its process."""
         cfg = self.cfg.clone()
         cfg.defrost()
         cfg.DATALOADER.NUM_WORKERS = 0
@@ -165,7 +178,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
-        return build_detection_train_loader(cfg, mapper=build_train_mapper(cfg))
+        return build_train_loader(cfg, mapper=build_train_mapper(cfg), seed=_seed(cfg))
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str):
@@ -179,4 +192,8 @@ class Trainer(DefaultTrainer):
             cfg = cfg.clone()
             cfg.defrost()
             cfg.DATASETS.TRAIN = (dataset_name,)
-        return super().build_test_loader(cfg, dataset_name)
+        return build_test_loader(cfg, dataset_name)
+
+
+def _seed(cfg: CfgNode) -> int:
+    return max(cfg.SEED, 0)
