@@ -32,7 +32,7 @@ __all__ = ["RunCheckpointer", "make_record"]
 
 logger = logging.getLogger(__name__)
 
-_RUN_FILE = re.compile(r"last_checkpoint|model_(\d+|final)\.pth")  # Detectron2's names
+_RUN_FILE = re.compile(r"last_checkpoint|model_(\d+|final|best)\.pth")  # Detectron2's names
 
 
 def make_record(cfg: CfgNode, class_names: Sequence[str]) -> dict:
@@ -108,6 +108,10 @@ class RunCheckpointer(DetectionCheckpointer):
         if self._record is not None:
             kwargs[RECORD_KEY] = self._record
         super().save(name, **kwargs)
+
+    def tag_last_checkpoint(self, last_filename_basename):
+        if last_filename_basename != "model_best.pth":  # a run resumes from where it got to
+            super().tag_last_checkpoint(last_filename_basename)
 
     def load(self, path, *args, **kwargs):
         try:
