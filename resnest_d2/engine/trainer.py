@@ -91,8 +91,6 @@ class Trainer(DefaultTrainer):
         model = self.build_model(cfg)
         add_checkpointing(model, cfg)
         freeze_parameters(model, cfg.RESNEST.FREEZE)
-        decay = cfg.RESNEST.EMA.DECAY
-        self.averaged = average_of(model, decay) if decay > 0 else None
         self._trained = TrainedWeights(model)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
@@ -101,6 +99,9 @@ class Trainer(DefaultTrainer):
         model = create_ddp_model(
             model, broadcast_buffers=False, **({"device_ids": None} if on_cpu else {})
         )
+        # Of the wrapped weights: only these are the same in all processes.
+        decay = cfg.RESNEST.EMA.DECAY
+        self.averaged = average_of(self._trained.model, decay) if decay > 0 else None
         self._trainer = TrainingStep(
             model,
             data_loader,

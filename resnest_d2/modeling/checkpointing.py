@@ -72,14 +72,19 @@ def _contexts(block: nn.Module):
 
 @contextlib.contextmanager
 def _fixed_statistics(block: nn.Module) -> Iterator[None]:
-    """Let the batch norms of a block normalise by the batch, but not remember it."""
+    """Let the batch norms of a block normalise by the batch, but not remember it.
+
+    They write to copies. (Without statistics, or with momentum 0, some of their classes would save
+    other tensors for the backward pass, or count the batch nevertheless.)
+    """
     norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.training]
-    saved = [(norm.track_running_stats, norm.momentum) for norm in norms]
-    for norm in norms:
-        norm.track_running_stats = False
-        norm.momentum = 0.0  # Detectron2's NaiveSyncBatchNorm looks at nothing else
+    saved = [dict(norm.named_buffers(recurse=False)) for norm in norms]
+    for norm, buffers in zip(norms, saved, strict=True):
+        for name, value in buffers.items():
+            setattr(norm, name, value.clone())
     try:
         yield
     finally:
-        for norm, (track, momentum) in zip(norms, saved, strict=True):
-            norm.track_running_stats, norm.momentum = track, momentum
+        for norm, buffers in zip(norms, saved, strict=True):
+            for name, value in buffers.items():
+                setattr(norm, name, value)
