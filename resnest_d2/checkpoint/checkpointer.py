@@ -165,8 +165,18 @@ class RunCheckpointer(DetectionCheckpointer):
                 f"{stored.path} has another class count. Initialised anew, with the classes of "
                 f"file -> model: {', '.join(names)}"
             )
-        loaded = {name: tensors[name] for name in match.matched}
+        loaded = {name: tensors[name] for name in (*match.matched, *self._counters(tensors))}
         return {**stored.metadata, "model": loaded, "matching_heuristics": False}  # done
+
+    def _counters(self, tensors: dict[str, torch.Tensor]) -> list[str]:
+        """Batches that the norms have seen: no weights to match, but part of what is resumed."""
+        return [
+            name
+            for name, own in self.model.state_dict().items()
+            if name.endswith(".num_batches_tracked")
+            and name in tensors
+            and tensors[name].shape == own.shape
+        ]
 
     def _match(self, stored: StoredWeights, heuristics: bool) -> tuple[dict, Match]:
         """The file's tensors under the model's names, and how they fit.
