@@ -151,6 +151,9 @@ def add_resnest_config(cfg: CfgNode) -> None:
     - ``CHANNELS_LAST``: memory format of the model in training.
     - ``EMA.DECAY``: above 0, an exponential moving average of the weights, of which a step keeps
       this share, is what is evaluated and saved as ``model``. 0.999 is common.
+      The weights that are trained are saved as ``raw_model``.
+    - ``SOLVER.CLIP_GRADIENTS.CLIP_TYPE``, Detectron2's, may also be ``"full_model"``: the norm of
+      all gradients together.
     - ``FREEZE_NORM.ITER``: from this iteration on, the statistics of every batch norm are
       recomputed once and then fixed. 0 means never.
     - ``FREEZE_NORM.NUM_BATCHES``: training batches for that recomputation, at least 1.
@@ -165,6 +168,7 @@ def add_resnest_config(cfg: CfgNode) -> None:
       reference.
     - ``BEST.METRIC``: e.g. ``"segm/AP"``: the checkpoint with the best value of an evaluation is
       kept as ``model_best.pth``. ``""`` means off.
+      Names are those of ``metrics.json``: ``"DATASET/segm/AP"`` with several data sets.
     - ``BEST.MODE``: ``"max"`` or ``"min"``: which values are better.
     - ``BEST.PATIENCE``: training ends after this many evaluations in a row without a better value.
       0 means never.

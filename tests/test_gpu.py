@@ -31,9 +31,13 @@ def test_gpu_equals_cpu_in_float64(options):
     [
         (),
         ("SOLVER.AMP.ENABLED", "True", "RESNEST.AMP_DTYPE", ""),
+        (
+            *("RESNEST.AMP_DTYPE", "float16", "RESNEST.EMA.DECAY", "0.9"),
+            *("RESNEST.ACCUMULATE", "2", "RESNEST.ACTIVATION_CHECKPOINTING", "('res2', 'res3')"),
+        ),
         ("MODEL.RESNETS.NORM", "SyncBN", "MODEL.FPN.NORM", "SyncBN"),
     ],
-    ids=["bfloat16", "float16", "SyncBN"],
+    ids=["bfloat16", "float16", "float16 and all features", "SyncBN"],
 )
 def test_sample_recipe_trains_on_the_gpu(opts, tmp_path):
     data = sample_set(tmp_path / "data", image_size=96, train_images=8, val_images=2)

@@ -32,7 +32,7 @@ __all__ = ["RunCheckpointer", "make_record"]
 
 logger = logging.getLogger(__name__)
 
-_RUN_FILE = re.compile(r"last_checkpoint|model_(\d+|final)\.pth")  # Detectron2's names
+_RUN_FILE = re.compile(r"last_checkpoint|model_(\d+|final|best)\.pth")  # Detectron2's names
 
 
 def make_record(cfg: CfgNode, class_names: Sequence[str]) -> dict:
@@ -109,6 +109,10 @@ class RunCheckpointer(DetectionCheckpointer):
             kwargs[RECORD_KEY] = self._record
         super().save(name, **kwargs)
 
+    def tag_last_checkpoint(self, last_filename_basename):
+        if last_filename_basename != "model_best.pth":  # a run resumes from where it got to
+            super().tag_last_checkpoint(last_filename_basename)
+
     def load(self, path, *args, **kwargs):
         try:
             return super().load(path, *args, **kwargs)
@@ -161,13 +165,18 @@ class RunCheckpointer(DetectionCheckpointer):
                 f"{stored.path} has another class count. Initialised anew, with the classes of "
                 f"file -> model: {', '.join(names)}"
             )
-        loaded = {name: tensors[name] for name in match.matched}
-        for (
-            name
-        ) in self.model.state_dict():  # counts in no match, and a resumed run goes on with it
-            if name.endswith("num_batches_tracked") and name in tensors:
-                loaded[name] = tensors[name]
+        loaded = {name: tensors[name] for name in (*match.matched, *self._counters(tensors))}
         return {**stored.metadata, "model": loaded, "matching_heuristics": False}  # done
+
+    def _counters(self, tensors: dict[str, torch.Tensor]) -> list[str]:
+        """Batches that the norms have seen: no weights to match, but part of what is resumed."""
+        return [
+            name
+            for name, own in self.model.state_dict().items()
+            if name.endswith(".num_batches_tracked")
+            and name in tensors
+            and tensors[name].shape == own.shape
+        ]
 
     def _match(self, stored: StoredWeights, heuristics: bool) -> tuple[dict, Match]:
         """The file's tensors under the model's names, and how they fit.

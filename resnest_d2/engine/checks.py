@@ -3,6 +3,8 @@
 import logging
 
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
@@ -13,13 +15,18 @@ from ..checkpoint.statistics import InputStatistics, require_same_statistics
 from ..config import get_config, get_config_file
 from ..data import require_registered
 from ..model_zoo import MODELS, WEIGHTS, resolve_weights
-from ..modeling.split_attention import ONE_IMAGE
+from ..modeling.checks import check_choice
+from ..modeling.split_attention import ONE_IMAGE, SplitAttentionConv2d
+from .best import check_best
+from .freeze import freeze_parameters
+from .optimizer import CLIP_TYPES
 from .request import RunRequest
 
 __all__ = [
     "check_batch_size",
     "check_files",
     "check_output_dir",
+    "check_step",
     "check_training",
     "choose_device",
     "choose_model_device",
@@ -83,6 +90,15 @@ def choose_model_device(cfg: CfgNode, request: RunRequest) -> None:
             "SOLVER.AMP.ENABLED is float16 training on a GPU, and MODEL.DEVICE is 'cpu': set it to "
             "False, and RESNEST.AMP_DTYPE to 'bfloat16' for mixed precision on the CPU"
         )
+    if cfg.MODEL.DEVICE == "cpu" and cfg.RESNEST.AMP_DTYPE == "float16":
+        raise ValueError(
+            "RESNEST.AMP_DTYPE 'float16' is for training on a GPU, and MODEL.DEVICE is 'cpu': set "
+            "it to 'bfloat16' for mixed precision on the CPU"
+        )
+    if cfg.SOLVER.AMP.ENABLED and cfg.RESNEST.AMP_DTYPE == "bfloat16":
+        raise ValueError(
+            "SOLVER.AMP.ENABLED means float16, and RESNEST.AMP_DTYPE is 'bfloat16': set one of them"
+        )
 
 
 def _resumes(cfg: CfgNode, request: RunRequest) -> bool:
@@ -141,11 +157,32 @@ def _check_published_statistics(cfg: CfgNode) -> None:
 
 def _check_fit(cfg: CfgNode, request: RunRequest, uri: str, *, whole: bool) -> None:
     """Refuse a file that loading would refuse."""
-    with torch.device("meta"):  # no memory, no time: only names and shapes
-        model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
+    model = meta_model(cfg)
     RunCheckpointer.from_config(cfg, model, whole=whole, trust_pickle=request.trust_pickle).check(
         uri
     )
+
+
+def meta_model(cfg: CfgNode) -> nn.Module:
+    """The config's model, with names, shapes and modes but no values: no memory, no time."""
+    with torch.device("meta"):
+        return META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
+
+
+def check_step(cfg: CfgNode) -> None:
+    """Raise a ValueError for a key of the training step whose value cannot be."""
+    check_choice("RESNEST.OPTIMIZER", cfg.RESNEST.OPTIMIZER, ("SGD", "AdamW"))
+    check_choice("RESNEST.AMP_DTYPE", cfg.RESNEST.AMP_DTYPE, ("", "bfloat16", "float16", "auto"))
+    decay = cfg.RESNEST.EMA.DECAY
+    if not 0 <= decay < 1:
+        raise ValueError(f"RESNEST.EMA.DECAY must be at least 0 and less than 1, got {decay}")
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    if clip.ENABLED:
+        check_choice("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip.CLIP_TYPE, CLIP_TYPES)
+        if clip.CLIP_VALUE <= 0:
+            raise ValueError(
+                f"SOLVER.CLIP_GRADIENTS.CLIP_VALUE must be above 0, got {clip.CLIP_VALUE}"
+            )
 
 
 def check_output_dir(key: str, folder: str, request: RunRequest) -> None:
@@ -159,23 +196,45 @@ def check_output_dir(key: str, folder: str, request: RunRequest) -> None:
         )
 
 
-def check_batch_size(key: str, images: int, request: RunRequest) -> None:
-    """Raise a ValueError where a step's images cannot be shared out to the processes."""
+def check_batch_size(key: str, images: int, request: RunRequest, micro_batches: int = 1) -> None:
+    """Raise a ValueError where a step's images cannot be shared out to processes and micro-batches.
+
+    Args:
+        images: of a step, in all processes together.
+        micro_batches: ``RESNEST.ACCUMULATE``.
+    """
     processes = request.world_size
-    if images % processes:
-        raise ValueError(f"{key} must be a multiple of the {processes} processes, got {images}")
+    if micro_batches < 1:
+        raise ValueError(f"RESNEST.ACCUMULATE must be at least 1, got {micro_batches}")
+    if images < 1 or images % (processes * micro_batches):
+        each = f" times the {micro_batches} micro-batches of RESNEST.ACCUMULATE"
+        raise ValueError(
+            f"{key} must be a multiple of the {processes} processes"
+            f"{each if micro_batches > 1 else ''}, got {images}"
+        )
 
 
 def check_training(cfg: CfgNode, request: RunRequest) -> None:
     check_output_dir("OUTPUT_DIR", cfg.OUTPUT_DIR, request)
     if not cfg.DATASETS.TRAIN:
         raise ValueError("DATASETS.TRAIN is empty: name a data set, or give --train-json FILE")
-    check_batch_size("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, request)
+    micro_batches = cfg.RESNEST.ACCUMULATE
+    check_batch_size("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, request, micro_batches)
+    check_best(cfg)
+    model = meta_model(cfg)
+    freeze_parameters(model, cfg.RESNEST.FREEZE)
+    if cfg.RESNEST.FREEZE and not cfg.MODEL.WEIGHTS and not _resumes(cfg, request):
+        logger.warning("MODEL.WEIGHTS is '': what RESNEST.FREEZE matches stays random")
     processes = request.world_size
     resnets = cfg.MODEL.RESNETS
     own_statistics = resnets.NORM == "BN" or (resnets.NORM.endswith("SyncBN") and processes == 1)
-    attends = cfg.MODEL.BACKBONE.NAME.startswith("build_resnest") and resnets.RADIX > 0
-    if cfg.SOLVER.IMS_PER_BATCH == processes and own_statistics and attends:
+    attends = any(
+        isinstance(module, SplitAttentionConv2d)
+        and isinstance(module.bn1, _BatchNorm)
+        and module.bn1.training
+        for module in model.modules()
+    )
+    if cfg.SOLVER.IMS_PER_BATCH == processes * micro_batches and own_statistics and attends:
         raise ValueError(ONE_IMAGE)
     if cfg.RESNEST.FREEZE_NORM.ITER and cfg.TEST.PRECISE_BN.ENABLED:
         raise ValueError(

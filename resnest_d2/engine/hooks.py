@@ -12,7 +12,13 @@ from detectron2.utils import comm
 
 from ..data.randomness import ITERATION, seed_generators
 
-__all__ = ["FreezeNorm", "RepeatablePreciseBN", "SeedIterations", "StopTraining"]
+__all__ = [
+    "FreezeNorm",
+    "MetricsWriter",
+    "RepeatablePreciseBN",
+    "SeedIterations",
+    "StopTraining",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -91,3 +97,26 @@ class FreezeNorm(HookBase):
                 for statistic in (norm.running_mean, norm.running_var):
                     dist.all_reduce(statistic)
                     statistic /= processes
+
+
+class MetricsWriter(hooks.PeriodicWriter):
+    """Detectron2's, which also writes after each evaluation.
+
+    Writers see the latest value of a metric alone: of several evaluations in one period, its file
+    would hold the last.
+
+    Args:
+        writers, period: as for Detectron2's.
+        eval_period: iterations between evaluations; 0: none.
+    """
+
+    def __init__(self, writers, period: int = 20, *, eval_period: int):
+        super().__init__(writers, period)
+        self._eval_period = eval_period
+
+    def after_step(self):
+        if self._eval_period > 0 and (self.trainer.iter + 1) % self._eval_period == 0:
+            for writer in self._writers:
+                writer.write()
+        else:
+            super().after_step()

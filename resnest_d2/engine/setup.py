@@ -22,12 +22,12 @@ from ..config import get_config
 from ..data import SAMPLERS, check_jitter
 from ..evaluation import write_results
 from ..modeling.checks import check_choice
-from .checks import check_files, check_training, choose_model_device, expect_published
+from .checks import check_files, check_step, check_training, choose_model_device, expect_published
 from .own_data import use_own_data
 from .processes import launch_processes
 from .request import RunRequest
-from .tasks import check_tasks
-from .trainer import Trainer
+from .tasks import check_tasks, check_test_augmentation
+from .trainer import Trainer, add_checkpointing, merge_results
 
 __all__ = ["prepare", "run", "show_log"]
 
@@ -45,13 +45,13 @@ def prepare(request: RunRequest) -> CfgNode:
     choose_model_device(cfg, request)
     cfg.freeze()
 
-    check_choice("RESNEST.OPTIMIZER", cfg.RESNEST.OPTIMIZER, ("SGD", "AdamW"))
-    check_choice("RESNEST.AMP_DTYPE", cfg.RESNEST.AMP_DTYPE, ("", "bfloat16", "auto"))
+    check_step(cfg)
     check_choice("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, SAMPLERS)
     check_jitter(cfg)
     with torch.device("meta"):  # no memory, no time: only the checks of the builders
-        build_backbone(cfg)
+        add_checkpointing(build_backbone(cfg), cfg)
     check_files(cfg, request)
+    check_test_augmentation(cfg)
     check_tasks(cfg, () if request.eval_only else cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
     if not request.eval_only:
         check_training(cfg, request)
@@ -120,4 +120,7 @@ def _evaluate(cfg: CfgNode, request: RunRequest) -> dict:
         cfg, model, cfg.OUTPUT_DIR, whole=True, trust_pickle=request.trust_pickle
     )
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=request.resume)
-    return Trainer.test(cfg, model)
+    results = Trainer.test(cfg, model)
+    if cfg.TEST.AUG.ENABLED:
+        results = merge_results(results, Trainer.test_augmented(cfg, model))
+    return results

@@ -19,6 +19,12 @@ logger = logging.getLogger(__name__)
 class TrainingStep(SimpleTrainer):
     """Detectron2's step, with autocast and accumulated gradients.
 
+    Where a loss is a mean over images, micro-batches of equal size give the gradient of one large
+    batch. An R-CNN's is not: each loss is divided by what was sampled in its own micro-batch
+    (proposals, foreground boxes), so that micro-batches weigh the same whatever they hold, and a
+    batch norm takes its statistics from one micro-batch at a time and updates its running ones
+    with each.
+
     Weights, gradients and the optimiser stay in float32. bfloat16 has float32's range, so no loss
     is scaled; for float16 it is. (Detectron2's ``AMPTrainer`` is for CUDA.)
 
@@ -49,6 +55,7 @@ class TrainingStep(SimpleTrainer):
         self._check_losses = check_losses
 
     def run_step(self):
+        assert self.model.training, "the model was left in evaluation mode"
         self.optimizer.zero_grad()
         means: dict[str, torch.Tensor] = {}
         data_time = 0.0
@@ -59,6 +66,8 @@ class TrainingStep(SimpleTrainer):
             with self._communication(number == self._micro_batches):
                 with torch.autocast(self._device, self._dtype, enabled=self._dtype is not None):
                     losses = self.model(batch)
+                if isinstance(losses, torch.Tensor):
+                    losses = {"total_loss": losses}
                 if self._check_losses is not None:
                     self._check_losses(losses, batch)
                 loss = sum(losses.values()) / self._micro_batches
@@ -66,9 +75,8 @@ class TrainingStep(SimpleTrainer):
             for name, value in losses.items():
                 means[name] = means.get(name, 0) + value.detach() / self._micro_batches
         if self._scaler:
-            self._scaler.unscale_(
-                self.optimizer
-            )  # what reads or clips gradients sees the real ones
+            # What reads or clips gradients sees the real ones.
+            self._scaler.unscale_(self.optimizer)
         self.after_backward()
         self._write_metrics(means, data_time)
         if self._scaler:

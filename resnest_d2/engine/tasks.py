@@ -10,7 +10,7 @@ from detectron2.data import Metadata, MetadataCatalog
 
 from ..evaluation import SEMANTIC_ARCHITECTURES
 
-__all__ = ["check_tasks"]
+__all__ = ["check_tasks", "check_test_augmentation"]
 
 _COCO_KEYPOINTS = 17  # what pycocotools has sigmas for
 
@@ -39,6 +39,22 @@ def check_tasks(cfg: CfgNode, train: Sequence[str], test: Sequence[str]) -> None
             f"tolerances of the object keypoint similarity, as a share of the object's size (COCO "
             f"takes 0.025 to 0.107). Got {sigmas or 'none, which means the 17 of a COCO person'}"
         )
+
+
+def check_test_augmentation(cfg: CfgNode) -> None:
+    """Raise a ValueError where Detectron2 has no test-time augmentation for a config's model."""
+    if not cfg.TEST.AUG.ENABLED:
+        return
+    for key, value, allowed in (
+        ("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, "GeneralizedRCNN"),
+        ("MODEL.KEYPOINT_ON", cfg.MODEL.KEYPOINT_ON, False),
+        ("MODEL.LOAD_PROPOSALS", cfg.MODEL.LOAD_PROPOSALS, False),
+    ):
+        if value != allowed:
+            raise ValueError(
+                f"TEST.AUG.ENABLED must be False where {key} is {value}: test-time augmentation is "
+                f"for boxes and masks of a GeneralizedRCNN"
+            )
 
 
 def _check_stuff(cfg: CfgNode, name: str, metadata: Metadata) -> None:

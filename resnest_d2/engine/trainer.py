@@ -1,11 +1,13 @@
 """Detectron2's ``DefaultTrainer``, on any device.
 
 What is added: the CPU as a device of its own (DDP over gloo, synchronised batch norm, bfloat16
-steps), accumulated gradients, AdamW, channels_last, fixed batch-norm statistics, large-scale
-jitter, evaluation of every task, and checkpoints that carry their config and class names.
+steps), accumulated gradients, checkpointed activations, averaged weights, freezing by name, AdamW,
+channels_last, fixed batch-norm statistics, large-scale jitter, evaluation of every task, the best
+checkpoint, and checkpoints that carry their config and class names.
 """
 
 import logging
+import os
 import weakref
 
 import torch
@@ -16,7 +18,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer, TrainerBase, hooks
 from detectron2.engine.defaults import create_ddp_model
-from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.utils import comm
 
 from ..checkpoint import RunCheckpointer, make_record
@@ -28,11 +30,17 @@ from ..data import (
     explained_worker_errors,
 )
 from ..evaluation import build_evaluator
+from ..modeling.checkpointing import checkpoint_stages
+from ..modeling.checks import ArgumentError
 from ..modeling.norm import PortableSyncBatchNorm, convert_sync_batchnorm
-from .hooks import FreezeNorm, RepeatablePreciseBN, SeedIterations, StopTraining
+from .best import BestCheckpoint
+from .ema import RAW_MODEL, AverageWeights, TrainedWeights, average_of
+from .freeze import freeze_parameters
+from .hooks import FreezeNorm, MetricsWriter, RepeatablePreciseBN, SeedIterations, StopTraining
+from .optimizer import build_optimizer
 from .steps import TrainingStep, choose_dtype
 
-__all__ = ["Trainer", "adapt_sync_batchnorm"]
+__all__ = ["Trainer", "adapt_sync_batchnorm", "add_checkpointing", "merge_results"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +58,35 @@ def adapt_sync_batchnorm(model: nn.Module, device: str) -> nn.Module:
     return model
 
 
+def add_checkpointing(model: nn.Module, cfg: CfgNode) -> None:
+    """Make the stages of ``RESNEST.ACTIVATION_CHECKPOINTING`` checkpointed, in place."""
+    try:
+        checkpoint_stages(model, cfg.RESNEST.ACTIVATION_CHECKPOINTING)
+    except ArgumentError as error:
+        raise ValueError(f"RESNEST.ACTIVATION_CHECKPOINTING {error.problem}") from None
+
+
+def _augmented_names(results: dict) -> dict:
+    return {f"{task}_TTA": metrics for task, metrics in results.items()}
+
+
+def merge_results(first: dict, second: dict) -> dict:
+    """Metrics of two evaluations with different tasks, by data set where there are several."""
+    merged = {**first}
+    for name, value in second.items():
+        merged[name] = {**first.get(name, {}), **value}
+    return merged
+
+
 class Trainer(DefaultTrainer):
     """``DefaultTrainer`` for this package's configs; see the module and ``add_resnest_config``.
 
     Args:
         trust_pickle: as for :class:`resnest_d2.checkpoint.RunCheckpointer`.
+
+    Attributes:
+        averaged: PyTorch's ``AveragedModel``, which is what is evaluated and saved; None where
+            ``RESNEST.EMA.DECAY`` is 0.
     """
 
     def __init__(self, cfg: CfgNode, *, trust_pickle: bool = False):
@@ -63,6 +95,9 @@ class Trainer(DefaultTrainer):
         TrainerBase.__init__(self)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         model = self.build_model(cfg)
+        add_checkpointing(model, cfg)
+        freeze_parameters(model, cfg.RESNEST.FREEZE)
+        self._trained = TrainedWeights(model)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
 
@@ -70,6 +105,9 @@ class Trainer(DefaultTrainer):
         model = create_ddp_model(
             model, broadcast_buffers=False, **({"device_ids": None} if on_cpu else {})
         )
+        # Of the wrapped weights: only these are the same in all processes.
+        decay = cfg.RESNEST.EMA.DECAY
+        self.averaged = average_of(self._trained.model, decay) if decay > 0 else None
         self._trainer = TrainingStep(
             model,
             data_loader,
@@ -81,11 +119,12 @@ class Trainer(DefaultTrainer):
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = RunCheckpointer.from_config(
             cfg,
-            model,
+            self.averaged.module if self.averaged else model,
             cfg.OUTPUT_DIR,
             record=make_record(cfg, MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes),
             trust_pickle=trust_pickle,
             trainer=weakref.proxy(self),
+            **({RAW_MODEL: self._trained} if self.averaged else {}),
         )
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
@@ -108,6 +147,22 @@ class Trainer(DefaultTrainer):
                 return super().train()
         except StopTraining as stop:
             logger.info(f"Training ends at iteration {self.iter}: {stop}")
+            if self.cfg.TEST.AUG.ENABLED:
+                self._evaluate_augmented()
+
+    def resume_or_load(self, resume=True):
+        """As Detectron2's, for the weights that are trained and for their average.
+
+        A run that begins, or begins to average, starts with one for the other.
+        """
+        resumes = resume and self.checkpointer.has_checkpoint()
+        rest = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        if resumes:
+            self.start_iter = self.iter + 1
+        if self.averaged and not self._trained.loaded:
+            self._trained.load_state_dict(self.averaged.module.state_dict())
+        elif resumes and RAW_MODEL in rest:  # the run averaged its weights until now
+            self._trained.load_state_dict(rest[RAW_MODEL])
 
     def build_hooks(self):
         """Detectron2's hooks and ours. Each sees what those above it have done in the iteration."""
@@ -117,6 +172,7 @@ class Trainer(DefaultTrainer):
             hooks.IterationTimer(),
             self._freeze_norm(),
             hooks.LRScheduler(),
+            self._average_weights(),
             self._precise_bn(),  # before the checkpointer: it changes what is saved
         ]
         if comm.is_main_process():
@@ -124,9 +180,28 @@ class Trainer(DefaultTrainer):
                 hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
             )
         added.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
+        added.append(self._best())
+        if cfg.TEST.AUG.ENABLED:
+            added.append(hooks.EvalHook(0, self._evaluate_augmented))  # after training alone
         if comm.is_main_process():  # after the evaluation: it writes the metrics
-            added.append(hooks.PeriodicWriter(self.build_writers(), period=20))
+            added.append(MetricsWriter(self.build_writers(), eval_period=cfg.TEST.EVAL_PERIOD))
         return added
+
+    def _average_weights(self) -> AverageWeights | None:
+        return AverageWeights(self.averaged, self._trained.model) if self.averaged else None
+
+    def _best(self) -> BestCheckpoint | None:
+        best = self.cfg.RESNEST.BEST
+        if not best.METRIC:
+            return None
+        return BestCheckpoint(
+            self.cfg.TEST.EVAL_PERIOD,
+            self.checkpointer,
+            best.METRIC,
+            mode=best.MODE,
+            patience=best.PATIENCE,
+            evaluate=self._evaluate,
+        )
 
     def _freeze_norm(self) -> FreezeNorm | None:
         freeze = self.cfg.RESNEST.FREEZE_NORM
@@ -136,10 +211,12 @@ class Trainer(DefaultTrainer):
 
     def _precise_bn(self) -> hooks.PreciseBN | None:
         precise = self.cfg.TEST.PRECISE_BN
-        if not precise.ENABLED or not get_bn_modules(self.model):
+        if not precise.ENABLED or not get_bn_modules(self._evaluated_model):
             return None
         period = self.cfg.TEST.EVAL_PERIOD  # whenever it evaluates, before that
-        return RepeatablePreciseBN(period, self.model, self._extra_loader(), precise.NUM_ITER)
+        return RepeatablePreciseBN(
+            period, self._evaluated_model, self._extra_loader(), precise.NUM_ITER
+        )
 
     def _extra_loader(self):
         """The first training batches, for statistics: read beside training and in its process."""
@@ -149,8 +226,34 @@ class Trainer(DefaultTrainer):
         return self.build_train_loader(cfg)
 
     def _evaluate(self) -> dict:
-        self._last_eval_results = self.test(self.cfg, self.model)
+        self._last_eval_results = self.test(self.cfg, self._evaluated_model)
         return self._last_eval_results
+
+    def _evaluate_augmented(self) -> dict:
+        augmented = self.test_augmented(self.cfg, self._evaluated_model)
+        self._last_eval_results = merge_results(self.results, augmented)
+        return augmented
+
+    @property
+    def _evaluated_model(self) -> nn.Module:
+        return self.averaged.module if self.averaged else self.model
+
+    @classmethod
+    def test_augmented(cls, cfg: CfgNode, model: nn.Module) -> dict:
+        """Evaluate with test-time augmentation (``TEST.AUG``), by Detectron2's model for it.
+
+        Returns:
+            As ``test``, with tasks named ``bbox_TTA`` …; what evaluators write goes to
+            ``OUTPUT_DIR/TTA``.
+        """
+        logger.info("Evaluating with test-time augmentation")
+        augmented = cfg.clone()
+        augmented.defrost()
+        augmented.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "TTA")
+        results = cls.test(augmented, GeneralizedRCNNWithTTA(cfg, model))
+        if len(cfg.DATASETS.TEST) == 1:
+            return _augmented_names(results)
+        return {name: _augmented_names(part) for name, part in results.items()}
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -162,19 +265,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        if cfg.RESNEST.OPTIMIZER == "SGD":
-            return super().build_optimizer(cfg, model)
-        parameters = get_default_optimizer_params(
-            model,
-            base_lr=cfg.SOLVER.BASE_LR,
-            weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
-            bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
-            weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
-        )
-        optimizer_class = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
-        return optimizer_class(
-            parameters, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY
-        )
+        return build_optimizer(cfg, model)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):

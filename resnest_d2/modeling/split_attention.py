@@ -33,7 +33,8 @@ __all__ = [
 
 ONE_IMAGE = (
     "Split attention normalises one value per channel and image, and this batch norm has one image "
-    "to take statistics from. Train with two or more images per process (SOLVER.IMS_PER_BATCH), "
+    "to take statistics from. Train with two or more images per process (SOLVER.IMS_PER_BATCH, "
+    "RESNEST.ACCUMULATE), "
     'with SyncBN over several processes, or with MODEL.RESNETS.NORM "FrozenBN" or "GN".'
 )
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,21 @@ from matplotlib.figure import Figure
 
 __all__ = ["plot_losses"]
 
-_AP = {"bbox/AP": "box AP", "segm/AP": "mask AP"}
+_METRICS = {
+    "bbox/AP": "box AP",
+    "segm/AP": "mask AP",
+    "keypoints/AP": "keypoint AP",
+    "panoptic_seg/PQ": "PQ",
+    "sem_seg/mIoU": "mIoU",
+}
+_METRIC = re.compile(f"(?:(.+)/)?({'|'.join(_METRICS)})")  # behind a data set's name, or alone
+_MARKERS = "osD^v<>P"
 
 
 def plot_losses(metrics_json: str | os.PathLike, picture: str | os.PathLike) -> None:
-    """Draw the total loss and its parts over iterations, and AP where it was evaluated, as PNG.
+    """Draw the total loss and its parts over iterations, and what was evaluated, as PNG.
+
+    That is the main metric of each task (AP, PQ, mIoU), of each data set where there are several.
 
     Args:
         metrics_json: a run's ``metrics.json`` (one JSON object a line).
@@ -35,7 +46,7 @@ def plot_losses(metrics_json: str | os.PathLike, picture: str | os.PathLike) -> 
     parts = sorted(name for name in series if name.startswith("loss_"))
     if "total_loss" not in series:
         raise ValueError(f"{metrics_json} holds no total_loss: nothing was trained yet")
-    evaluated = [name for name in _AP if name in series]
+    evaluated = sorted(filter(_METRIC.fullmatch, series))
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -50,10 +61,14 @@ def plot_losses(metrics_json: str | os.PathLike, picture: str | os.PathLike) -> 
     handles, labels = axes.get_legend_handles_labels()
     if evaluated:
         right = axes.twinx()
-        right.set(ylabel="AP", ylim=(0, 100))
-        for name, marker in zip(evaluated, "os", strict=False):
+        kinds = sorted({name.rpartition("/")[2] for name in evaluated})
+        right.set(ylabel=", ".join(kinds), ylim=(0, 100))
+        for number, name in enumerate(evaluated):
             points = np.array(sorted(series[name].items()))
-            right.plot(points[:, 0], points[:, 1], f"{marker}--k", label=_AP[name])
+            style = f"{_MARKERS[number % len(_MARKERS)]}--k"
+            data_set, metric = _METRIC.fullmatch(name).groups()
+            label = _METRICS[metric] + (f"\n({data_set[-24:]})" if data_set else "")
+            right.plot(points[:, 0], points[:, 1], style, label=label, markersize=4)
         more_handles, more_labels = right.get_legend_handles_labels()
         handles, labels = handles + more_handles, labels + more_labels
     figure.legend(handles, labels, loc="outside right upper", fontsize="small")

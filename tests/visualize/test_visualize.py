@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 from PIL import Image
 
 from detectron2.structures import Boxes, BoxMode, Instances
@@ -87,6 +88,33 @@ def test_losses_are_plotted_with_the_evaluations(tmp_path):
     metrics.write_text("\n".join(map(json.dumps, lines)) + "\n")
     plot_losses(metrics, tmp_path / "losses.png")
     assert np.asarray(Image.open(tmp_path / "losses.png")).std() > 0
+
+
+@pytest.mark.parametrize(
+    ("metrics", "labels"),
+    [
+        ({"bbox/AP": 40.0, "bbox/AP50": 60.0, "segm/AP": float("nan")}, ["box AP", "mask AP"]),
+        ({"keypoints/AP": 3.0, "panoptic_seg/PQ": 2.0}, ["keypoint AP", "PQ"]),
+        ({"cats/bbox/AP": 4.0, "dogs/bbox/AP": 5.0}, ["box AP\n(cats)", "box AP\n(dogs)"]),
+        ({"bbox_TTA/AP": 4.0, "bbox/AP-cat": 5.0}, []),
+    ],
+)
+def test_curves_have_the_main_metric_of_each_task_and_data_set(
+    metrics, labels, tmp_path, monkeypatch
+):
+    drawn = []
+    plot = Axes.plot
+
+    def spy(self, x, y, *args, label, **kwargs):
+        drawn.append((label, list(x), list(y)))
+        return plot(self, x, y, *args, label=label, **kwargs)
+
+    monkeypatch.setattr(Axes, "plot", spy)
+    lines = [{"iteration": i, "total_loss": 1.0, **metrics} for i in (4, 9)]
+    (tmp_path / "metrics.json").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    plot_losses(tmp_path / "metrics.json", tmp_path / "losses.png")
+    found = [label for label, x, _ in drawn if label != "total loss" and x == [4, 9]]
+    assert found == labels
 
 
 def test_lines_cut_off_when_a_run_was_killed_are_left_out(tmp_path):

@@ -1,0 +1,73 @@
+"""An exponential moving average of the weights (Polyak averaging), by PyTorch's ``swa_utils``.
+
+The average begins at the weights that training begins with, and each step moves it by
+``1 - decay`` towards the new ones. It is what is evaluated, and a checkpoint's ``model``, so that
+every reader of checkpoints gets it; the weights that are trained travel as ``raw_model``.
+"""
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from detectron2.engine import HookBase
+
+__all__ = ["RAW_MODEL", "AverageWeights", "TrainedWeights", "average_of"]
+
+RAW_MODEL = "raw_model"
+"""Entry of a checkpoint with the weights that are trained, where ``model`` is their average."""
+
+
+def average_of(model: nn.Module, decay: float) -> AveragedModel:
+    """The average of a model's weights, which begins at those that it has now.
+
+    Running statistics of batch norms are averaged like the weights that they belong to; whole
+    numbers are copied.
+
+    Args:
+        model: without a distributed wrapper. It is copied once; nothing else is held.
+        decay: share of the average that a step keeps, from 0 to 1.
+    """
+    move = get_ema_multi_avg_fn(decay)
+
+    @torch.no_grad()
+    def update(average: list[torch.Tensor], current: list[torch.Tensor], count) -> None:
+        if average[0].is_floating_point():
+            move(average, current, count)
+        else:  # PyTorch's would round a counter's average down, so that it never counts
+            torch._foreach_copy_(average, current)
+
+    averaged = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    averaged.requires_grad_(False)
+    averaged.update_parameters(model)  # the first call copies: from the next one on it averages
+    return averaged
+
+
+class TrainedWeights:
+    """The weights that are trained, as a checkpointer's entry beside their average.
+
+    Attributes:
+        model: without a distributed wrapper.
+        loaded: whether a checkpoint had them.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+        self.loaded = False
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return self.model.state_dict()
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        self.model.load_state_dict(state)
+        self.loaded = True
+
+
+class AverageWeights(HookBase):
+    """Updates the average after each step, in every process alike."""
+
+    def __init__(self, averaged: AveragedModel, model: nn.Module):
+        self._averaged = averaged
+        self._model = model
+
+    def after_step(self):
+        self._averaged.update_parameters(self._model)

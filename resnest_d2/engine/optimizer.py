@@ -1,0 +1,63 @@
+"""The optimiser: SGD or AdamW, with gradients clipped before each step.
+
+The rates of biases and norms are Detectron2's, and so is clipping by ``"value"`` or by the
+``"norm"`` of each parameter's gradient; ``"full_model"``, one norm over all gradients, is common
+with AdamW and is clipped to by PyTorch's function.
+"""
+
+import logging
+
+import torch
+from torch import nn
+
+from detectron2.config import CfgNode
+from detectron2.solver import build_optimizer as d2_build_optimizer
+from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+
+__all__ = ["CLIP_TYPES", "build_optimizer"]
+
+logger = logging.getLogger(__name__)
+
+CLIP_TYPES = ("value", "norm", "full_model")
+"""``SOLVER.CLIP_GRADIENTS.CLIP_TYPE``."""
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser of ``RESNEST.OPTIMIZER`` and ``SOLVER`` for what is not frozen in ``model``."""
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    if not clip.ENABLED:
+        return _build(cfg, model)
+    bound = f"{clip.CLIP_VALUE:g}"
+    if clip.CLIP_TYPE == "value":
+        logger.info(f"Gradients are clipped to values within {bound}")
+        return _build(cfg, model)
+    whose = "all gradients together" if clip.CLIP_TYPE == "full_model" else "each gradient"
+    logger.info(f"Gradients are clipped: the {clip.NORM_TYPE:g}-norm of {whose} to {bound}")
+    if clip.CLIP_TYPE == "norm":
+        return _build(cfg, model)
+
+    unclipped = cfg.clone()
+    unclipped.defrost()
+    unclipped.SOLVER.CLIP_GRADIENTS.ENABLED = False
+    optimizer = _build(unclipped, model)
+
+    def clip_all(optimizer: torch.optim.Optimizer, args, kwargs) -> None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, clip.CLIP_VALUE, clip.NORM_TYPE)
+
+    optimizer.register_step_pre_hook(clip_all)
+    return optimizer
+
+
+def _build(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    if cfg.RESNEST.OPTIMIZER == "SGD":
+        return d2_build_optimizer(cfg, model)
+    parameters = get_default_optimizer_params(
+        model,
+        base_lr=cfg.SOLVER.BASE_LR,
+        weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
+        bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
+        weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
+    )
+    optimizer_class = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
+    return optimizer_class(parameters, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
