@@ -20,7 +20,7 @@ from detectron2.utils.logger import setup_logger
 from ..checkpoint import RunCheckpointer
 from ..config import get_config
 from ..data import check_jitter
-from ..evaluation import write_results
+from ..evaluation import IMPLEMENTATIONS, write_results
 from ..modeling.checks import check_choice
 from .checks import check_files, check_training, choose_model_device, expect_published
 from .own_data import use_own_data
@@ -46,6 +46,7 @@ def prepare(request: RunRequest) -> CfgNode:
     cfg.freeze()
 
     check_choice("RESNEST.OPTIMIZER", cfg.RESNEST.OPTIMIZER, ("SGD", "AdamW"))
+    check_choice("RESNEST.EVALUATOR", cfg.RESNEST.EVALUATOR, IMPLEMENTATIONS)
     check_choice("RESNEST.AMP_DTYPE", cfg.RESNEST.AMP_DTYPE, ("", "bfloat16", "auto"))
     check_jitter(cfg)
     with torch.device("meta"):  # no memory, no time: only the checks of the builders
