@@ -20,7 +20,7 @@ from detectron2.utils.logger import setup_logger
 from ..checkpoint import RunCheckpointer
 from ..config import get_config
 from ..data import SAMPLERS, check_jitter
-from ..evaluation import write_results
+from ..evaluation import IMPLEMENTATIONS, write_results
 from ..modeling.checks import check_choice
 from .checks import check_files, check_step, check_training, choose_model_device, expect_published
 from .own_data import use_own_data
@@ -47,6 +47,7 @@ def prepare(request: RunRequest) -> CfgNode:
 
     check_step(cfg)
     check_choice("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, SAMPLERS)
+    check_choice("RESNEST.EVALUATOR", cfg.RESNEST.EVALUATOR, IMPLEMENTATIONS)
     check_jitter(cfg)
     with torch.device("meta"):  # no memory, no time: only the checks of the builders
         add_checkpointing(build_backbone(cfg), cfg)

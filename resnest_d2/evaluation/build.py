@@ -16,7 +16,9 @@ __all__ = ["SEMANTIC_ARCHITECTURES", "build_evaluator"]
 SEMANTIC_ARCHITECTURES = ("SemanticSegmentor", "PanopticFPN")
 
 
-def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+def build_evaluator(
+    cfg: CfgNode, dataset_name: str, output_folder: str | None = None
+) -> DatasetEvaluator:
     """The evaluators of all that a config's ``MODEL.META_ARCHITECTURE`` and heads give.
 
     - ``bbox`` (AP, AP50, …): every architecture but SemanticSegmentor
@@ -24,17 +26,19 @@ def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
     - ``sem_seg`` (mIoU, fwIoU, mACC, pACC): SemanticSegmentor, PanopticFPN
     - ``panoptic_seg`` (PQ, SQ, RQ, and ``_th``, ``_st``): PanopticFPN
 
-    All on 0-100. Detections and semantic maps go to ``OUTPUT_DIR/inference``.
+    All on 0-100. Detections and semantic maps go to ``output_folder``, else to
+    ``OUTPUT_DIR/inference``.
     """
+    output_folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
     architecture = cfg.MODEL.META_ARCHITECTURE
     evaluators = []
     if architecture != "SemanticSegmentor":
-        evaluators.append(build_coco_evaluator(cfg, dataset_name))
+        evaluators.append(build_coco_evaluator(cfg, dataset_name, output_folder))
     if architecture in SEMANTIC_ARCHITECTURES:
         evaluators.append(
             SemSegEvaluator(
                 dataset_name,
-                output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"),
+                output_dir=output_folder,
                 sem_seg_loading_fn=_read_mask,
             )
         )

@@ -1,49 +1,168 @@
 """COCO metrics for the tasks that a config's heads have, and their JSON file."""
 
 import json
+import logging
 import math
 import os
+from functools import cached_property
 from pathlib import Path
-
-import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from detectron2.config import CfgNode
 from detectron2.evaluation import COCOEvaluator
+from detectron2.utils.file_io import PathManager
+
+from ..modeling.checks import check_choice
+from .coco_metrics import IMPLEMENTATIONS, evaluate_results
+from .ground_truth import GroundTruth
 
 __all__ = ["CocoEvaluator", "build_coco_evaluator", "write_results"]
 
+logger = logging.getLogger(__name__)
+
+_RECALLS = {"keypoints": ("AR", "AR50", "AR75", "ARm", "ARl")}  # after 5 APs
+
 
 class CocoEvaluator(COCOEvaluator):
-    """Detectron2's COCO evaluator, for which a model without a detection has AP 0.
+    """Detectron2's COCO evaluator with a choice of implementation, and numbers where it has none.
 
-    Detectron2 leaves COCO's evaluation out then and reports NaN, which no comparison, no "best
-    checkpoint" and no reader of a log can use.
+    - A model without a detection has AP 0. Detectron2 leaves the evaluation out then and reports
+      NaN, which no comparison, no "best checkpoint" and no reader of a log can use.
+    - Beside Detectron2's metrics it reports COCO's recalls (``AR1``, ``AR10``, ``AR100``, ``ARs``,
+      ``ARm``, ``ARl``; of keypoints ``AR``, ``AR50``, ``AR75``, ``ARm``, ``ARl``), and
+      ``AP-name`` also for the class of a data set with one.
+    - The numbers do not depend on how images are shared out to processes. An image that a sampler
+      gave twice, as PyTorch's does to fill up the last process's share, counts once.
+
+    Args:
+        dataset_name, tasks, distributed, output_dir, allow_cached_coco: see Detectron2's.
+        implementation: ``"hotcoco"``, or ``"pycocotools"``, the slow reference.
+        max_dets_per_image: detections of an image and category that count; None for COCO's 100.
+        kpt_oks_sigmas: of the keypoints; empty for COCO's 17 of a person.
     """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        tasks: tuple[str, ...] | None = None,
+        distributed: bool = True,
+        output_dir: str | None = None,
+        *,
+        implementation: str = "hotcoco",
+        max_dets_per_image: int | None = None,
+        kpt_oks_sigmas: tuple[float, ...] = (),
+        allow_cached_coco: bool = True,
+    ):
+        check_choice("implementation", implementation, IMPLEMENTATIONS)
+        super().__init__(
+            dataset_name,
+            tasks,
+            distributed,
+            output_dir,
+            use_fast_impl=False,
+            max_dets_per_image=max_dets_per_image,
+            kpt_oks_sigmas=kpt_oks_sigmas,
+            allow_cached_coco=allow_cached_coco,
+        )
+        self._implementation = implementation
+
+    @cached_property
+    def _truth(self) -> GroundTruth:
+        return GroundTruth(self._coco_api, name=self._metadata.json_file)
+
+    def _eval_predictions(self, predictions, img_ids=None):
+        results = self._results_in_order(predictions)
+        tasks = sorted(self._tasks or self._tasks_from_predictions(results))
+        if self._output_dir:
+            file = os.path.join(self._output_dir, "coco_instances_results.json")
+            logger.info(f"Writing the detections to {file}")
+            with PathManager.open(file, "w") as f:
+                f.write(json.dumps(results))
+        if not self._do_evaluation:
+            logger.info(f"No metrics: {self._metadata.json_file} has no annotations")
+            return
+        for task in tasks:
+            evaluation = evaluate_results(
+                self._truth,
+                results,
+                task,
+                implementation=self._implementation,
+                max_dets=self._max_dets_per_image,
+                oks_sigmas=self._kpt_oks_sigmas,
+                image_ids=img_ids,
+            )
+            self._results[task] = self._derive_coco_results(
+                evaluation, task, class_names=self._metadata.get("thing_classes")
+            )
+
+    def _results_in_order(self, predictions) -> list[dict]:
+        """Results with the data set's category ids, in the order of its images, each image once."""
+        by_image = {}
+        for prediction in predictions:
+            by_image.setdefault(prediction["image_id"], prediction)
+        if len(by_image) < len(predictions):
+            logger.warning(
+                f"{len(predictions) - len(by_image)} of {len(predictions)} predictions are for an "
+                "image that had one already: each image's first counts"
+            )
+        known = self._coco_api.imgs
+        unknown = [i for i in by_image if i not in known]
+        if unknown:
+            raise ValueError(
+                f"predictions for images {unknown[:5]}, which {self._metadata.json_file} does not "
+                "have: were they made on another data set?"
+            )
+        missing = [i for i in known if i not in by_image]
+        if missing:
+            logger.warning(
+                f"no predictions for {len(missing)} of {len(known)} images of "
+                f"{self._metadata.json_file} ({missing[:5]}): their objects count as not found"
+            )
+        results = []
+        for prediction in (by_image[i] for i in known if i in by_image):
+            self._to_dataset_ids(prediction)
+            results.extend(prediction["instances"])
+        return results
+
+    def _to_dataset_ids(self, prediction: dict) -> None:
+        """Replace class indices by category ids, once: half a million new records cost seconds."""
+        indices = self._metadata.get("thing_dataset_id_to_contiguous_id")
+        if not indices or prediction.get("has_dataset_ids"):
+            return
+        ids = {index: category_id for category_id, index in indices.items()}
+        for result in prediction["instances"]:
+            if result["category_id"] not in ids:
+                raise ValueError(
+                    f"a prediction for image {prediction['image_id']} has class "
+                    f"{result['category_id']}, and {self._metadata.name} has {len(ids)} classes, "
+                    "from 0 on: was the model trained on other classes?"
+                )
+            result["category_id"] = ids[result["category_id"]]
+        prediction["has_dataset_ids"] = True
 
     def _derive_coco_results(self, coco_eval, iou_type, class_names=None):
-        if coco_eval is None:
-            nothing = COCO()
-            nothing.dataset = {**self._coco_api.dataset, "annotations": []}
-            nothing.createIndex()
-            coco_eval = COCOeval(self._coco_api, nothing, iou_type)
-            if iou_type != "keypoints":
-                coco_eval.params.maxDets = self._max_dets_per_image
-            elif self._kpt_oks_sigmas:
-                coco_eval.params.kpt_oks_sigmas = np.array(self._kpt_oks_sigmas)
-            coco_eval.evaluate()
-            coco_eval.accumulate()
-            coco_eval.summarize()
-        return super()._derive_coco_results(coco_eval, iou_type, class_names=class_names)
+        results = super()._derive_coco_results(coco_eval, iou_type, class_names=class_names)
+        names = _RECALLS.get(
+            iou_type, (*(f"AR{n}" for n in sorted(self._max_dets_per_image)), "ARs", "ARm", "ARl")
+        )
+        recalls = coco_eval.stats[-len(names) :]
+        for name, recall in zip(names, recalls, strict=True):
+            results[name] = float(100 * recall) if recall >= 0 else math.nan
+        if class_names is not None and len(class_names) == 1:  # Detectron2 has no table then
+            results[f"AP-{class_names[0]}"] = results["AP"]
+        return results
 
 
-def build_coco_evaluator(cfg: CfgNode, dataset_name: str) -> CocoEvaluator:
-    """The evaluator for a config's heads, on the reference implementation (pycocotools).
+def build_coco_evaluator(
+    cfg: CfgNode, dataset_name: str, output_folder: str | None = None
+) -> CocoEvaluator:
+    """The evaluator for a config's heads, on the implementation that ``RESNEST.EVALUATOR`` names.
 
     It prints the 12 COCO numbers of each task: ``bbox``, and ``segm`` or ``keypoints`` where the
-    config has such a head. Detections go to ``OUTPUT_DIR/inference``.
+    config has such a head. Detections go to ``output_folder``, else to ``OUTPUT_DIR/inference``.
+    As COCO defines it, 100 detections of an image and category count, also where
+    ``TEST.DETECTIONS_PER_IMAGE`` is larger.
     """
+    check_choice("RESNEST.EVALUATOR", cfg.RESNEST.EVALUATOR, IMPLEMENTATIONS)
     tasks = ["bbox"]
     if cfg.MODEL.MASK_ON:
         tasks.append("segm")
@@ -52,9 +171,9 @@ def build_coco_evaluator(cfg: CfgNode, dataset_name: str) -> CocoEvaluator:
     return CocoEvaluator(
         dataset_name,
         tasks=tuple(tasks),
-        output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"),
-        use_fast_impl=False,
-        kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
+        output_dir=output_folder or os.path.join(cfg.OUTPUT_DIR, "inference"),
+        implementation=cfg.RESNEST.EVALUATOR,
+        kpt_oks_sigmas=tuple(cfg.TEST.KEYPOINT_OKS_SIGMAS),
     )
 
 

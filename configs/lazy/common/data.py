@@ -19,7 +19,7 @@ def _coco(*tasks: str):
         dataset_name="${..test.dataset.names}",
         tasks=tasks,
         output_dir="${train.output_dir}/inference",
-        use_fast_impl=False,
+        implementation="hotcoco",
     )
     return dataloader
 
