@@ -6,6 +6,7 @@ jitter, evaluation of every task, and checkpoints that carry their config and cl
 """
 
 import logging
+import sys
 import weakref
 
 import torch
@@ -23,6 +24,7 @@ from ..checkpoint import RunCheckpointer, make_record
 from ..data import build_train_mapper
 from ..evaluation import build_evaluator
 from ..modeling.norm import PortableSyncBatchNorm, convert_sync_batchnorm
+from .failures import LossGuard
 from .hooks import FreezeNorm, StopTraining
 from .steps import TrainingStep, choose_dtype
 
@@ -59,6 +61,8 @@ class Trainer(DefaultTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
+        record = make_record(cfg, MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes)
+        guard = self._loss_guard(cfg, model, record)
 
         on_cpu = cfg.MODEL.DEVICE == "cpu"
         model = create_ddp_model(
@@ -69,7 +73,8 @@ class Trainer(DefaultTrainer):
             data_loader,
             optimizer,
             micro_batches=cfg.RESNEST.ACCUMULATE,
-            dtype=choose_dtype(cfg),
+            dtype=guard.dtype,
+            check_losses=guard,
         )
 
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
@@ -77,7 +82,7 @@ class Trainer(DefaultTrainer):
             cfg,
             model,
             cfg.OUTPUT_DIR,
-            record=make_record(cfg, MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes),
+            record=record,
             trust_pickle=trust_pickle,
             trainer=weakref.proxy(self),
         )
@@ -92,10 +97,40 @@ class Trainer(DefaultTrainer):
         return getattr(self, "_last_eval_results", None) or {}
 
     def train(self):
+        self._handled_outside = sys.exc_info()[1]  # by an except clause that calls this
         try:
             return super().train()
         except StopTraining as stop:
             logger.info(f"Training ends at iteration {self.iter}: {stop}")
+
+    def after_train(self):
+        failure = sys.exc_info()[1]
+        if failure is self._handled_outside or isinstance(failure, StopTraining):
+            super().after_train()
+            return
+        for hook in self._hooks:
+            if not isinstance(hook, hooks.EvalHook):
+                # That would evaluate after a failure in the last iteration, and with several
+                # processes wait for those that have not failed.
+                hook.after_train()
+
+    def _loss_guard(self, cfg: CfgNode, model: nn.Module, record: dict) -> LossGuard:
+        hints = f"then lower SOLVER.BASE_LR ({cfg.SOLVER.BASE_LR:g})"
+        if not cfg.SOLVER.CLIP_GRADIENTS.ENABLED:
+            hints += ", clip gradients (SOLVER.CLIP_GRADIENTS.ENABLED True)"
+        dtype = choose_dtype(cfg)
+        if dtype is not None:
+            hints += ", or train in float32 (RESNEST.AMP_DTYPE '', SOLVER.AMP.ENABLED False)"
+        trainer = weakref.proxy(self)
+        return LossGuard(
+            model,
+            record=record,
+            folder=cfg.OUTPUT_DIR,
+            iteration=lambda: trainer.iter,
+            micro_batches=cfg.RESNEST.ACCUMULATE,
+            dtype=dtype,
+            hints=hints,
+        )
 
     def build_hooks(self):
         """Detectron2's hooks and ours. Each sees what those above it have done in the iteration."""
