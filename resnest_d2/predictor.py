@@ -18,7 +18,7 @@ from .modeling.checks import check_choice
 from .version import __version__
 from .visualize import draw_instances
 
-__all__ = ["Predictor"]
+__all__ = ["Predictor", "read_config"]
 
 Image = np.ndarray | str | os.PathLike
 
@@ -57,7 +57,7 @@ class Predictor:
         path = find_checkpoint(source)
         stored = read_weights(path)
         record = read_record(stored)
-        cfg = _read_config(record, path)
+        cfg = read_config(record, path)
         check_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("RGB", "BGR"))
         cfg.MODEL.WEIGHTS = ""
         cfg.MODEL.DEVICE = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -125,7 +125,12 @@ class Predictor:
         return draw_instances(_read_rgb(image), instances, self.class_names)
 
 
-def _read_config(record: dict, path: os.PathLike) -> CfgNode:
+def read_config(record: dict, path: os.PathLike) -> CfgNode:
+    """The config of a checkpoint's record, not frozen; ``path`` is named where it does not fit.
+
+    Raises:
+        ValueError: it does not fit this version.
+    """
     cfg = get_cfg()
     add_resnest_config(cfg)
     try:

@@ -8,7 +8,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from detectron2.engine import default_argument_parser  # noqa: E402
 
-from resnest_d2.engine import RunRequest, prepare_lazy, run_lazy  # noqa: E402
+from resnest_d2.cli.common import execute  # noqa: E402
+from resnest_d2.engine import RunRequest, prepare_lazy, run_lazy, torchrun  # noqa: E402
 
 EPILOG = """
 Examples:
@@ -24,30 +25,27 @@ Examples:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command and return its exit code: 0 done, 2 refused input."""
+    """Run the command and return its exit code: 0 done, 1 failed, 2 refused input."""
     parser = default_argument_parser(EPILOG)
-    parser.set_defaults(dist_url="auto")
+    parser.set_defaults(dist_url="auto", num_gpus=None, num_machines=None)
     parser.add_argument("--output-json", metavar="FILE", help="write the metrics")
     args = parser.parse_args(argv)
-    request = RunRequest(
-        config=args.config_file,
-        opts=tuple(args.opts),
-        resume=args.resume,
-        eval_only=args.eval_only,
-        output_json=args.output_json,
-        num_processes=args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-    )
-    try:
-        prepare_lazy(request)
-    except (ValueError, KeyError, FileNotFoundError, FileExistsError) as error:
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"lazyconfig_train_net.py: error: {message}", file=sys.stderr)
-        return 2
-    run_lazy(request)
-    return 0
+
+    def build() -> RunRequest:
+        torchrun.check_given(args.num_gpus, args.num_machines, args.dist_url)
+        return RunRequest(
+            config=args.config_file,
+            opts=tuple(args.opts),
+            resume=args.resume,
+            eval_only=args.eval_only,
+            output_json=args.output_json,
+            num_processes=1 if args.num_gpus is None else args.num_gpus,
+            num_machines=1 if args.num_machines is None else args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+        )
+
+    return execute(build, prepare_lazy, run_lazy)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """The ``resnest-d2`` command, one module per group of subcommands. Files in ``tools/`` are doors.
 
-Exit codes: 0 done, 1 failed, 2 refused input.
+Exit codes: 0 done, 1 failed, 2 refused input; of a training run also 75: stopped by a signal after
+saving, ``--resume`` goes on.
 """
 
 import argparse
 from collections.abc import Sequence
 
-from . import convert, predict, run, zoo
+from . import convert, predict, replay, run, zoo
 
 __all__ = ["main"]
 
@@ -16,7 +17,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="resnest-d2", description="ResNeSt backbones for Detectron2: train, evaluate, predict."
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for module in (run, predict, zoo, convert):
+    for module in (run, replay, predict, zoo, convert):
         module.add_commands(commands)
     return parser
 

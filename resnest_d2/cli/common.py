@@ -3,8 +3,12 @@
 import argparse
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-__all__ = ["REFUSALS", "add_parser", "fail", "refuse"]
+if TYPE_CHECKING:
+    from ..engine import RunRequest
+
+__all__ = ["REFUSALS", "add_parser", "execute", "fail", "refuse"]
 
 REFUSALS = (ValueError, KeyError, FileNotFoundError, FileExistsError)
 """What bad input raises, before any work is done."""
@@ -41,6 +45,50 @@ def fail(error: Exception | str) -> int:
     """Say why the work is not done."""
     _show(error)
     return 1
+
+
+def execute(
+    build: Callable[[], "RunRequest"],
+    prepare: Callable[["RunRequest"], object],
+    run: Callable[["RunRequest"], dict],
+) -> int:
+    """Check and do a run: its exit code. What went wrong is said once, by one process.
+
+    Args:
+        build: gives the request; it may refuse it.
+        prepare, run: of :mod:`resnest_d2.engine`.
+    """
+    from ..engine import explain, torchrun
+
+    rank = 0
+    try:
+        try:
+            rank = torchrun.process_rank()
+            request = build()
+            prepare(request)
+        except REFUSALS as error:
+            code = 2 if rank else refuse(error)
+            torchrun.leave()
+            return code
+        run(request)
+    except KeyboardInterrupt:
+        return 130 if rank else _interrupted()
+    except Exception as error:
+        message = explain(error)
+        if message is None:
+            raise  # a bug: its traceback is wanted
+        torchrun.record(message)
+        if not getattr(error, "shared", False):
+            return fail(f"the process of rank {rank}: {message}" if rank else message)
+        code = 1 if rank else fail(message)  # all processes have this error: the first says it
+        torchrun.leave()
+        return code
+    return 0
+
+
+def _interrupted() -> int:
+    fail("interrupted (--resume goes on from the last checkpoint)")
+    return 130
 
 
 def _show(error: Exception | str) -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from .common import REFUSALS, add_parser, fail, refuse
+from .common import add_parser, execute
 
 __all__ = ["add_commands"]
 
@@ -16,8 +16,19 @@ Examples:
         MODEL.WEIGHTS '' MODEL.BACKBONE.FREEZE_AT 0 OUTPUT_DIR runs/mine
   two processes on the CPU:
     %(prog)s --config-file configs/mask_rcnn_resnest50_fpn.yaml --num-gpus 2 MODEL.DEVICE cpu
+  under torchrun, which starts a broken run anew up to three times; it then resumes by itself:
+    torchrun --nproc-per-node 8 --max-restarts 3 -m resnest_d2.cli train \\
+        --config-file configs/mask_rcnn_resnest50_fpn.yaml
+  under Slurm, on all nodes of a job (#SBATCH --ntasks-per-node=1 --signal=TERM@120 --requeue):
+    srun torchrun --nnodes=$SLURM_NNODES --nproc-per-node=$SLURM_GPUS_ON_NODE \\
+        --rdzv-id=$SLURM_JOB_ID --rdzv-backend=c10d \\
+        --rdzv-endpoint=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n1):29500 \\
+        -m resnest_d2.cli train --config-file configs/mask_rcnn_resnest50_fpn.yaml --resume
   evaluate a checkpoint:
     %(prog)s --config-file runs/mine/config.yaml --eval-only MODEL.WEIGHTS runs/mine/model_final.pth
+
+Exit codes: 0 done, 1 failed, 2 refused input, 75 stopped by SIGTERM after saving: --resume goes on.
+torchrun itself exits with 1 whatever its processes exit with.
 """
 
 
@@ -65,11 +76,12 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num-gpus",
         type=int,
-        default=1,
         metavar="N",
-        help="processes on this machine: one per GPU, or N on the CPU",
+        help="processes on this machine: one per GPU, or N on the CPU; default: 1, or torchrun's",
     )
-    parser.add_argument("--num-machines", type=int, default=1, metavar="N")
+    parser.add_argument(
+        "--num-machines", type=int, metavar="N", help="default: 1, or as many as torchrun has"
+    )
     parser.add_argument(
         "--machine-rank", type=int, default=0, metavar="K", help="this machine's number, from 0"
     )
@@ -123,10 +135,11 @@ def _pairs(args: argparse.Namespace, split: str) -> tuple[tuple[str, str], ...]:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from ..engine import RunRequest, prepare, run
+    from ..engine import RunRequest, prepare, run, torchrun
 
-    try:
-        request = RunRequest(
+    def build() -> RunRequest:
+        torchrun.check_given(args.num_gpus, args.num_machines, args.dist_url)
+        return RunRequest(
             config=args.config_file,
             opts=tuple(args.opts),
             train=_pairs(args, "train"),
@@ -138,16 +151,10 @@ def _train(args: argparse.Namespace) -> int:
             verify=args.verify,
             trust_pickle=args.trust_pickle,
             output_json=args.output_json,
-            num_processes=args.num_gpus,
-            num_machines=args.num_machines,
+            num_processes=1 if args.num_gpus is None else args.num_gpus,
+            num_machines=1 if args.num_machines is None else args.num_machines,
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
         )
-        prepare(request)
-    except REFUSALS as error:
-        return refuse(error)
-    try:
-        run(request)
-    except OSError as error:
-        return fail(error)
-    return 0
+
+    return execute(build, prepare, run)

@@ -79,7 +79,8 @@ def choose_device(device: str, request: RunRequest, key: str) -> str:
             logger.info(f"No GPU found: {key} is now 'cpu'")
             return "cpu"
         if request.num_processes > available:
-            raise ValueError(f"--num-gpus {request.num_processes}: this machine has {available}")
+            given = "torchrun's --nproc-per-node" if request.dist_url == "env://" else "--num-gpus"
+            raise ValueError(f"{given} {request.num_processes}: this machine has {available}")
     return device
 
 

@@ -26,9 +26,11 @@ from ..data import require_registered
 from ..evaluation import write_results
 from ..model_zoo import resolve_weights
 from .checks import check_batch_size, check_output_dir, choose_device
-from .processes import launch_processes
+from .errors import hide_explained
+from .processes import run_in_processes
 from .request import RunRequest
 from .setup import show_log
+from .torchrun import check_together
 from .trainer import adapt_sync_batchnorm
 
 __all__ = ["prepare_lazy", "run_lazy"]
@@ -45,6 +47,10 @@ def prepare_lazy(request: RunRequest) -> DictConfig:
         ValueError, KeyError, FileNotFoundError, FileExistsError: what is wrong, where, and what is
             allowed.
     """
+    return check_together(_prepare, request)
+
+
+def _prepare(request: RunRequest) -> DictConfig:
     if request.train or request.val:
         raise ValueError("a LazyConfig names its own data sets: register yours in the config file")
     cfg = get_lazy_config(request.config)
@@ -69,15 +75,7 @@ def prepare_lazy(request: RunRequest) -> DictConfig:
 def run_lazy(request: RunRequest) -> dict:
     """Train or evaluate as requested; see :func:`resnest_d2.engine.run`."""
     show_log()
-    cfg = prepare_lazy(request)
-    if request.world_size == 1:
-        return _work(cfg, request)
-    launch_processes(_prepare_and_work, request, on_cpu=cfg.train.device == "cpu")
-    return {}
-
-
-def _prepare_and_work(request: RunRequest) -> None:
-    _work(prepare_lazy(request), request)
+    return run_in_processes(prepare_lazy, _work, request, on_cpu=lambda c: c.train.device == "cpu")
 
 
 def _work(cfg: DictConfig, request: RunRequest) -> dict:
@@ -90,6 +88,7 @@ def _work(cfg: DictConfig, request: RunRequest) -> dict:
 def _set_up(cfg: DictConfig, request: RunRequest) -> None:
     show_log(cfg.train.output_dir)
     default_setup(cfg, argparse.Namespace(**{**vars(request), "config_file": ""}))
+    hide_explained()
 
 
 def _build_model(cfg: DictConfig):

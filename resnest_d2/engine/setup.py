@@ -23,10 +23,12 @@ from ..data import SAMPLERS, check_jitter
 from ..evaluation import IMPLEMENTATIONS, write_results
 from ..modeling.checks import check_choice
 from .checks import check_files, check_step, check_training, choose_model_device, expect_published
+from .errors import hide_explained
 from .own_data import use_own_data
-from .processes import launch_processes
+from .processes import run_in_processes
 from .request import RunRequest
 from .tasks import check_tasks, check_test_augmentation
+from .torchrun import check_together, process_rank
 from .trainer import Trainer, add_checkpointing, merge_results
 
 __all__ = ["prepare", "run", "show_log"]
@@ -35,10 +37,16 @@ __all__ = ["prepare", "run", "show_log"]
 def prepare(request: RunRequest) -> CfgNode:
     """Check a request and return its frozen config, with its data sets registered.
 
+    Processes that torchrun has started check it together: what one refuses, all refuse.
+
     Raises:
         ValueError, KeyError, FileNotFoundError, FileExistsError: what is wrong, where, and what is
             allowed.
     """
+    return check_together(_prepare, request)
+
+
+def _prepare(request: RunRequest) -> CfgNode:
     cfg = get_config(request.config, request.opts)
     expect_published(cfg, request)
     use_own_data(cfg, request)
@@ -62,20 +70,19 @@ def prepare(request: RunRequest) -> CfgNode:
 def run(request: RunRequest) -> dict:
     """Train or evaluate as requested, in as many processes as requested.
 
+    In processes that torchrun has started, this one joins their group and does its share.
+
     Returns:
         Metrics of the last evaluation, ``{"bbox": {"AP": …}, …}`` (by data set where there are
-        several); empty where several processes were started: they write ``output_json``.
+        several); empty where several processes were started, as they write ``output_json``, and in
+        all of torchrun's but the first.
+
+    Raises:
+        ValueError, KeyError, FileNotFoundError, FileExistsError: see :func:`prepare`.
+        RunError: a process that was started here has failed.
     """
     show_log()
-    cfg = prepare(request)
-    if request.world_size == 1:
-        return _work(cfg, request)
-    launch_processes(_prepare_and_work, request, on_cpu=cfg.MODEL.DEVICE == "cpu")
-    return {}
-
-
-def _prepare_and_work(request: RunRequest) -> None:
-    _work(prepare(request), request)  # a new process knows no data set yet
+    return run_in_processes(prepare, _work, request, on_cpu=lambda c: c.MODEL.DEVICE == "cpu")
 
 
 def _work(cfg: CfgNode, request: RunRequest) -> dict:
@@ -99,7 +106,7 @@ def show_log(folder: str | None = None) -> None:
     """Show this package's log like Detectron2's: on the terminal, and in ``folder``/log.txt."""
     setup_logger(
         folder,
-        distributed_rank=comm.get_rank(),
+        distributed_rank=process_rank(),
         name="resnest_d2",
         enable_propagation=True,
         configure_stdout=not logging.getLogger("resnest_d2").handlers,
@@ -109,6 +116,7 @@ def show_log(folder: str | None = None) -> None:
 def _set_up(cfg: CfgNode, request: RunRequest) -> None:
     show_log(cfg.OUTPUT_DIR)
     default_setup(cfg, argparse.Namespace(**{**vars(request), "config_file": ""}))
+    hide_explained()
 
 
 def _evaluate(cfg: CfgNode, request: RunRequest) -> dict:

@@ -3,13 +3,14 @@
 import contextlib
 import logging
 import time
-from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from detectron2.config import CfgNode
 from detectron2.engine import SimpleTrainer
+
+from .failures import LossGuard
 
 __all__ = ["TrainingStep", "choose_dtype"]
 
@@ -34,7 +35,8 @@ class TrainingStep(SimpleTrainer):
         micro_batches: how many of them make a step. The step's gradient is the mean of theirs, as
             for as many more processes.
         dtype: of autocast; None: float32.
-        check_losses: called with the losses and the micro-batch before each backward pass.
+        check_losses: called with the losses and the micro-batch before each backward pass, and
+            its ``forward_failed`` with the error and the micro-batch where there are none.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class TrainingStep(SimpleTrainer):
         *,
         micro_batches: int = 1,
         dtype: torch.dtype | None = None,
-        check_losses: Callable[[dict[str, torch.Tensor], list[dict]], None] | None = None,
+        check_losses: LossGuard | None = None,
     ):
         super().__init__(model, data_loader, optimizer)
         self._micro_batches = micro_batches
@@ -64,8 +66,13 @@ class TrainingStep(SimpleTrainer):
             batch = next(self._data_loader_iter)
             data_time += time.perf_counter() - start
             with self._communication(number == self._micro_batches):
-                with torch.autocast(self._device, self._dtype, enabled=self._dtype is not None):
-                    losses = self.model(batch)
+                try:
+                    with torch.autocast(self._device, self._dtype, enabled=self._dtype is not None):
+                        losses = self.model(batch)
+                except FloatingPointError as error:
+                    if self._check_losses is not None:
+                        self._check_losses.forward_failed(error, batch)
+                    raise
                 if isinstance(losses, torch.Tensor):
                     losses = {"total_loss": losses}
                 if self._check_losses is not None:

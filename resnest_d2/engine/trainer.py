@@ -8,6 +8,7 @@ checkpoint, and checkpoints that carry their config and class names.
 
 import logging
 import os
+import sys
 import weakref
 
 import torch
@@ -35,6 +36,7 @@ from ..modeling.checks import ArgumentError
 from ..modeling.norm import PortableSyncBatchNorm, convert_sync_batchnorm
 from .best import BestCheckpoint
 from .ema import RAW_MODEL, AverageWeights, TrainedWeights, average_of
+from .failures import LossGuard
 from .freeze import freeze_parameters
 from .hooks import FreezeNorm, MetricsWriter, RepeatablePreciseBN, SeedIterations, StopTraining
 from .optimizer import build_optimizer
@@ -100,6 +102,8 @@ class Trainer(DefaultTrainer):
         self._trained = TrainedWeights(model)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
+        record = make_record(cfg, MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes)
+        guard = self._loss_guard(cfg, model, record)
 
         on_cpu = cfg.MODEL.DEVICE == "cpu"
         model = create_ddp_model(
@@ -113,7 +117,8 @@ class Trainer(DefaultTrainer):
             data_loader,
             optimizer,
             micro_batches=cfg.RESNEST.ACCUMULATE,
-            dtype=choose_dtype(cfg),
+            dtype=guard.dtype,
+            check_losses=guard,
         )
 
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
@@ -121,7 +126,7 @@ class Trainer(DefaultTrainer):
             cfg,
             self.averaged.module if self.averaged else model,
             cfg.OUTPUT_DIR,
-            record=make_record(cfg, MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes),
+            record=record,
             trust_pickle=trust_pickle,
             trainer=weakref.proxy(self),
             **({RAW_MODEL: self._trained} if self.averaged else {}),
@@ -142,6 +147,7 @@ class Trainer(DefaultTrainer):
             loader.seek(self.start_iter * self.cfg.RESNEST.ACCUMULATE)
         elif self.start_iter:
             logger.warning(f"{type(loader).__name__} cannot be resumed: its data starts anew")
+        self._handled_outside = sys.exc_info()[1]  # by an except clause that calls this
         try:
             with explained_worker_errors():
                 return super().train()
@@ -163,6 +169,35 @@ class Trainer(DefaultTrainer):
             self._trained.load_state_dict(self.averaged.module.state_dict())
         elif resumes and RAW_MODEL in rest:  # the run averaged its weights until now
             self._trained.load_state_dict(rest[RAW_MODEL])
+
+    def after_train(self):
+        failure = sys.exc_info()[1]
+        if failure is self._handled_outside or isinstance(failure, StopTraining):
+            super().after_train()
+            return
+        for hook in self._hooks:
+            if not isinstance(hook, hooks.EvalHook):
+                # That would evaluate after a failure in the last iteration, and with several
+                # processes wait for those that have not failed.
+                hook.after_train()
+
+    def _loss_guard(self, cfg: CfgNode, model: nn.Module, record: dict) -> LossGuard:
+        hints = f"then lower SOLVER.BASE_LR ({cfg.SOLVER.BASE_LR:g})"
+        if not cfg.SOLVER.CLIP_GRADIENTS.ENABLED:
+            hints += ", clip gradients (SOLVER.CLIP_GRADIENTS.ENABLED True)"
+        dtype = choose_dtype(cfg)
+        if dtype is not None:
+            hints += ", or train in float32 (RESNEST.AMP_DTYPE '', SOLVER.AMP.ENABLED False)"
+        trainer = weakref.proxy(self)
+        return LossGuard(
+            model,
+            record=record,
+            folder=cfg.OUTPUT_DIR,
+            iteration=lambda: trainer.iter,
+            micro_batches=cfg.RESNEST.ACCUMULATE,
+            dtype=dtype,
+            hints=hints,
+        )
 
     def build_hooks(self):
         """Detectron2's hooks and ours. Each sees what those above it have done in the iteration."""

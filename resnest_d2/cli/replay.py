@@ -1,0 +1,92 @@
+"""``replay``."""
+
+import argparse
+import json
+import math
+
+from .common import REFUSALS, add_parser, refuse
+
+__all__ = ["add_commands"]
+
+_EPILOG = """
+Exit codes: 0 the loss is not finite again, 1 it is finite here, 2 refused input.
+"""
+
+
+def add_commands(commands) -> None:
+    """Add it to a parser's subcommands."""
+    parser = add_parser(
+        commands,
+        "replay",
+        _replay,
+        "repeat the batch whose loss was not finite, and say where it comes from",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("file", metavar="FILE", help="nonfinite_…pth of a run's OUTPUT_DIR")
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, …; default: as in training")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from ..engine.replay import replay
+
+    try:
+        found = replay(args.file, device=args.device)
+    except REFUSALS as error:
+        return refuse(error)
+    if args.json:
+        print(json.dumps(found.as_dict(), indent=2))
+    else:
+        print("\n".join(_describe(found)))
+    return 0 if found.reproduced else 1
+
+
+def _describe(found):
+    """The findings, line by line."""
+    yield (
+        f"{found.file}: iteration {found.iteration}, micro-batch {found.micro_batch}, "
+        f"the process of rank {found.rank}"
+    )
+    yield (
+        "reproduced: the loss is not finite again"
+        if found.reproduced
+        else ("NOT reproduced: the passes end differently here")
+    )
+    if found.synchronised and not found.reproduced:
+        yield "  (batch norms of several processes were synchronised: they saw other images too)"
+    yield f"{'loss':<20} {'then':>12} {'now':>12}"
+    for name in dict.fromkeys((*found.then, *found.now)):
+        then, now = (_number(losses.get(name)) for losses in (found.then, found.now))
+        yield f"{name:<20} {then:>12} {now:>12}"
+    for when, error in (("then", found.error_then), ("now", found.error)):
+        if error:
+            yield f"the forward pass failed {when}: {error}"
+    if found.bad_weights:
+        more = ", …" if len(found.bad_weights) > 5 else ""
+        yield (
+            f"weights that are not finite: {len(found.bad_weights)} "
+            f"({', '.join(found.bad_weights[:5])}{more})"
+        )
+    if found.first_module:
+        inputs = "finite" if found.inputs_finite else "not finite either"
+        yield f"first module whose output is not finite: {found.first_module}; its inputs: {inputs}"
+    else:
+        yield "all modules' outputs are finite"
+    yield "largest gradients:"
+    for gradient in found.gradients:
+        yield f"  {gradient.name}: {_number(gradient.value)}"
+    yield "images:"
+    for image in found.images:
+        odd = f", {image.not_finite} VALUES NOT FINITE" if image.not_finite else ""
+        yield (
+            f"  {image.image_id} ({image.file_name}): values from {_number(image.minimum)} to "
+            f"{_number(image.maximum)}{odd}, {image.boxes} boxes"
+        )
+        for index, box in image.bad_boxes.items():
+            yield f"    box {index} IS DEGENERATE: {', '.join(map(_number, box))}"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.5g}" if math.isfinite(value) else str(value)
