@@ -71,8 +71,8 @@ def evaluate_results(
     images = truth.images if implementation == "hotcoco" else {i: i for i in truth.images}
     try:
         if implementation == "hotcoco":
-            objects = truth.as_hotcoco(task)
-            evaluation = _HotcocoEval(objects, _load_fast(truth, results, task), task)
+            found = _load_fast(truth, results, task)
+            evaluation = _HotcocoEval(truth.as_hotcoco(task), found, task)
         else:
             truth.complete(task)
             rows = _rows(results, task, images, {i: i for i in truth.categories})

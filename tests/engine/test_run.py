@@ -177,6 +177,7 @@ def test_resuming_with_another_model_is_refused_at_start(trained, request_for):
     ("opts", "message"),
     [
         (("RESNEST.OPTIMIZER", "Adam"), "RESNEST.OPTIMIZER must be one of .*'Adam'"),
+        (("RESNEST.EVALUATOR", "fast"), "RESNEST.EVALUATOR must be one of .*'fast'"),
         (("RESNEST.AMP_DTYPE", "float8"), "RESNEST.AMP_DTYPE must be one of .*'float8'"),
         (("SOLVER.AMP.ENABLED", "True"), "SOLVER.AMP.ENABLED.*bfloat16"),
         (("MODEL.RESNETS.DEPTH", "42"), "MODEL.RESNETS.DEPTH must be one of .*42"),
