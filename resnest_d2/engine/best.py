@@ -129,6 +129,7 @@ class BestCheckpoint(hooks.BestCheckpointer):
     def _stop_if_exhausted(self) -> None:
         if self._exhausted():
             self._checkpointer.save("model_final", iteration=self.trainer.iter)
+            comm.synchronize()  # no process leaves before the file is there
             raise StopTraining(
                 f"the last {self._waited} evaluations brought no better {self._val_metric} "
                 "(RESNEST.BEST.PATIENCE). model_final.pth has the last weights"

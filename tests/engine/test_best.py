@@ -219,6 +219,8 @@ def _stops(request: RunRequest, folder: str) -> None:
     trainer = scripted(request, VALUES)
     trainer.train()
     torch.save({"iteration": trainer.iter}, f"{folder}/rank{comm.get_rank()}.pth")
+    comm.synchronize()
+    torch.distributed.destroy_process_group()
 
 
 def test_all_processes_stop_together(request_for, tmp_path, monkeypatch):
