@@ -68,6 +68,7 @@ def execute(
             prepare(request)
         except REFUSALS as error:
             code = 2 if rank else refuse(error)
+            torchrun.record(_words(error))
             torchrun.leave()
             return code
         run(request)
@@ -79,7 +80,8 @@ def execute(
             raise  # a bug: its traceback is wanted
         torchrun.record(message)
         if not getattr(error, "shared", False):
-            return fail(f"the process of rank {rank}: {message}" if rank else message)
+            named = not rank or getattr(error, "names_process", False)
+            return fail(message if named else f"the process of rank {rank}: {message}")
         code = 1 if rank else fail(message)  # all processes have this error: the first says it
         torchrun.leave()
         return code
@@ -92,6 +94,9 @@ def _interrupted() -> int:
 
 
 def _show(error: Exception | str) -> None:
+    print(f"resnest-d2: error: {_words(error)}", file=sys.stderr)
+
+
+def _words(error: Exception | str) -> str:
     # The text of a KeyError is its argument's representation.
-    message = error.args[0] if isinstance(error, KeyError) and error.args else error
-    print(f"resnest-d2: error: {message}", file=sys.stderr)
+    return str(error.args[0] if isinstance(error, KeyError) and error.args else error)

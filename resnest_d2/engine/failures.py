@@ -36,6 +36,8 @@ class NonFiniteLossError(FloatingPointError):
         file: what to replay, "" where it could not be written.
     """
 
+    names_process = True  # the message says which process it was
+
     def __init__(self, message: str, *, file: str = "", shared: bool = False):
         super().__init__(message)
         self.file = file

@@ -117,7 +117,7 @@ def _launched(prepare: Callable, work: Callable, request: RunRequest, folder: st
             message=explain(error),
             traceback="".join(traceback.format_exception(error)),
             lost_peer=is_lost_peer(error),
-            shared=getattr(error, "shared", False),
+            names_process=getattr(error, "names_process", False),
         )
         raise
     if dist.is_initialized():
@@ -158,7 +158,7 @@ def _first_failure(
         return RunError(f"{who.format(rank)} has ended: {str(error).strip()}")
     if first["message"] is None:
         return RuntimeError(f"{who.format(first['rank'])} failed:\n\n{first['traceback']}")
-    if first["shared"]:
+    if first["names_process"]:
         return RunError(first["message"])
     return RunError(f"{who.format(first['rank'])}: {first['message']}")
 

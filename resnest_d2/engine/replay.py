@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from detectron2.config import CfgNode
 from detectron2.structures import Boxes
@@ -72,7 +73,8 @@ class Replay:
         first_module: name of the first module, in the order of the forward pass, whose output is
             not finite, with its class; "" if all are finite.
         inputs_finite: whether that module's inputs are.
-        bad_weights: names of the parameters and statistics that are not finite.
+        bad_weights: names of the parameters, and of the statistics that are read, that are not
+            finite.
         gradients: the largest five.
         synchronised: training had several processes, so batch norms that synchronise saw more
             images than this repetition.
@@ -114,11 +116,11 @@ def replay(path: str | os.PathLike, *, device: str | None = None) -> Replay:
     cfg = _config(content, path, device)
     model = _build(cfg, content, path)
     batch = unpack(content["batch"])
+    bad_weights = _bad_weights(model)  # before the batch can reach running statistics
     losses, error, first, inputs_finite = _forward(model, batch, content)
     now = {name: value.item() for name, value in losses.items()}
     gradients = largest_gradients(model, sum(losses.values())) if losses else []
     then = content["losses"]
-    state = model.state_dict().items()
     return Replay(
         file=str(path),
         iteration=content["iteration"],
@@ -131,7 +133,7 @@ def replay(path: str | os.PathLike, *, device: str | None = None) -> Replay:
         error=error,
         first_module=first,
         inputs_finite=inputs_finite,
-        bad_weights=[n for n, v in state if v.is_floating_point() and not v.isfinite().all()],
+        bad_weights=bad_weights,
         gradients=gradients[:5],
         images=[_look_at(example) for example in batch],
         synchronised=content["world_size"] > 1 and "Sync" in content["record"]["config"],
@@ -186,6 +188,22 @@ def _build(cfg: CfgNode, content: dict, path: Path) -> nn.Module:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in content["frozen"])
     return model
+
+
+def _bad_weights(model: nn.Module) -> list[str]:
+    """Names in the model's state that are not finite. Where the batch alone normalises, its
+    running statistics do not count: the batch itself has spoilt them, and they are not read."""
+    unread = {
+        f"{name}.{statistic}"
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.training
+        for statistic in ("running_mean", "running_var")
+    }
+    return [
+        name
+        for name, value in model.state_dict().items()
+        if name not in unread and value.is_floating_point() and not value.isfinite().all()
+    ]
 
 
 def _forward(

@@ -282,7 +282,10 @@ def joined(place: Torchrun, *, on_cpu: bool) -> Iterator[None]:
 def record(message: str) -> None:
     """Tell torchrun why this process fails; it shows the first one's reason."""
     if os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        get_error_handler().record_exception(RunError(message))
+        try:
+            raise RunError(message) from None  # what is recorded is the error that is handled
+        except RunError as error:
+            get_error_handler().record_exception(error)
 
 
 def leave(timeout: float = 10) -> None:

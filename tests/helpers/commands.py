@@ -1,0 +1,69 @@
+"""The command in processes of its own, as a user starts it: alone, or under torchrun."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import resnest_d2
+
+PACKAGES = str(Path(resnest_d2.__file__).resolve().parents[1])
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def start(arguments: list, log: Path) -> subprocess.Popen:
+    """Start ``python ARGUMENTS`` with one thread; its output goes to ``log``."""
+    names = [n for n in os.environ if n.startswith(("RANK", "WORLD_", "LOCAL_", "TORCHELASTIC_"))]
+    environment = {k: v for k, v in os.environ.items() if k not in names}
+    paths = [PACKAGES, environment.get("PYTHONPATH", "")]
+    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
+    environment["CUDA_VISIBLE_DEVICES"] = ""
+    with open(log, "w") as file:
+        return subprocess.Popen(
+            [sys.executable, *map(str, arguments)], stdout=file, stderr=file, env=environment
+        )
+
+
+def finish(process: subprocess.Popen, *, timeout: float = 300) -> int:
+    """Its exit code. A process that does not end in time fails the test."""
+    try:
+        return process.wait(timeout)
+    finally:
+        for pid in [*descendants(process.pid), process.pid]:
+            if process.poll() is None:
+                os.kill(pid, signal.SIGKILL)
+
+
+def wait_for(condition: Callable, process: subprocess.Popen, log: Path, *, timeout: float = 120):
+    """What ``condition()`` gives as soon as it is true, while the process runs."""
+    limit = time.monotonic() + timeout
+    while time.monotonic() < limit and process.poll() is None:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.1)
+    raise AssertionError(f"it did not happen:\n{log.read_text()[-5000:]}")
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes that a process has started, and those that they have (Linux)."""
+    found = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = [int(child) for child in file.read_text().split()]
+        except OSError:
+            continue
+        for child in children:
+            found += [child, *descendants(child)]
+    return found
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
