@@ -1,7 +1,7 @@
 """Data sets: checked and registered COCO files, and the sample set that needs no download."""
 
+from .check import CocoSummary, check_coco, check_sets
 from .coco import (
-    CocoSummary,
     check_coco_json,
     check_same_classes,
     register_coco,
@@ -9,14 +9,18 @@ from .coco import (
 )
 from .mapper import build_train_mapper, check_jitter
 from .panoptic import register_coco_panoptic, write_stuff_masks
+from .problems import Problem
 from .shapes import sample_set
 
 __all__ = [
     "CocoSummary",
+    "Problem",
     "build_train_mapper",
+    "check_coco",
     "check_coco_json",
     "check_jitter",
     "check_same_classes",
+    "check_sets",
     "register_coco",
     "register_coco_panoptic",
     "require_registered",

@@ -23,7 +23,7 @@ from ..data import check_jitter
 from ..evaluation import write_results
 from ..modeling.checks import check_choice
 from .checks import check_files, check_training, choose_model_device, expect_published
-from .own_data import use_own_data
+from .own_data import log_bad_data, use_own_data
 from .processes import launch_processes
 from .request import RunRequest
 from .tasks import check_tasks
@@ -107,6 +107,7 @@ def show_log(folder: str | None = None) -> None:
 def _set_up(cfg: CfgNode, request: RunRequest) -> None:
     show_log(cfg.OUTPUT_DIR)
     default_setup(cfg, argparse.Namespace(**{**vars(request), "config_file": ""}))
+    log_bad_data(cfg.OUTPUT_DIR, request)
 
 
 def _evaluate(cfg: CfgNode, request: RunRequest) -> dict:
