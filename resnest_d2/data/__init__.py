@@ -11,6 +11,8 @@ from .mapper import build_train_mapper, check_jitter
 from .panoptic import register_coco_panoptic, write_stuff_masks
 from .problems import Problem
 from .shapes import sample_set
+from .split import split_coco
+from .stats import coco_stats
 
 __all__ = [
     "CocoSummary",
@@ -21,9 +23,11 @@ __all__ = [
     "check_jitter",
     "check_same_classes",
     "check_sets",
+    "coco_stats",
     "register_coco",
     "register_coco_panoptic",
     "require_registered",
     "sample_set",
+    "split_coco",
     "write_stuff_masks",
 ]
