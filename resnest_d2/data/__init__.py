@@ -1,7 +1,7 @@
 """Data sets (checked and registered COCO files, the sample set that needs no download), loaders."""
 
+from .check import CocoSummary, check_coco, check_sets
 from .coco import (
-    CocoSummary,
     check_coco_json,
     check_same_classes,
     register_coco,
@@ -11,23 +11,31 @@ from .errors import DataWorkerError, explained_worker_errors
 from .loader import SAMPLERS, TrainLoader, build_test_loader, build_train_loader
 from .mapper import build_train_mapper, check_jitter
 from .panoptic import register_coco_panoptic, write_stuff_masks
+from .problems import Problem
 from .shapes import sample_set
+from .split import split_coco
+from .stats import coco_stats
 
 __all__ = [
     "SAMPLERS",
     "CocoSummary",
     "DataWorkerError",
+    "Problem",
     "TrainLoader",
     "build_test_loader",
     "build_train_loader",
     "build_train_mapper",
+    "check_coco",
     "check_coco_json",
     "check_jitter",
     "check_same_classes",
+    "check_sets",
+    "coco_stats",
     "explained_worker_errors",
     "register_coco",
     "register_coco_panoptic",
     "require_registered",
     "sample_set",
+    "split_coco",
     "write_stuff_masks",
 ]

@@ -1,21 +1,20 @@
-"""COCO-format data sets: look before training, then register with Detectron2.
+"""COCO-format data sets: registered with Detectron2 once they are checked (:mod:`.check`).
 
-Detectron2 reads a JSON file when its loader is built, and what is wrong there ends as a KeyError
-or an assertion far from the cause, or after minutes of loading. The checks here read the file once
-and name the file, the entry and what it lacks. Loading itself stays Detectron2's
-(``register_coco_instances``, ``load_coco_json``): one label order, sorted by category id.
+Loading itself stays Detectron2's (``register_coco_instances``, ``load_coco_json``): one label
+order, sorted by category id.
 """
 
 import difflib
-import functools
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
+
+from .check import CocoSummary, different_categories, examine, require_paths
+from .check_structure import read_sections, read_structure
+from .problems import OF_KEYPOINTS, OF_MASKS, Problem, report
 
 _OWN_FILES = "--train-json/--train-images/--val-json/--val-images"
 # Where Detectron2's metadata keeps a data set's paths, and what lies in those that are folders.
@@ -31,122 +30,31 @@ _STUFF_MASKS = (
     "not downloaded: resnest_d2.data.write_stuff_masks(panoptic_json, panoptic_root, sem_seg_root) "
     "makes it"
 )
-_REQUIRED = {
-    "images": ("id", "file_name", "height", "width"),
-    "annotations": ("id", "image_id", "category_id", "bbox"),
-    "categories": ("id", "name"),
-}
-
-
-@dataclass(frozen=True)
-class CocoSummary:
-    """What a COCO-format file holds.
-
-    Attributes:
-        json_file: the file.
-        class_names: ordered by category id, hence by Detectron2's contiguous class number.
-        category_ids: ascending, one for each class name.
-        num_images: number of images.
-        num_annotations: number of annotations, crowds included.
-        has_masks: whether an object that is not a crowd has a segmentation.
-        has_rle: whether such a segmentation is run-length encoded, which Detectron2 trains only
-            with ``INPUT.MASK_FORMAT: bitmask``.
-        has_keypoints: whether an annotation has keypoints.
-        keypoint_names: names of the keypoints, where all categories that have some agree.
-        without_keypoints: number of annotations that lack ``keypoints`` or ``num_keypoints``. COCO
-            asks for both, and no keypoint head can be trained or scored with one of them missing.
-        image_ids: ids of the images.
-    """
-
-    json_file: str
-    class_names: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    num_images: int
-    num_annotations: int
-    has_masks: bool
-    has_rle: bool
-    has_keypoints: bool
-    keypoint_names: tuple[str, ...] = ()
-    without_keypoints: int = 0
-    image_ids: frozenset[int] = frozenset()
 
 
 def check_coco_json(json_file: str | os.PathLike, image_root: str | os.PathLike) -> CocoSummary:
     """Read a COCO-format file and check that Detectron2 can load it with these images.
 
+    Of the images only their presence is checked here; :func:`check_coco` reads them too.
+
     Raises:
         FileNotFoundError: the file, the folder or images in it are missing.
-        ValueError: the file is no COCO instance file, or refers to what it does not contain.
+        ValueError: with all errors of the file.
     """
     json_file, image_root = os.fspath(json_file), os.fspath(image_root)
     require_paths(json_file, image_root)
-    return _summarise(json_file, image_root, file_state(json_file))
+    examined = examine(json_file)
+    _raise_errors(json_file, examined.problems)
+    names = [entry.file_name for entry in examined.pictures]
+    require_images(names, json_file, image_root)
+    return examined.summary
 
 
-def require_paths(json_file: str, folder: str, kind: str = "image") -> None:
-    """Raise a FileNotFoundError unless the file and its folder of images exist."""
-    if not os.path.isfile(json_file):
-        what = "is a folder, not a JSON file" if os.path.isdir(json_file) else "does not exist"
-        raise FileNotFoundError(f"annotation file {json_file} {what}")
-    if not os.path.isdir(folder):
-        what = "is a file, not a folder" if os.path.exists(folder) else "does not exist"
-        raise FileNotFoundError(f"{kind} folder {folder} (for {json_file}) {what}")
-
-
-def file_state(path: str) -> tuple[int, int]:
-    """What changes when a file is written anew: its time (nanoseconds) and size (bytes)."""
-    status = os.stat(path)
-    return status.st_mtime_ns, status.st_size
-
-
-@functools.lru_cache(maxsize=8)  # checking, counting classes and registering read a file once
-def _summarise(json_file: str, image_root: str, state: tuple[int, int]) -> CocoSummary:
-    data = read_coco_json(json_file, _REQUIRED)
-    images, annotations, categories = (data[section] for section in _REQUIRED)
-
-    category_by_id = {category["id"]: category for category in categories}
-    image_ids = {image["id"] for image in images}
-    for kind, known in (("category", category_by_id), ("image", image_ids)):
-        for annotation in annotations:
-            if (unknown := annotation[f"{kind}_id"]) not in known:
-                raise ValueError(
-                    f"{json_file}: annotation {annotation['id']} names {kind} {unknown}, "
-                    f"which is not in the file"
-                )
-    for annotation in annotations:
-        values, names = (
-            d.get("keypoints") for d in (annotation, category_by_id[annotation["category_id"]])
-        )
-        if values and names and len(values) != 3 * len(names):
-            raise ValueError(
-                f"{json_file}: annotation {annotation['id']} must have {3 * len(names)} values in "
-                f"'keypoints' (x, y, v for each name of its category), got {len(values)}"
-            )
-    require_images([image["file_name"] for image in images], json_file, image_root)
-
-    segmentations = [
-        annotation["segmentation"]
-        for annotation in annotations
-        if annotation.get("segmentation") and not annotation.get("iscrowd", 0)
-    ]
-    ids = sorted(category_by_id)
-    keypoint_lists = {tuple(c["keypoints"]) for c in categories if c.get("keypoints")}
-    return CocoSummary(
-        json_file=json_file,
-        class_names=tuple(category_by_id[i]["name"] for i in ids),
-        category_ids=tuple(ids),
-        num_images=len(images),
-        num_annotations=len(annotations),
-        has_masks=bool(segmentations),
-        has_rle=any(isinstance(segmentation, dict) for segmentation in segmentations),
-        has_keypoints=any(annotation.get("keypoints") for annotation in annotations),
-        keypoint_names=keypoint_lists.pop() if len(keypoint_lists) == 1 else (),
-        without_keypoints=sum(
-            not annotation.get("keypoints") or "num_keypoints" not in annotation
-            for annotation in annotations
-        ),
-        image_ids=frozenset(image_ids),
-    )
+def _raise_errors(json_file: str, problems: Sequence[Problem]) -> None:
+    ignored = OF_MASKS | OF_KEYPOINTS  # for whoever learns from them to refuse
+    errors = [p for p in problems if p.severity == "error" and p.kind not in ignored]
+    if errors:
+        raise ValueError(f"{json_file} has {len(errors)} problems\n{report(errors)}")
 
 
 def require_images(names: Sequence[str], json_file: str, folder: str) -> None:
@@ -162,44 +70,28 @@ def require_images(names: Sequence[str], json_file: str, folder: str) -> None:
 def read_coco_json(json_file: str, required: Mapping[str, Sequence[str]]) -> dict[str, list[dict]]:
     """A COCO file's content, once it has the required sections and keys of their entries.
 
-    Only ``annotations`` may be empty, and no two categories share an id.
+    Only ``annotations`` may be empty, and no two entries share an id.
+
+    Raises:
+        ValueError: with all that is wrong.
     """
-    try:
-        with open(json_file, encoding="utf-8") as f:
-            data = json.load(f)
-    except json.JSONDecodeError as e:
-        raise ValueError(
-            f"{json_file} is not JSON: {e.msg} at line {e.lineno}, column {e.colno}"
-        ) from e
-    except UnicodeDecodeError as e:
-        raise ValueError(f"{json_file} is not JSON: no UTF-8 text at byte {e.start}") from e
-    if not isinstance(data, dict):
-        raise ValueError(
-            f"{json_file} must hold an object with {', '.join(required)}, "
-            f"got a {type(data).__name__}"
-        )
-    for section, keys in required.items():
-        if section not in data:
-            raise ValueError(f"{json_file} has no '{section}'; it has {sorted(data)}")
-        entries = data[section]
-        if not isinstance(entries, list):
-            raise ValueError(
-                f"{json_file}: '{section}' must be a list, got a {type(entries).__name__}"
-            )
-        if not entries and section != "annotations":
-            raise ValueError(f"{json_file}: '{section}' is empty")
-        for number, entry in enumerate(entries):
-            if not isinstance(entry, dict):
-                raise ValueError(
-                    f"{json_file}: {section}[{number}] must be an object, "
-                    f"got a {type(entry).__name__}"
-                )
-            for key in keys:
-                if key not in entry:
-                    raise ValueError(f"{json_file}: {section}[{number}] has no '{key}'")
-    if len({category["id"] for category in data["categories"]}) < len(data["categories"]):
-        raise ValueError(f"{json_file}: two categories share one id")
+    data, problems = read_sections(json_file, required)
+    _raise_errors(json_file, problems)
     return data
+
+
+def read_sound_coco(json_file: str | os.PathLike) -> dict[str, list[dict]]:
+    """An instance file's content, once images, annotations and categories can be joined.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: with all that is wrong. What annotations and pictures say is not looked at.
+    """
+    json_file = os.fspath(json_file)
+    require_paths(json_file, os.path.dirname(json_file) or ".")
+    structure = read_structure(json_file)
+    _raise_errors(json_file, structure.problems)
+    return structure.data
 
 
 def register_coco(
@@ -280,17 +172,8 @@ def check_same_classes(train: CocoSummary, val: CocoSummary) -> None:
     if different := different_categories(ours, theirs):
         raise ValueError(
             f"the categories of {train.json_file} (training) and {val.json_file} (validation) "
-            f"differ: {few(different)}"
+            f"differ: " + few([f"id {number}: {text}" for number, text in different.items()])
         )
-
-
-def different_categories(ours: Mapping[int, str], theirs: Mapping[int, str]) -> list[str]:
-    """The categories (names by id) in which two files differ, as texts for a message."""
-    return [
-        f"id {i}: {ours.get(i, 'absent')} / {theirs.get(i, 'absent')}"
-        for i in sorted(ours.keys() | theirs.keys())
-        if ours.get(i) != theirs.get(i)
-    ]
 
 
 def require_registered(names: Iterable[str]) -> None:

@@ -1,10 +1,10 @@
-"""Folders that are there whole or not at all."""
+"""Files and folders that are there whole or not at all."""
 
 import os
 import tempfile
 from collections.abc import Callable
 
-__all__ = ["make_folder"]
+__all__ = ["make_folder", "write_text"]
 
 
 def make_folder(folder: str, fill: Callable[[str], None]) -> bool:
@@ -31,3 +31,21 @@ def make_folder(folder: str, fill: Callable[[str], None]) -> bool:
                 raise
             return False
     return True
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a text file, and its folder, by one rename; one that holds this text is left alone."""
+    raw = text.encode("utf-8")
+    if os.path.isfile(path) and os.path.getsize(path) == len(raw):
+        with open(path, "rb") as f:
+            if f.read() == raw:
+                return
+    folder, name = os.path.split(os.path.abspath(path))
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}-") as temporary:
+        unfinished = os.path.join(temporary, name)
+        with open(unfinished, "wb") as f:
+            f.write(raw)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(unfinished, path)

@@ -21,16 +21,14 @@ from PIL import Image
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 
+from .check import different_categories, file_state, require_paths
 from .coco import (
     check_coco_json,
-    different_categories,
     few,
-    file_state,
     is_registered,
     name_of_files,
     read_coco_json,
     require_images,
-    require_paths,
 )
 from .folders import make_folder
 
@@ -102,7 +100,8 @@ def register_coco_panoptic(
     both = f"{panoptic.json_file} (its things) and {instances_json}"
     instances = dict(zip(summary.category_ids, summary.class_names, strict=True))
     if different := different_categories(panoptic.things, instances):
-        raise ValueError(f"the categories of {both} differ: {few(different)}")
+        texts = [f"id {number}: {text}" for number, text in different.items()]
+        raise ValueError(f"the categories of {both} differ: {few(texts)}")
     mask_names = {a["image_id"]: a["file_name"] for a in panoptic.annotations}
     if single := sorted(summary.image_ids ^ mask_names.keys()):
         raise ValueError(f"{len(single)} images are in one of {both} only: {few(single)}")

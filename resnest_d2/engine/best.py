@@ -20,6 +20,8 @@ __all__ = ["BestCheckpoint", "check_best"]
 logger = logging.getLogger(__name__)
 
 _BOXES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+_BOX_RECALLS = ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+_KEYPOINT_RECALLS = ("AR", "AR50", "AR75", "ARm", "ARl")
 _ONE_CLASS = re.compile("/(AP|IoU|ACC)-")
 _QUALITIES = tuple(name + part for part in ("", "_th", "_st") for name in ("PQ", "SQ", "RQ"))
 
@@ -178,12 +180,11 @@ def _metrics(cfg: CfgNode) -> list[str]:
         tasks: dict[str, Sequence[str]] = {}
         if architecture != "SemanticSegmentor":
             things = metadata.get("thing_classes") or []
-            by_class = [f"AP-{name}" for name in things] if len(things) > 1 else []
-            tasks["bbox"] = [*_BOXES, *by_class]
+            tasks["bbox"] = [*_BOXES, *_BOX_RECALLS, *(f"AP-{name}" for name in things)]
             if cfg.MODEL.MASK_ON:
                 tasks["segm"] = tasks["bbox"]
             if cfg.MODEL.KEYPOINT_ON:
-                tasks["keypoints"] = [name for name in _BOXES if name != "APs"]
+                tasks["keypoints"] = [*(ap for ap in _BOXES if ap != "APs"), *_KEYPOINT_RECALLS]
         if architecture in SEMANTIC_ARCHITECTURES:
             classes = metadata.get("stuff_classes") or []
             by_class = [f"{kind}-{name}" for name in classes for kind in ("IoU", "ACC")]

@@ -24,7 +24,7 @@ from ..evaluation import IMPLEMENTATIONS, write_results
 from ..modeling.checks import check_choice
 from .checks import check_files, check_step, check_training, choose_model_device, expect_published
 from .errors import hide_explained
-from .own_data import use_own_data
+from .own_data import log_bad_data, use_own_data
 from .processes import run_in_processes
 from .request import RunRequest
 from .tasks import check_tasks, check_test_augmentation
@@ -117,6 +117,7 @@ def _set_up(cfg: CfgNode, request: RunRequest) -> None:
     show_log(cfg.OUTPUT_DIR)
     default_setup(cfg, argparse.Namespace(**{**vars(request), "config_file": ""}))
     hide_explained()
+    log_bad_data(cfg.OUTPUT_DIR, request)
 
 
 def _evaluate(cfg: CfgNode, request: RunRequest) -> dict:

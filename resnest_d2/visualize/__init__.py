@@ -1,7 +1,8 @@
 """Pictures and tables: what a model learned, which models there are."""
 
 from .curves import plot_losses
-from .predictions import draw_comparison, draw_instances, save_comparisons
+from .predictions import draw_annotations, draw_comparison, draw_instances, save_comparisons
+from .sheet import draw_sheet
 from .table import ap_table
 from .zoo import describe_model, describe_weights, model_table
 
@@ -9,8 +10,10 @@ __all__ = [
     "ap_table",
     "describe_model",
     "describe_weights",
+    "draw_annotations",
     "draw_comparison",
     "draw_instances",
+    "draw_sheet",
     "model_table",
     "plot_losses",
     "save_comparisons",

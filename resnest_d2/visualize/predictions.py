@@ -14,7 +14,7 @@ from detectron2.utils.visualizer import GenericMask, Visualizer
 
 from ..data import register_coco
 
-__all__ = ["draw_comparison", "draw_instances", "save_comparisons"]
+__all__ = ["draw_annotations", "draw_comparison", "draw_instances", "save_comparisons"]
 
 # Okabe and Ito's palette, which stays apart for colour-blind people too; by class number.
 _COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
@@ -49,6 +49,37 @@ def draw_instances(
     )
 
 
+def draw_annotations(
+    image: np.ndarray,
+    annotations: Sequence[dict],
+    class_names: Sequence[str],
+    *,
+    scale: float = 1.0,
+) -> np.ndarray:
+    """Draw the boxes, masks, keypoints and class names of ground truth.
+
+    Args:
+        image: RGB, uint8, (H, W, 3).
+        annotations: in Detectron2's data set format, class numbers contiguous.
+        class_names: by class number.
+        scale: size of the picture relative to the image.
+
+    Returns:
+        RGB, uint8, (scale*H, scale*W, 3)
+    """
+    classes = [annotation["category_id"] for annotation in annotations]
+    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
+    return _overlay(
+        image,
+        scale,
+        boxes=np.array(boxes).reshape(-1, 4),
+        masks=[annotation.get("segmentation") for annotation in annotations],
+        classes=classes,
+        labels=[class_names[label] for label in classes],
+        keypoints=[annotation.get("keypoints") for annotation in annotations],
+    )
+
+
 def draw_comparison(
     image: np.ndarray,
     annotations: Sequence[dict],
@@ -70,16 +101,7 @@ def draw_comparison(
         RGB, uint8
     """
     scale = max(1.0, min_size / min(image.shape[:2]))
-    classes = [annotation["category_id"] for annotation in annotations]
-    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
-    truth = _overlay(
-        image,
-        scale,
-        boxes=np.array(boxes).reshape(-1, 4),
-        masks=[annotation.get("segmentation") for annotation in annotations],
-        classes=classes,
-        labels=[class_names[label] for label in classes],
-    )
+    truth = draw_annotations(image, annotations, class_names, scale=scale)
     prediction = draw_instances(image, instances, class_names, scale=scale)
     gap = np.full((truth.shape[0], 8, 3), 255, dtype=np.uint8)
     panels = np.hstack([truth, gap, prediction])
@@ -87,7 +109,7 @@ def draw_comparison(
     picture = Image.new("RGB", (panels.shape[1], panels.shape[0] + _TITLE_HEIGHT), "white")
     picture.paste(Image.fromarray(panels), (0, _TITLE_HEIGHT))
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=20)
-    draw.text((8, 4), f"ground truth: {len(classes)}", fill="black", font=font)
+    draw.text((8, 4), f"ground truth: {len(annotations)}", fill="black", font=font)
     right = truth.shape[1] + gap.shape[1] + 8
     draw.text((right, 4), f"prediction: {len(instances)}", fill="black", font=font)
     return np.asarray(picture)
@@ -121,7 +143,7 @@ def save_comparisons(
     return pictures
 
 
-def _overlay(image, scale, *, boxes, masks, classes, labels) -> np.ndarray:
+def _overlay(image, scale, *, boxes, masks, classes, labels, keypoints=()) -> np.ndarray:
     canvas = Visualizer(image, scale=scale)
     if labels:
         colors = [_COLORS[label % len(_COLORS)] for label in classes]
@@ -132,10 +154,15 @@ def _overlay(image, scale, *, boxes, masks, classes, labels) -> np.ndarray:
             # not by overlay_instances, which fills holes
             pixels = GenericMask(mask, *image.shape[:2]).mask
             canvas.draw_binary_mask(pixels, color=color, alpha=0.5, area_threshold=0)
+        for values, color in zip(keypoints, colors, strict=False):
+            for x, y, visibility in zip(*[iter(values or ())] * 3, strict=True):
+                if visibility > 0:
+                    canvas.draw_circle((x, y), color, radius=3)
     # The image itself is laid under the drawing here: matplotlib 3.10 moves it by up to a pixel.
     canvas.output.ax.images[0].set_visible(False)
     canvas.output.canvas.draw()
     drawn = np.asarray(canvas.output.canvas.buffer_rgba())  # (scale*H, scale*W, 4)
-    below = np.asarray(Image.fromarray(image).resize(drawn.shape[1::-1], Image.Resampling.NEAREST))
+    resampling = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST
+    below = np.asarray(Image.fromarray(image).resize(drawn.shape[1::-1], resampling))
     opacity = drawn[..., 3:] / 255
     return np.rint(drawn[..., :3] * opacity + below * (1 - opacity)).astype(np.uint8)

@@ -194,11 +194,11 @@ def _unnamed(content):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda c: _without(c, "keypoints"), "1 of the .* lack 'keypoints' or 'num_keypoints'"),
-        (lambda c: _without(c, "num_keypoints"), "1 of the .* lack 'keypoints' or 'num_keypoints'"),
+        (lambda c: _without(c, "keypoints"), "annotation 1: missing-keypoints: no 'keypoints'"),
+        (lambda c: _without(c, "num_keypoints"), "annotation 1: missing-k.*: no 'num_keypoints'"),
         (
             lambda c: c["annotations"][0]["keypoints"].pop(),
-            "annotation 1 must have 12 values in 'keypoints' .*got 11",
+            "annotation 1: keypoints-length: values 11, expected 12",
         ),
         (_other_keypoints, "the keypoints of .*own.json and .* differ: .*'a'.*'top_left'"),
     ],

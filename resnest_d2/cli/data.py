@@ -1,0 +1,163 @@
+"""``data``: COCO-format files checked, split, counted and shown."""
+
+import argparse
+import dataclasses
+import json
+import os
+
+from .common import REFUSALS, add_parser, fail, refuse
+
+__all__ = ["add_commands"]
+
+_CHECK_EPILOG = """
+Exit codes: 0 no errors (warnings may be), 1 errors, 2 refused input.
+
+Examples:
+  one data set:
+    %(prog)s train.json train/
+  training and validation data, which must share no picture and have the same classes:
+    %(prog)s train.json train/ val.json val/
+  for a program, {"problems": [{"file", "id", "kind", "value", "severity"}]}:
+    %(prog)s train.json train/ --json
+
+Kinds of problems (* a warning only):
+"""
+
+_SPLIT_EPILOG = """
+Example: a fifth of the images for validation, into mine/train.json and mine/val.json
+    %(prog)s all.json --images images/ --val 0.2 --out mine
+"""
+
+
+def add_commands(commands) -> None:
+    """Add it to a parser's subcommands."""
+    text = "check, split, count and show COCO-format data"
+    group = commands.add_parser("data", help=text, description=text[0].upper() + text[1:] + ".")
+    parts = group.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    check = add_parser(
+        parts,
+        "check",
+        _check,
+        "report all that is wrong with data sets",
+        epilog=_CHECK_EPILOG + _kinds().replace("%", "%%"),
+        usage="%(prog)s [-h] [--json] JSON IMAGES [JSON IMAGES …]",
+    )
+    check.add_argument(
+        "paths",
+        nargs="+",
+        metavar="JSON IMAGES",
+        help="annotations and the folder of their images; no two of several sets may share a "
+        "picture, and all must have the same classes",
+    )
+    check.add_argument("--json", action="store_true", help="print every problem as JSON")
+
+    split = add_parser(
+        parts, "split", _split, "split a file by image into train and val", epilog=_SPLIT_EPILOG
+    )
+    split.add_argument("json_file", metavar="JSON")
+    split.add_argument(
+        "--images",
+        metavar="DIR",
+        help="their folder: images whose files hold the same bytes then stay on one side",
+    )
+    split.add_argument(
+        "--val", type=float, default=0.2, metavar="P", help="share of the images; %(default)s"
+    )
+    split.add_argument("--seed", type=int, default=0, metavar="N", help="%(default)s")
+    split.add_argument(
+        "--out", required=True, metavar="DIR", help="for train.json and val.json, never overwritten"
+    )
+
+    stats = add_parser(parts, "stats", _stats, "count images, classes and sizes")
+    stats.add_argument("json_file", metavar="JSON")
+    stats.add_argument("--json", action="store_true", help="print the numbers as JSON")
+
+    show = add_parser(parts, "show", _show, "draw pictures with their annotations on one sheet")
+    show.add_argument("json_file", metavar="JSON")
+    show.add_argument("images", metavar="IMAGES", help="the folder of the images")
+    show.add_argument("--out", required=True, metavar="FILE.png", help="overwritten if there")
+    show.add_argument("--num", type=int, default=16, metavar="N", help="pictures; %(default)s")
+    show.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="which pictures; %(default)s"
+    )
+
+
+def _kinds() -> str:
+    from ..data.problems import KINDS, WARNINGS
+
+    width = max(map(len, KINDS)) + 1
+    return "\n".join(
+        f"  {kind + '*' * (kind in WARNINGS):{width}}  {text}" for kind, text in KINDS.items()
+    )
+
+
+def _check(args: argparse.Namespace) -> int:
+    from ..data import check_sets
+    from ..data.problems import report
+
+    try:
+        if len(args.paths) % 2:
+            raise ValueError(
+                f"data check takes pairs of JSON and IMAGES, got {len(args.paths)} paths"
+            )
+        problems = check_sets(*([pair] for pair in zip(*[iter(args.paths)] * 2, strict=True)))
+    except REFUSALS as error:
+        return refuse(error)
+    errors = sum(problem.severity == "error" for problem in problems)
+    if args.json:
+        print(json.dumps({"problems": [problem.as_dict() for problem in problems]}, indent=2))
+    else:
+        if problems:
+            print(report(problems, limit=40))
+        more = ". All of them: --json" if len(problems) > 40 else ""
+        print(f"{errors} errors, {len(problems) - errors} warnings{more}")
+    return 1 if errors else 0
+
+
+def _split(args: argparse.Namespace) -> int:
+    from ..data import split_coco
+
+    try:
+        split = split_coco(
+            args.json_file, args.out, val=args.val, seed=args.seed, image_root=args.images
+        )
+    except REFUSALS as error:
+        return refuse(error)
+    except OSError as error:  # a full disk, a folder that is read-only
+        return fail(f"{args.out} is not written: {error}")
+    print(f"{split.train}: {split.train_images} images\n{split.val}: {split.val_images} images")
+    if split.one_sided:
+        print(f"warning: in one of the two only: {', '.join(split.one_sided)}")
+    return 0
+
+
+def _stats(args: argparse.Namespace) -> int:
+    from ..data.stats import coco_stats, stats_table
+
+    try:
+        stats = coco_stats(args.json_file)
+    except REFUSALS as error:
+        return refuse(error)
+    print(json.dumps(dataclasses.asdict(stats), indent=2) if args.json else stats_table(stats))
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    from PIL import Image
+
+    from ..visualize import draw_sheet
+
+    try:
+        if not args.out.lower().endswith(".png"):
+            raise ValueError(f"--out must be a .png file, got {args.out}")
+        sheet = draw_sheet((args.json_file, args.images), num_images=args.num, seed=args.seed)
+    except REFUSALS as error:
+        return refuse(error)
+    try:
+        os.makedirs(os.path.dirname(args.out) or ".", exist_ok=True)
+        Image.fromarray(sheet).save(args.out)
+    except OSError as error:
+        return fail(f"{args.out} is not written: {error}")
+    print(f"{args.out}: {sheet.shape[1]} x {sheet.shape[0]} pixels")
+    return 0

@@ -1,0 +1,188 @@
+"""What annotations say: boxes, areas, flags, masks and keypoints."""
+
+import math
+
+from .check_rle import check_counts, check_texts
+from .check_structure import Structure, entry_id
+from .problems import Problem, shown
+
+__all__ = ["TOLERANCE", "check_objects"]
+
+TOLERANCE = 2.0
+"""Pixels by which boxes and polygons may leave the image; rounding in real data costs up to one."""
+
+_EMPTY = 1e-5  # pixels: sides up to this are none to Detectron2
+
+
+def check_objects(json_file: str, structure: Structure) -> list[Problem]:
+    """The problems of a file's annotations, all of them, whatever else is wrong with one."""
+    checker = _Checker(json_file, structure)
+    for index, annotation in enumerate(structure.data["annotations"]):
+        if isinstance(annotation, dict):
+            checker.check(index, annotation)
+    checker.finish()
+    return checker.problems
+
+
+def _finite(values: object) -> bool:
+    """Whether it is a list of finite numbers."""
+    if not isinstance(values, list) or not set(map(type, values)) <= {int, float}:
+        return False
+    try:
+        return math.isfinite(sum(values))
+    except OverflowError:
+        return False
+
+
+class _Checker:
+    def __init__(self, json_file: str, structure: Structure):
+        self.json_file = json_file
+        self.problems: list[Problem] = []
+        self._categories = structure.categories
+        self._sizes = {}  # (width, height) by image id
+        for number, image in structure.images.items():
+            size = (image["width"], image["height"])
+            if all(type(side) is int and side > 0 for side in size):
+                self._sizes[number] = size
+        self._texts: list[tuple[int, dict, str, int]] = []  # compressed masks, with their pixels
+        self._without_mask: list[tuple[int, dict]] = []
+        self._masks = False
+
+    def add(self, kind: str, index: int, annotation: dict, value: object) -> None:
+        name = entry_id("annotations", index, annotation)
+        place = ("annotations", index)
+        self.problems.append(Problem(self.json_file, name, kind, shown(value), place))
+
+    def check(self, index: int, annotation: dict) -> None:
+        image_id = annotation.get("image_id")
+        size = self._sizes.get(image_id) if type(image_id) is int else None
+        if annotation.get("id") == 0:
+            self.add("zero-annotation-id", index, annotation, 0)
+        if "bbox" in annotation:
+            self._check_box(index, annotation, size)
+        self._check_values(index, annotation)
+        self._check_mask(index, annotation, size)
+        self._check_keypoints(index, annotation)
+
+    def finish(self) -> None:
+        """Look at what needs all annotations."""
+        messages = check_texts([t[2] for t in self._texts], [t[3] for t in self._texts])
+        for (index, annotation, _, _), message in zip(self._texts, messages, strict=True):
+            if message:
+                self.add("bad-rle", index, annotation, message)
+        if self._masks:
+            for index, annotation in self._without_mask:
+                value = annotation.get("segmentation")
+                self.add("missing-mask", index, annotation, value)
+
+    def _check_box(self, index: int, annotation: dict, size: tuple[int, int] | None) -> None:
+        box = annotation["bbox"]
+        if not _finite(box) or len(box) != 4:
+            return self.add("bad-box", index, annotation, box)
+        x, y, width, height = box
+        if width <= _EMPTY or height <= _EMPTY:
+            flat = min(width, height) >= 0 and _is_flat(annotation.get("segmentation"))
+            self.add("flat-object" if flat else "degenerate-box", index, annotation, box)
+        if size and _leaves((x, x + width), (y, y + height), size):
+            self.add("box-outside", index, annotation, {"bbox": box, "image": list(size)})
+
+    def _check_values(self, index: int, annotation: dict) -> None:
+        if "area" not in annotation:
+            self.add("missing-area", index, annotation, None)
+        elif not _finite([annotation["area"]]) or annotation["area"] < 0:
+            self.add("bad-area", index, annotation, annotation["area"])
+        if "iscrowd" not in annotation:
+            self.add("missing-iscrowd", index, annotation, None)
+        elif annotation["iscrowd"] not in (0, 1):
+            self.add("bad-iscrowd", index, annotation, annotation["iscrowd"])
+        if annotation.get("ignore", 0) != 0:
+            self.add("ignored-object", index, annotation, annotation["ignore"])
+
+    def _check_mask(self, index: int, annotation: dict, size: tuple[int, int] | None) -> None:
+        segmentation = annotation.get("segmentation")
+        if not segmentation:
+            self._without_mask.append((index, annotation))
+            return
+        self._masks = True
+        if isinstance(segmentation, dict):
+            self._check_rle(index, annotation, size)
+        elif isinstance(segmentation, list):
+            kinds = set()  # one problem of a kind for all polygons of an object
+            for polygon in segmentation:
+                kind, value = _polygon_problem(polygon, size)
+                if kind and kind not in kinds:
+                    kinds.add(kind)
+                    self.add(kind, index, annotation, value)
+        else:
+            self.add("bad-segmentation", index, annotation, segmentation)
+
+    def _check_rle(self, index: int, annotation: dict, size: tuple[int, int] | None) -> None:
+        segmentation = annotation["segmentation"]
+        shape, counts = segmentation.get("size"), segmentation.get("counts")
+        whole = isinstance(shape, list) and len(shape) == 2 and set(map(type, shape)) == {int}
+        if not whole or min(shape) < 1 or (size and (shape[1], shape[0]) != size):
+            image = [size[1], size[0]] if size else None
+            self.add("rle-size", index, annotation, {"size": shape, "image": image})
+            if not whole or min(shape) < 1:
+                return
+        pixels = shape[0] * shape[1]
+        if isinstance(counts, str):
+            self._texts.append((index, annotation, counts, pixels))
+            return
+        what = f"counts is a {type(counts).__name__}"
+        message = check_counts(counts, pixels) if isinstance(counts, list) else what
+        if message:
+            self.add("bad-rle", index, annotation, message)
+
+    def _check_keypoints(self, index: int, annotation: dict) -> None:
+        keypoints = annotation.get("keypoints")
+        number = annotation.get("category_id")
+        category = self._categories.get(number) if type(number) is int else None
+        names = (category or {}).get("keypoints")
+        if names and (not keypoints or "num_keypoints" not in annotation):
+            lacks = "num_keypoints" if keypoints else "keypoints"
+            self.add("missing-keypoints", index, annotation, f"no '{lacks}'")
+        if not keypoints:
+            return
+        if not _finite(keypoints):
+            return self.add("bad-keypoints", index, annotation, keypoints)
+        if len(keypoints) % 3 or (names and len(keypoints) != 3 * len(names)):
+            expected = 3 * len(names) if names else "a multiple of 3"
+            value = {"values": len(keypoints), "expected": expected}
+            return self.add("keypoints-length", index, annotation, value)
+        visibility = keypoints[2::3]
+        if wrong := [v for v in visibility if v not in (0, 1, 2)]:
+            self.add("keypoint-visibility", index, annotation, wrong)
+        seen = sum(v > 0 for v in visibility)
+        if annotation.get("num_keypoints", seen) != seen:
+            value = {"num_keypoints": annotation["num_keypoints"], "counted": seen}
+            self.add("num-keypoints", index, annotation, value)
+
+
+def _leaves(x: tuple[float, float], y: tuple[float, float], size: tuple[int, int]) -> bool:
+    return min(x[0], y[0]) < -TOLERANCE or x[1] > size[0] + TOLERANCE or y[1] > size[1] + TOLERANCE
+
+
+def _polygon_problem(polygon: object, size: tuple[int, int] | None) -> tuple[str | None, object]:
+    """A polygon's worst problem: its kind and what was found."""
+    if not _finite(polygon):
+        return "bad-polygon", polygon
+    if len(polygon) < 6:
+        return "short-polygon", polygon
+    if len(polygon) % 2:
+        return "odd-polygon", f"{len(polygon)} numbers"
+    x, y = polygon[::2], polygon[1::2]
+    x, y = (min(x), max(x)), (min(y), max(y))
+    if size and _leaves(x, y, size):
+        return "polygon-outside", {"x": list(x), "y": list(y), "image": list(size)}
+    return None, None
+
+
+def _is_flat(segmentation: object) -> bool:
+    """Whether polygons have no width or no height, as of the flat objects that COCO holds."""
+    if not isinstance(segmentation, list) or not segmentation:
+        return False
+    if not all(_finite(polygon) and len(polygon) >= 6 for polygon in segmentation):
+        return False
+    x, y = ([v for polygon in segmentation for v in polygon[axis::2]] for axis in (0, 1))
+    return min(max(x) - min(x), max(y) - min(y)) <= _EMPTY

@@ -1,0 +1,197 @@
+"""The image files of a data set: there, whole, and of the size that the JSON says.
+
+Only headers are read where that is enough. A JPEG file that ends with its end marker is whole, as
+is a PNG file that ends with its last chunk and whose checksums are right; every other file (also
+one with bytes after its end) is decoded, which is what training would do.
+"""
+
+import functools
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from PIL import Image, UnidentifiedImageError
+
+from detectron2.data.detection_utils import read_image
+
+from .problems import Problem, shown
+
+__all__ = ["PictureEntry", "check_pictures", "file_digests", "shared_pictures"]
+
+_THREADS = 8  # files wait for disks and networks more than for processors
+_ORIENTATION = 0x0112  # EXIF
+_TURNED = (5, 6, 7, 8)  # orientations that exchange width and height
+_JPEG_END = b"\xff\xd9"
+_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+
+
+@dataclass(frozen=True)
+class PictureEntry:
+    """An entry of a file's ``images``.
+
+    Attributes:
+        index: in the section.
+        id: or the entry's place.
+        file_name: None where there is no usable one.
+        size: (width, height) in pixels; None where they are no sizes.
+    """
+
+    index: int
+    id: int | float | str
+    file_name: str | None
+    size: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """What a file holds: a kind of problem, or the size as shown and the bytes."""
+
+    kind: str | None = None
+    value: str | None = None
+    size: tuple[int, int] = (0, 0)
+    num_bytes: int = 0
+    orientation: int | None = None
+
+
+def check_pictures(
+    json_file: str, image_root: str, entries: Sequence[PictureEntry]
+) -> list[Problem]:
+    """The problems of the entries' files, in the entries' order."""
+    problems = []
+    seen: dict[str, PictureEntry] = {}
+    named = [entry for entry in entries if entry.file_name is not None]
+    pictures = _look_at(os.path.join(image_root, entry.file_name) for entry in named)
+    for entry, (path, picture) in zip(named, pictures, strict=True):
+
+        def add(file: str, kind: str, value: object, entry: PictureEntry = entry) -> None:
+            place = ("images", entry.index)
+            problems.append(Problem(file, entry.id, kind, shown(value), place))
+
+        plain = os.path.normpath(entry.file_name)
+        if plain in seen:
+            value = {"file_name": entry.file_name, "first": seen[plain].id}
+            add(json_file, "duplicate-file-name", value)
+        seen.setdefault(plain, entry)
+        if picture.kind:
+            add(path, picture.kind, picture.value)
+        elif entry.size and entry.size != picture.size:
+            value = {"json": list(entry.size), "file": list(picture.size)}
+            if picture.orientation:
+                value["exif_orientation"] = picture.orientation
+            add(path, "size-mismatch", value)
+    return problems
+
+
+def shared_pictures(
+    first: Iterable[tuple[str, PictureEntry]], second: Iterable[tuple[str, PictureEntry]]
+) -> list[tuple[PictureEntry, str, str]]:
+    """Files that two sets share, byte by byte, whatever their names.
+
+    Pictures that were encoded anew are not found.
+
+    Args:
+        first, second: image folders and entries.
+
+    Returns:
+        Entries of ``first``, their paths, and the paths in ``second``.
+    """
+    sides = []
+    for side in (first, second):
+        pairs = [(root, entry) for root, entry in side if entry.file_name is not None]
+        pictures = _look_at(os.path.join(root, entry.file_name) for root, entry in pairs)
+        sides.append(
+            [
+                (entry, path, (picture.num_bytes, *picture.size))
+                for (_, entry), (path, picture) in zip(pairs, pictures, strict=True)
+                if not picture.kind
+            ]
+        )
+    # Only files of one length and picture size are read.
+    lengths = {key for _, _, key in sides[0]} & {key for _, _, key in sides[1]}
+    theirs = {_digest(path): path for _, path, key in reversed(sides[1]) if key in lengths}
+    found = []
+    for entry, path, key in sides[0]:
+        if key in lengths and (other := theirs.get(_digest(path))):
+            found.append((entry, path, other))
+    return found
+
+
+def file_digests(paths: Sequence[str]) -> list[bytes]:
+    """One value for each file, equal for equal contents."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(_digest, paths))
+
+
+def _digest(path: str) -> bytes:
+    status = os.stat(path)
+    return _digest_of_state(path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _digest_of_state(path: str, mtime_ns: int, size: int) -> bytes:
+    digest = hashlib.blake2b(digest_size=20)
+    with open(path, "rb") as f:
+        while block := f.read(1 << 20):
+            digest.update(block)
+    return digest.digest()
+
+
+def _look_at(paths: Iterable[str]) -> list[tuple[str, _Picture]]:
+    paths = list(paths)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(zip(paths, pool.map(_look, paths), strict=True))
+
+
+def _look(path: str) -> _Picture:
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return _Picture("missing-image", "no such file")
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        return _Picture("unreadable-image", str(error))
+    if not stat.S_ISREG(status.st_mode):
+        return _Picture("not-an-image", "a folder" if stat.S_ISDIR(status.st_mode) else "no file")
+    if not status.st_size:
+        return _Picture("empty-image", "0 bytes")
+    return _read(path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=1 << 18)  # a file is read again when it has changed
+def _read(path: str, mtime_ns: int, num_bytes: int) -> _Picture:
+    try:
+        return _read_picture(path, num_bytes)
+    except UnidentifiedImageError:
+        with open(path, "rb") as f:
+            head = f.read(12)
+        return _Picture("not-an-image", f"it begins {head!r}")
+    except Exception as error:  # Pillow's readers raise many kinds for broken files
+        truncated = "truncated" in str(error).lower()
+        kind = "truncated-image" if truncated else "unreadable-image"
+        return _Picture(kind, f"{type(error).__name__}: {error}")
+
+
+def _read_picture(path: str, num_bytes: int) -> _Picture:
+    with open(path, "rb") as f:
+        f.seek(max(0, num_bytes - len(_PNG_END)))
+        end = f.read()
+        f.seek(0)
+        image = Image.open(f)
+        size = image.size
+        try:
+            # Not PNG's own method, which decodes the picture.
+            orientation = Image.Image.getexif(image).get(_ORIENTATION)
+        except Exception:  # Detectron2 ignores EXIF data that it cannot read
+            orientation = None
+        if image.format == "PNG" and end == _PNG_END:
+            image.verify()  # the checksums
+            whole = True
+        else:
+            whole = image.format in ("JPEG", "MPO") and end.endswith(_JPEG_END)
+    if not whole:
+        size = read_image(path, format="RGB").shape[1::-1]
+    elif orientation in _TURNED:
+        size = size[::-1]
+    return _Picture(size=size, num_bytes=num_bytes, orientation=orientation)

@@ -1,0 +1,85 @@
+"""A contact sheet: some pictures of a data set with their annotations, on one page."""
+
+import logging
+import os
+import random
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.detection_utils import read_image
+
+from ..data import register_coco
+from .predictions import draw_annotations
+
+__all__ = ["draw_sheet"]
+
+_CELL = 420  # pixels, width and height of a picture's place
+_CAPTION = 24  # pixels, below each
+_GAP = 8  # pixels
+
+logger = logging.getLogger(__name__)
+
+
+def draw_sheet(data: tuple[str, str], *, num_images: int = 16, seed: int = 0) -> np.ndarray:
+    """Draw pictures of a data set with boxes, masks and class names.
+
+    Pictures with annotations come first. One that cannot be read is a grey field that says so.
+
+    Args:
+        data: (COCO json file, image folder).
+        num_images: at most so many, drawn by ``seed``, in the order of their ids.
+
+    Returns:
+        RGB, uint8, about as wide as it is high.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`resnest_d2.data.check_coco_json` does.
+    """
+    if num_images < 1:
+        raise ValueError(f"the number of images must be at least 1, got {num_images}")
+    name = register_coco(*data)
+    class_names = MetadataCatalog.get(name).thing_classes
+    records = DatasetCatalog.get(name)
+    random.Random(seed).shuffle(records)
+    records.sort(key=lambda record: not record["annotations"])
+    records = sorted(records[:num_images], key=lambda record: record["image_id"])
+    columns = int(np.ceil(np.sqrt(len(records))))
+    cells = [(_draw_record(record, class_names), _caption(record)) for record in records]
+    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    heights = [max(picture.height for picture, _ in row) + _CAPTION + _GAP for row in rows]
+    size = (columns * (_CELL + _GAP) + _GAP, sum(heights) + _GAP)
+    sheet = Image.new("RGB", size, "white")
+    font, pen = ImageFont.load_default(size=15), ImageDraw.Draw(sheet)
+    top = _GAP
+    for row, height in zip(rows, heights, strict=True):
+        for place, (picture, caption) in enumerate(row):
+            left = _GAP + place * (_CELL + _GAP)
+            sheet.paste(picture, (left, top))
+            pen.text((left, top + picture.height + 3), caption, fill="black", font=font)
+        top += height
+    return np.asarray(sheet)
+
+
+def _caption(record: dict) -> str:
+    number = len(record["annotations"])
+    objects = "1 object" if number == 1 else f"{number} objects"
+    return f"{record['image_id']}: {os.path.basename(record['file_name'])}, {objects}"
+
+
+def _draw_record(record: dict, class_names: list[str]) -> Image.Image:
+    try:
+        image = read_image(record["file_name"], format="RGB")
+    except Exception as error:  # Pillow's readers raise many kinds for broken files
+        logger.warning(f"{record['file_name']} cannot be read: {error}")
+        field = Image.new("RGB", (_CELL, _CELL // 2), "#cccccc")
+        ImageDraw.Draw(field).text(
+            (10, 10), "cannot be read", fill="black", font=ImageFont.load_default(size=20)
+        )
+        return field
+    scale = _CELL / max(image.shape[:2])
+    drawn = draw_annotations(image, record["annotations"], class_names, scale=scale)
+    picture = Image.fromarray(drawn)
+    picture.thumbnail((_CELL, _CELL))  # rounding
+    return picture
