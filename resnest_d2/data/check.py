@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from .check_objects import check_objects
 from .check_pictures import PictureEntry, check_pictures, shared_pictures
-from .check_structure import Structure, entry_id, read_structure
+from .check_structure import Structure, entry_id, image_size, read_structure
 from .problems import Problem, shown
 
 __all__ = [
@@ -159,12 +159,10 @@ def _pictures(json_file: str, structure: Structure, problems: list[Problem]) -> 
         if "file_name" in image and not (isinstance(name, str) and name.strip()):
             problems.append(Problem(json_file, number, "bad-file-name", shown(name), entry))
             name = None
-        size = (image.get("width"), image.get("height"))
-        if not all(type(side) is int and side > 0 for side in size):
-            if "width" in image and "height" in image:
-                found = {"width": shown(size[0]), "height": shown(size[1])}
-                problems.append(Problem(json_file, number, "bad-image-size", found, entry))
-            size = None
+        size = image_size(image)
+        if size is None and "width" in image and "height" in image:
+            found = {side: shown(image[side]) for side in ("width", "height")}
+            problems.append(Problem(json_file, number, "bad-image-size", found, entry))
         pictures.append(PictureEntry(index, number, name, size))
     return pictures
 

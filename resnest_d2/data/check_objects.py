@@ -3,7 +3,7 @@
 import math
 
 from .check_rle import check_counts, check_texts
-from .check_structure import Structure, entry_id
+from .check_structure import Structure, entry_id, image_size
 from .problems import Problem, shown
 
 __all__ = ["TOLERANCE", "check_objects"]
@@ -41,8 +41,7 @@ class _Checker:
         self._categories = structure.categories
         self._sizes = {}  # (width, height) by image id
         for number, image in structure.images.items():
-            size = (image["width"], image["height"])
-            if all(type(side) is int and side > 0 for side in size):
+            if size := image_size(image):
                 self._sizes[number] = size
         self._texts: list[tuple[int, dict, str, int]] = []  # compressed masks, with their pixels
         self._without_mask: list[tuple[int, dict]] = []

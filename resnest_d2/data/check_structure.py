@@ -11,7 +11,15 @@ from dataclasses import dataclass, field
 
 from .problems import Problem, shown
 
-__all__ = ["COCO_KEYS", "Structure", "entry_id", "is_id", "read_sections", "read_structure"]
+__all__ = [
+    "COCO_KEYS",
+    "Structure",
+    "entry_id",
+    "image_size",
+    "is_id",
+    "read_sections",
+    "read_structure",
+]
 
 COCO_KEYS = {
     "images": ("id", "file_name", "height", "width"),
@@ -41,6 +49,12 @@ class Structure:
 def is_id(value: object) -> bool:
     """Whether Detectron2 and every evaluator can take it for an id."""
     return type(value) is int and 0 <= value < 1 << 63
+
+
+def image_size(image: dict) -> tuple[int, int] | None:
+    """Width and height of an entry of ``images``, in pixels; None where they are none."""
+    size = (image.get("width"), image.get("height"))
+    return size if all(type(side) is int and 0 < side < 1 << 31 for side in size) else None
 
 
 def entry_id(section: str, index: int, entry: object) -> int | float | str:

@@ -53,7 +53,7 @@ KINDS: dict[str, str] = {
     "empty-class": "no annotation is of this category",
     # Images.
     "bad-file-name": "file_name must be a text, and not empty",
-    "bad-image-size": "height and width must be integers of at least 1",
+    "bad-image-size": "height and width must be integers from 1 to 2^31 - 1",
     "duplicate-file-name": "an earlier image has this file",
     "missing-image": "the image file does not exist",
     "empty-image": "the image file has no bytes",

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 
 from detectron2.config import CfgNode
 
@@ -44,15 +45,22 @@ def use_own_data(cfg: CfgNode, request: RunRequest) -> None:
     classes = len(summaries[0].class_names)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes
     cfg.MODEL.RETINANET.NUM_CLASSES = classes
+    learned, scored = summaries[: len(train)], summaries[len(train) :]
+    if learned and not request.eval_only and not any(s.num_annotations for s in learned):
+        files = ", ".join(summary.json_file for summary in learned)
+        raise ValueError(f"{files}: no annotation to train on")
     if cfg.MODEL.MASK_ON:
-        for pair, summary in zip(train, summaries, strict=False):
+        for summary in (*learned, *(s for s in scored if s.num_annotations)):
             if not summary.has_masks:
                 raise ValueError(
-                    f"{pair[0]} has no 'segmentation', and MODEL.MASK_ON is True: choose a config "
-                    "without masks (faster_rcnn_…, cascade_rcnn_…)"
+                    f"{summary.json_file} has no 'segmentation', and MODEL.MASK_ON is True: choose "
+                    "a config without masks (faster_rcnn_…, cascade_rcnn_…)"
                 )
+        for summary in learned:
             if summary.has_rle and cfg.INPUT.MASK_FORMAT != "bitmask":
-                logger.info(f"{pair[0]} has masks in RLE: INPUT.MASK_FORMAT is now 'bitmask'")
+                logger.info(
+                    f"{summary.json_file} has masks in RLE: INPUT.MASK_FORMAT is now 'bitmask'"
+                )
                 cfg.INPUT.MASK_FORMAT = "bitmask"
     if cfg.MODEL.KEYPOINT_ON:
         _use_own_keypoints(cfg, summaries)
@@ -84,10 +92,15 @@ def _usable_sets(cfg: CfgNode, request: RunRequest) -> tuple[_Pairs, _Pairs]:
     if skip:
         write_problems(everything, os.path.join(folder, _LIST))
     train, val = (
-        tuple((rewritten.get((j, root), j), root) for j, root in pairs)
+        tuple((rewritten.get((j, root), j), root) for j, root in _plain(pairs))
         for pairs in (request.train, request.val)
     )
     return train, val
+
+
+def _plain(pairs: _Pairs) -> _Pairs:
+    """The pairs as texts, where a program gave paths of another type."""
+    return tuple((os.fspath(json_file), os.fspath(root)) for json_file, root in pairs)
 
 
 def log_bad_data(folder: str, request: RunRequest) -> None:
@@ -106,7 +119,8 @@ def log_bad_data(folder: str, request: RunRequest) -> None:
 
 
 def _refusal(request: RunRequest, unusable: list[Problem], everything: list[Problem]) -> str:
-    arguments = " ".join(f"{j} {root}" for j, root in dict.fromkeys(request.train + request.val))
+    pairs = dict.fromkeys(_plain(request.train + request.val))
+    arguments = shlex.join(path for pair in pairs for path in pair)
     if not unusable:
         ways = "--on-bad-data skip leaves the broken entries out"
     elif request.on_bad_data == "skip":

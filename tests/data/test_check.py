@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,11 +15,13 @@ from runs import TINY
 
 from detectron2.data import MetadataCatalog
 
+from resnest_d2.checkpoint import RECORD_KEY
 from resnest_d2.cli import main
 from resnest_d2.data import check_coco, check_sets, sample_set
 from resnest_d2.data.check_rle import check_texts
 from resnest_d2.data.problems import KINDS, UNUSABLE, WARNINGS
 from resnest_d2.engine import RunRequest, prepare, run
+from resnest_d2.predictor import Predictor
 
 KINDS_OF_FILES = UNUSABLE | {"same-set", "unreadable-image"}  # planted one at a time, below
 
@@ -28,6 +31,11 @@ def shapes(tmp_path_factory):
     return sample_set(
         tmp_path_factory.mktemp("shapes"), image_size=64, train_images=40, val_images=4
     )
+
+
+def _read(path):
+    with open(path) as f:
+        return json.load(f)
 
 
 def _write(path, content):
@@ -40,8 +48,7 @@ class Planted:
 
     def __init__(self, shapes, folder):
         json_file, image_root = shapes["train"]
-        with open(json_file) as f:
-            self.content = json.load(f)
+        self.content = _read(json_file)
         self.root = folder / "images"
         shutil.copytree(image_root, self.root)
         self.expected = []  # (kind, id)
@@ -185,8 +192,7 @@ def planted(shapes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("planted")
     planted = _plant(shapes, folder)
     train = (_write(folder / "train.json", planted.content), str(planted.root))
-    with open(shapes["val"][0]) as f:
-        content = json.load(f)
+    content = _read(shapes["val"][0])
     content["categories"] += [{"id": 9, "name": "rare"}, {"id": 10, "name": "circle"}]
     val = (_write(folder / "val.json", content), shapes["val"][1])
     return planted, train, val
@@ -295,8 +301,7 @@ def test_rle_texts_are_judged_as_pycocotools_writes_them():
 def test_the_same_picture_in_both_sets_is_found_under_any_name(shapes, tmp_path):
     json_file, image_root = shapes["val"]
     shutil.copytree(image_root, tmp_path / "images")
-    with open(json_file) as f:
-        content = json.load(f)
+    content = _read(json_file)
     for image in content["images"]:
         image["file_name"] = f"renamed_{image['file_name']}"
         image["id"] += 100
@@ -313,8 +318,7 @@ def test_the_same_picture_in_both_sets_is_found_under_any_name(shapes, tmp_path)
 
 
 def test_other_classes_in_the_validation_file_are_a_problem_of_each_class(shapes, tmp_path):
-    with open(shapes["val"][0]) as f:
-        content = json.load(f)
+    content = _read(shapes["val"][0])
     content["categories"][1]["name"] = "disc"
     val = (_write(tmp_path / "val.json", content), shapes["val"][1])
     problems = [p for p in check_sets([shapes["train"]], [val]) if p.severity == "error"]
@@ -369,8 +373,7 @@ def test_evaluation_works_on_the_rest_of_a_broken_validation_set(planted, shapes
     _, train, _ = planted
     run(_request(tmp_path, shapes["train"], None))
     weights = ("MODEL.WEIGHTS", str(tmp_path / "model_final.pth"))
-    with open(train[0]) as f:
-        content = json.load(f)
+    content = _read(train[0])
     content["categories"] = content["categories"][:5]
     val = (_write(tmp_path / "val.json", content), train[1])
     request = _request(tmp_path, None, val, *weights, eval_only=True, on_bad_data="skip")
@@ -380,8 +383,7 @@ def test_evaluation_works_on_the_rest_of_a_broken_validation_set(planted, shapes
 
 
 def test_skip_cannot_mend_other_classes(shapes, tmp_path):
-    with open(shapes["val"][0]) as f:
-        content = json.load(f)
+    content = _read(shapes["val"][0])
     content["categories"].pop()
     content["annotations"] = []
     val = (_write(tmp_path / "val.json", content), shapes["val"][1])
@@ -398,8 +400,7 @@ def test_another_runs_files_are_not_written_over(planted, tmp_path):
 
 
 def test_area_and_iscrowd_are_filled_in_for_the_metrics(shapes, tmp_path):
-    with open(shapes["val"][0]) as f:
-        content = json.load(f)
+    content = _read(shapes["val"][0])
     for annotation in content["annotations"]:
         del annotation["area"], annotation["iscrowd"]
     val = (_write(tmp_path / "val.json", content), shapes["val"][1])
@@ -430,8 +431,30 @@ def test_classes_with_gaps_in_their_ids_keep_their_names(test_data, tmp_path, co
     run(_request(tmp_path / "run", pair, pair))
     names = [c["name"] for c in sorted(content["categories"], key=lambda c: c["id"])]
     checkpoint = torch.load(tmp_path / "run" / "model_final.pth", weights_only=True)
-    assert checkpoint["resnest_d2"]["class_names"] == names
+    assert checkpoint[RECORD_KEY]["class_names"] == names
     assert len(names) == count
+    assert list(Predictor(tmp_path / "run", device="cpu").class_names) == names
+
+
+def test_sets_that_a_run_could_not_use_are_refused_before_it_starts(shapes, tmp_path):
+    train, val = (_read(shapes[part][0]) for part in ("train", "val"))
+    for annotation in val["annotations"]:
+        del annotation["segmentation"]
+    boxes = (_write(tmp_path / "boxes.json", val), shapes["val"][1])
+    with pytest.raises(ValueError, match="boxes.json has no 'segmentation'.*MASK_ON"):
+        prepare(_request(tmp_path / "run", shapes["train"], boxes))
+    for annotation in train["annotations"]:
+        annotation["bbox"] = [0, 0, 0, 0]
+    nothing = (_write(tmp_path / "nothing.json", train), shapes["train"][1])
+    with pytest.raises(ValueError, match="no annotation to train on"):
+        prepare(_request(tmp_path / "run", nothing, shapes["val"], on_bad_data="skip"))
+
+
+def test_paths_of_other_types_are_skipped_on_alike(planted, tmp_path):
+    _, train, val = planted
+    pair = tuple(map(Path, train))
+    cfg = prepare(_request(tmp_path, pair, val, on_bad_data="skip"))
+    assert "clean_train" in MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).json_file
 
 
 # ---- The command ----
