@@ -1,6 +1,7 @@
 """The ``resnest-d2`` command, one module per group of subcommands. Files in ``tools/`` are doors.
 
-Exit codes: 0 done, 1 failed, 2 refused input.
+Exit codes: 0 done, 1 failed, 2 refused input, 75 a training that SIGTERM or SIGUSR1 has stopped
+after it had saved: ``--resume`` goes on with it.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 import argparse
 
-from .common import REFUSALS, add_parser, refuse
+from .common import REFUSALS, add_parser, fail, refuse
 
 __all__ = ["add_commands"]
 
@@ -18,6 +18,14 @@ Examples:
     %(prog)s --config-file configs/mask_rcnn_resnest50_fpn.yaml --num-gpus 2 MODEL.DEVICE cpu
   evaluate a checkpoint:
     %(prog)s --config-file runs/mine/config.yaml --eval-only MODEL.WEIGHTS runs/mine/model_final.pth
+  go on with a run that was stopped or killed, or begin it:
+    %(prog)s --config-file configs/mask_rcnn_resnest50_fpn.yaml --resume OUTPUT_DIR runs/mine
+  a new run from the weights of another one:
+    %(prog)s --config-file configs/mask_rcnn_resnest50_fpn.yaml --init-from runs/mine \\
+        OUTPUT_DIR runs/next
+
+Exit codes: 0 done, 1 failed, 2 refused input, 75 stopped by SIGTERM or SIGUSR1 after a checkpoint
+was saved: --resume goes on from it.
 """
 
 
@@ -46,7 +54,8 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--init-from",
         metavar="FILE",
-        help="start a new run from these weights, in place of MODEL.WEIGHTS",
+        help="start a new run from these weights (a file, or a run's folder: its best or last "
+        "checkpoint), in place of MODEL.WEIGHTS",
     )
     parser.add_argument(
         "--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, no training"
@@ -146,5 +155,8 @@ def _train(args: argparse.Namespace) -> int:
         prepare(request)
     except REFUSALS as error:
         return refuse(error)
-    run(request)
+    try:
+        run(request)
+    except OSError as error:  # a full disk
+        return fail(error)
     return 0

@@ -6,6 +6,7 @@ jitter, evaluation of every task, and checkpoints that carry their config and cl
 """
 
 import logging
+import os
 import weakref
 
 import torch
@@ -18,13 +19,17 @@ from detectron2.engine import DefaultTrainer, TrainerBase, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
 
 from ..checkpoint import RunCheckpointer, make_record
 from ..data import build_train_mapper
 from ..evaluation import build_evaluator
 from ..modeling.norm import PortableSyncBatchNorm, convert_sync_batchnorm
 from .hooks import FreezeNorm, StopTraining
+from .records import LateWriter, cut_metrics
+from .seeds import Generators
 from .steps import TrainingStep, choose_dtype
+from .stopping import StopOnSignal
 
 __all__ = ["Trainer", "adapt_sync_batchnorm"]
 
@@ -78,9 +83,12 @@ class Trainer(DefaultTrainer):
             model,
             cfg.OUTPUT_DIR,
             record=make_record(cfg, MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes),
+            keep=cfg.RESNEST.KEEP_CHECKPOINTS,
             trust_pickle=trust_pickle,
             trainer=weakref.proxy(self),
+            generators=Generators(),
         )
+        self._stop_on_signal = StopOnSignal(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
@@ -96,6 +104,33 @@ class Trainer(DefaultTrainer):
             return super().train()
         except StopTraining as stop:
             logger.info(f"Training ends at iteration {self.iter}: {stop}")
+        finally:
+            self._stop_on_signal.restore()
+
+    def resume_or_load(self, resume=True):
+        super().resume_or_load(resume=resume)
+        if self.start_iter:
+            left = max(0, self.max_iter - self.start_iter)
+            logger.info(f"Resuming at iteration {self.start_iter}: {left} iterations left to train")
+        if comm.is_main_process():
+            self.checkpointer.remove_temporaries()
+            cut_metrics(self._metrics_file, self.start_iter)
+
+    def before_train(self):
+        super().before_train()
+        if self.start_iter:
+            self._finish_iteration()
+
+    def _finish_iteration(self) -> None:
+        """Make up for what came after the checkpoint in its iteration, such as an evaluation."""
+        self.iter = self.storage.iter = self.start_iter - 1
+        for hook in self._hooks[self._hooks.index(self._stop_on_signal) + 1 :]:
+            hook.after_step()
+        self.iter = self.storage.iter = self.start_iter
+
+    def after_train(self):
+        self.iter = min(self.iter, self.max_iter)  # one more where nothing was left to train
+        super().after_train()
 
     def build_hooks(self):
         """Detectron2's hooks and ours. Each sees what those above it have done in the iteration."""
@@ -110,10 +145,28 @@ class Trainer(DefaultTrainer):
             added.append(
                 hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
             )
+        # What stands below is done again when a run is resumed from the iteration's checkpoint.
+        added.append(self._stop_on_signal)
         added.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
         if comm.is_main_process():  # after the evaluation: it writes the metrics
             added.append(hooks.PeriodicWriter(self.build_writers(), period=20))
         return added
+
+    @property
+    def _metrics_file(self) -> str:
+        return os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")
+
+    def build_writers(self):
+        """Detectron2's; a resumed run's continue from its checkpoint, and none ends a run."""
+        folder = self.cfg.OUTPUT_DIR
+        return [
+            CommonMetricPrinter(self.max_iter),
+            LateWriter(lambda: JSONWriter(self._metrics_file), self._metrics_file),
+            LateWriter(
+                lambda: TensorboardXWriter(folder, purge_step=self.start_iter or None),
+                f"the TensorBoard file in {folder}",
+            ),
+        ]
 
     def _freeze_norm(self) -> FreezeNorm | None:
         freeze = self.cfg.RESNEST.FREEZE_NORM
