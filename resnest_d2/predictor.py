@@ -12,7 +12,7 @@ from detectron2.data.detection_utils import read_image
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
 
-from .checkpoint import RunCheckpointer, find_checkpoint, read_record, read_weights
+from .checkpoint import RunCheckpointer, read_checkpoint, read_record
 from .config import add_resnest_config
 from .modeling.checks import check_choice
 from .version import __version__
@@ -30,7 +30,7 @@ class Predictor:
     as in evaluation.
 
     Args:
-        source: a checkpoint file, or a run's output folder (its last checkpoint).
+        source: a checkpoint file, or a run's output folder (its last checkpoint that can be read).
         device: e.g. ``"cpu"`` or ``"cuda:1"``; by default a GPU if there is one.
         score_threshold: instances with lower scores are left out, 0-1.
 
@@ -54,10 +54,9 @@ class Predictor:
     ):
         if not 0 <= score_threshold <= 1:
             raise ValueError(f"score_threshold must be from 0 to 1, got {score_threshold}")
-        path = find_checkpoint(source)
-        stored = read_weights(path)
+        stored = read_checkpoint(source)
         record = read_record(stored)
-        cfg = read_config(record, path)
+        cfg = read_config(record, stored.path)
         check_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("RGB", "BGR"))
         cfg.MODEL.WEIGHTS = ""
         cfg.MODEL.DEVICE = device or ("cuda" if torch.cuda.is_available() else "cpu")

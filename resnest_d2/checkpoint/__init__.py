@@ -3,12 +3,8 @@
 from .checkpointer import RunCheckpointer, make_record
 from .convert import FORMATS, convert, describe, recognise
 from .files import StoredWeights, read_weights, write_weights
-from .load import (
-    PROVENANCE_KEY,
-    RECORD_KEY,
-    find_checkpoint,
-    read_record,
-)
+from .folder import choose_checkpoint, find_checkpoint, read_checkpoint
+from .load import PROVENANCE_KEY, RECORD_KEY, read_record
 from .provenance import convert_file
 
 __all__ = [
@@ -17,11 +13,13 @@ __all__ = [
     "RECORD_KEY",
     "RunCheckpointer",
     "StoredWeights",
+    "choose_checkpoint",
     "convert",
     "convert_file",
     "describe",
     "find_checkpoint",
     "make_record",
+    "read_checkpoint",
     "read_record",
     "read_weights",
     "recognise",

@@ -7,11 +7,13 @@ is another class count, which initialises just the predictors anew.
 
 Checkpoints say what they are: config and class names travel with the weights. Stock Detectron2
 loads such a file: the record is one more entry beside ``model``.
+
+Nothing is lost: files are written whole or not at all (:mod:`.atomic`), and a run goes on from the
+newest one that can be read (:mod:`.folder`), with every key said that its config has changed.
 """
 
 import logging
 import os
-import re
 from collections.abc import Sequence
 
 import torch
@@ -20,10 +22,14 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from detectron2.config import CfgNode
 from detectron2.layers import FrozenBatchNorm2d
+from detectron2.utils import comm
 
 from ..version import __version__
+from .atomic import AtomicFiles, free_space, is_write_failure
+from .changes import OPTIMISER_KEYS, changed_keys
 from .convert import convert, describe, recognise
 from .files import StoredWeights, read_weights
+from .folder import Choice, choose_checkpoint, remove_old, remove_temporaries, run_files
 from .load import RECORD_KEY
 from .match import Match, backbone_prefix, compare
 from .statistics import InputStatistics, require_same_statistics, weights_statistics
@@ -31,8 +37,6 @@ from .statistics import InputStatistics, require_same_statistics, weights_statis
 __all__ = ["RunCheckpointer", "make_record"]
 
 logger = logging.getLogger(__name__)
-
-_RUN_FILE = re.compile(r"last_checkpoint|model_(\d+|final|best)\.pth")  # Detectron2's names
 
 
 def make_record(cfg: CfgNode, class_names: Sequence[str]) -> dict:
@@ -45,13 +49,15 @@ def make_record(cfg: CfgNode, class_names: Sequence[str]) -> dict:
 
 
 class RunCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer, with a record in each file, and strict loading.
+    """Detectron2's checkpointer, with a record in each file, atomic writing and strict loading.
 
     ``load`` and ``resume_or_load`` raise ``ValueError`` where the weights do not fit, before
-    anything in the model is changed.
+    anything in the model is changed. ``save`` raises ``OSError`` where the disk is full or fails;
+    what was saved before is then as it was.
 
     Args:
         record: see :func:`make_record`; None writes none.
+        keep: how many periodic checkpoints stay in ``save_dir``, the last ones; 0: all.
         whole: refuse a file that does not fill every weight of the model. Evaluation needs that:
             random heads detect nothing, without a word. Resuming implies it.
         partial_backbone: let a backbone match in part.
@@ -67,6 +73,7 @@ class RunCheckpointer(DetectionCheckpointer):
         save_dir="",
         *,
         record: dict | None = None,
+        keep: int = 0,
         whole: bool = False,
         partial_backbone: bool = False,
         statistics: InputStatistics | None = None,
@@ -74,7 +81,9 @@ class RunCheckpointer(DetectionCheckpointer):
         **checkpointables,
     ):
         super().__init__(model, save_dir, **checkpointables)
+        self.path_manager = AtomicFiles(self.path_manager)
         self._record = record
+        self._keep = keep
         self._whole = whole
         self._partial_backbone = partial_backbone
         self._statistics = statistics
@@ -95,23 +104,57 @@ class RunCheckpointer(DetectionCheckpointer):
 
     @staticmethod
     def has_last(folder: str) -> bool:
-        """Whether ``folder`` names a last checkpoint, which resuming would load."""
-        return os.path.isfile(os.path.join(folder, "last_checkpoint"))
+        """Whether a run has saved something in ``folder``, which resuming would go on from."""
+        return bool(run_files(folder))
 
     @staticmethod
     def found_in(folder: str) -> list[str]:
         """Files of a run in ``folder`` that another run would overwrite, sorted."""
-        names = os.listdir(folder) if os.path.isdir(folder) else []
-        return sorted(name for name in names if _RUN_FILE.fullmatch(name))
+        return run_files(folder)
+
+    def has_checkpoint(self) -> bool:
+        return super().has_checkpoint() if self._remote else self.has_last(self.save_dir)
+
+    @property
+    def _remote(self) -> bool:
+        return "://" in self.save_dir
 
     def save(self, name, **kwargs):
         if self._record is not None:
             kwargs[RECORD_KEY] = self._record
-        super().save(name, **kwargs)
+        if self._remote or not (self.save_dir and self.save_to_disk):
+            super().save(name, **kwargs)
+            return
+        self.remove_temporaries()
+        try:
+            super().save(name, **kwargs)
+        except (OSError, RuntimeError) as error:
+            if not is_write_failure(error):
+                raise
+            raise OSError(self._write_failure(name, error)) from error
+        if self._keep and "iteration" in kwargs:
+            remove_old(self.save_dir, keep=self._keep, iteration=kwargs["iteration"])
 
-    def tag_last_checkpoint(self, last_filename_basename):
-        if last_filename_basename != "model_best.pth":  # a run resumes from where it got to
+    def _write_failure(self, name: str, error: BaseException) -> str:
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        try:
+            last = self._choose().path.name
+            left = f"{last}, saved before, is intact: make room, and --resume goes on from it"
+        except (OSError, ValueError):
+            left = "Nothing was saved before: make room, and start anew"
+        return (
+            f"{self.save_dir}/{name}.pth is not written: {reason} "
+            f"({free_space(self.save_dir)} free in {self.save_dir}). {left}"
+        )
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        if last_filename_basename != "model_best.pth":  # training never goes on from an old one
             super().tag_last_checkpoint(last_filename_basename)
+
+    def remove_temporaries(self) -> None:
+        """Remove what a process that was killed while it wrote into ``save_dir`` has left."""
+        if self.save_dir and self.save_to_disk and not self._remote:
+            remove_temporaries(self.save_dir)
 
     def load(self, path, *args, **kwargs):
         try:
@@ -120,8 +163,60 @@ class RunCheckpointer(DetectionCheckpointer):
             self._parsed_url_during_load = None  # Detectron2 forgets it after an error
 
     def resume_or_load(self, path, *, resume=True):
-        self._whole = self._whole or (resume and self.has_checkpoint())
-        return super().resume_or_load(path, resume=resume)
+        """As Detectron2's, from the newest checkpoint that can be read, the same in all processes.
+
+        Raises:
+            ValueError: none can be used, or the one that is used does not fit.
+            OSError: this process does not have the file that the main process goes on from.
+        """
+        file = self._file_to_resume() if resume else ""
+        if not file:
+            return self.load(path, checkpointables=[])
+        self._whole = True
+        return self.load(file)
+
+    def _file_to_resume(self) -> str:
+        """The main process's choice, "" where there is nothing to go on from."""
+        if self._remote:
+            return self.get_checkpoint_file() if self.has_checkpoint() else ""
+        file, problem = "", None
+        if comm.is_main_process() and self.has_checkpoint():
+            try:
+                choice = self._choose()
+            except (OSError, ValueError) as error:
+                problem = error
+            else:
+                file = str(choice.path)
+                choice.log()
+                self._log_changes(choice)
+        file, problem = comm.all_gather((file, problem))[0]
+        if problem is not None:
+            raise problem
+        if not all(comm.all_gather(not file or os.path.isfile(file))):
+            raise OSError(
+                f"not every process of this run can read {file}: to resume on several machines, "
+                "they must share OUTPUT_DIR"
+            )
+        return file
+
+    def _choose(self) -> Choice:
+        # Other states may be new: averaging of weights can begin when a run is resumed.
+        needed = [name for name in ("trainer",) if name in self.checkpointables]
+        return choose_checkpoint(self.save_dir, entries=needed, trust_pickle=self._trust_pickle)
+
+    def _log_changes(self, choice: Choice) -> None:
+        before = choice.outline.metadata.get(RECORD_KEY)
+        if self._record is None or not isinstance(before, dict):
+            return
+        changed = changed_keys(before.get("config"), self._record["config"])
+        if changed:
+            lines = "".join(f"\n  {key}: {old} -> {new}" for key, old, new in changed)
+            if any(key in OPTIMISER_KEYS for key, _, _ in changed):
+                lines += (
+                    "\nThe optimiser goes on with the rates, momentum and weight decay that were "
+                    "saved: for other ones, start a run with --init-from"
+                )
+            logger.warning(f"The config has changed since {choice.path} was saved:{lines}")
 
     def load_stored(self, stored: StoredWeights) -> None:
         """Load a file that was read already. Same errors as ``load``."""
@@ -135,6 +230,10 @@ class RunCheckpointer(DetectionCheckpointer):
         path, _, query = uri.partition("?")
         path = self.path_manager.get_local_path(path)
         self._match(read_weights(path, trust_pickle=self._trust_pickle), _by_heuristics(query))
+
+    def check_stored(self, stored: StoredWeights) -> None:
+        """The same for what was read already; its tensors may be on the device ``meta``."""
+        self._match(stored, heuristics=False)
 
     def _load_file(self, filename):
         stored = read_weights(filename, trust_pickle=self._trust_pickle)

@@ -22,6 +22,7 @@ import safetensors
 import safetensors.torch
 import torch
 
+from .atomic import is_write_failure, writing
 from .convert import recognise
 from .pickles import MAGIC_NUMBER, ArrayUnpickler, RefusalError, TensorChecker, read_pickle
 
@@ -341,27 +342,25 @@ def write_weights(
         OSError: the disk is full, the folder read-only, …
     """
     path = Path(path)
+    if path.suffix not in (".pth", ".safetensors"):
+        raise ValueError(f"weights are written as .pth or .safetensors, got {path}")
     try:
         metadata = json.loads(json.dumps(dict(metadata or {})))
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not written: its metadata are no plain types") from error
     # Copies: a view would take its whole storage into the file.
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        if path.suffix == ".pth":
-            torch.save({"model": tensors, **metadata}, temporary)
-        elif path.suffix == ".safetensors":
-            texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
-            data = safetensors.torch.save(tensors, metadata={"format": "pt", **texts})
-            temporary.write_bytes(data)  # its save_file makes a file that others cannot read
-        else:
-            raise ValueError(f"weights are written as .pth or .safetensors, got {path}")
-        os.replace(temporary, path)
-    except RuntimeError as error:  # PyTorch's, where the disk is full
+        with writing(path) as file:
+            if path.suffix == ".pth":
+                torch.save({"model": tensors, **metadata}, file)
+            else:
+                texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
+                file.write(safetensors.torch.save(tensors, metadata={"format": "pt", **texts}))
+    except RuntimeError as error:
+        if not is_write_failure(error):
+            raise
         raise OSError(f"{path} is not written: {str(error).partition(chr(10))[0]}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def file_sha256(path: str | os.PathLike) -> str:

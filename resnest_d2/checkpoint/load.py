@@ -1,14 +1,10 @@
-"""Finding files of weights, and the checkpoints of training runs."""
-
-import os
-from pathlib import Path
+"""What training and conversion write beside weights."""
 
 from .files import StoredWeights
 
 __all__ = [
     "PROVENANCE_KEY",
     "RECORD_KEY",
-    "find_checkpoint",
     "read_record",
 ]
 
@@ -17,23 +13,6 @@ RECORD_KEY = "resnest_d2"
 
 PROVENANCE_KEY = "provenance"
 """Entry of a converted file: where it comes from; see :func:`.provenance.convert_file`."""
-
-
-def find_checkpoint(source: str | os.PathLike) -> Path:
-    """A checkpoint file, or the last one of a run's output folder.
-
-    Raises:
-        FileNotFoundError: no such file, or a folder without checkpoints.
-    """
-    path = Path(source)
-    if path.is_dir():
-        last = path / "last_checkpoint"
-        if not last.is_file():
-            raise FileNotFoundError(f"{path} holds no training run: it has no last_checkpoint")
-        path = path / last.read_text().strip()
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}")
-    return path
 
 
 def read_record(stored: StoredWeights) -> dict:

@@ -1,7 +1,7 @@
 """The ``resnest-d2`` command, one module per group of subcommands. Files in ``tools/`` are doors.
 
-Exit codes: 0 done, 1 failed, 2 refused input; of a training run also 75: stopped by a signal after
-saving, ``--resume`` goes on.
+Exit codes: 0 done, 1 failed, 2 refused input, 75 a training that SIGTERM or SIGUSR1 has stopped
+after it had saved: ``--resume`` goes on with it.
 """
 
 import argparse

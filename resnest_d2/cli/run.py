@@ -26,9 +26,14 @@ Examples:
         -m resnest_d2.cli train --config-file configs/mask_rcnn_resnest50_fpn.yaml --resume
   evaluate a checkpoint:
     %(prog)s --config-file runs/mine/config.yaml --eval-only MODEL.WEIGHTS runs/mine/model_final.pth
+  go on with a run that was stopped or killed, or begin it:
+    %(prog)s --config-file configs/mask_rcnn_resnest50_fpn.yaml --resume OUTPUT_DIR runs/mine
+  a new run from the weights of another one:
+    %(prog)s --config-file configs/mask_rcnn_resnest50_fpn.yaml --init-from runs/mine \\
+        OUTPUT_DIR runs/next
 
-Exit codes: 0 done, 1 failed, 2 refused input, 75 stopped by SIGTERM after saving: --resume goes on.
-torchrun itself exits with 1 whatever its processes exit with.
+Exit codes: 0 done, 1 failed, 2 refused input, 75 stopped by SIGTERM or SIGUSR1 after a checkpoint
+was saved: --resume goes on from it. torchrun itself exits with 1 whatever its processes exit with.
 """
 
 
@@ -57,7 +62,8 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--init-from",
         metavar="FILE",
-        help="start a new run from these weights, in place of MODEL.WEIGHTS",
+        help="start a new run from these weights (a file, or a run's folder: its best or last "
+        "checkpoint), in place of MODEL.WEIGHTS",
     )
     parser.add_argument(
         "--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, no training"

@@ -3,7 +3,7 @@
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
@@ -33,17 +33,12 @@ class BestCheckpoint(hooks.BestCheckpointer):
     process only, and takes a metric that does not exist for none. It is to be registered in all
     processes, after the hook that evaluates.
 
-    A checkpoint is written before the evaluation of the same iteration. A run that is resumed from
-    one makes up for that evaluation before it trains on, and so ends where an uninterrupted one
-    would.
-
     Args:
         period: iterations between evaluations, as for ``EvalHook``.
         checkpointer: writes ``model_best`` and, where training ends early, ``model_final``.
         metric: e.g. ``"segm/AP"``.
         mode: ``"max"`` or ``"min"``.
         patience: evaluations in a row without a better value that end the training; 0: never.
-        evaluate: evaluates the model and returns nested metrics (empty but in the main process).
     """
 
     def __init__(
@@ -54,11 +49,9 @@ class BestCheckpoint(hooks.BestCheckpointer):
         *,
         mode: str = "max",
         patience: int = 0,
-        evaluate: Callable[[], Mapping],
     ):
         super().__init__(period, checkpointer, metric, mode=mode)
         self._patience = patience
-        self._evaluation = hooks.EvalHook(period, evaluate)
         self._evaluated = 0  # iterations that were done at the last evaluation
         self._waited = 0  # evaluations since the best one
 
@@ -74,23 +67,10 @@ class BestCheckpoint(hooks.BestCheckpointer):
         self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
         self._evaluated, self._waited = state["evaluated"], state["waited"]
 
-    def before_train(self):
-        done = self.trainer.start_iter
-        missed = done % self._period == 0 and self._evaluated < done
-        if not 0 < done < self.trainer.max_iter or not (missed or self._exhausted()):
-            return
-        # As at the end of the last iteration, which a hook of that iteration would see.
-        self.trainer.iter = self.trainer.storage.iter = done - 1
-        logger.info(f"Evaluating the checkpoint of iteration {done - 1}, as the run did or would")
-        self._evaluation.trainer = self.trainer
-        self._evaluation._do_eval()
-        if missed:
-            self._best_checking()
-        self._stop_if_exhausted()
-        self.trainer.iter = done
-
     def _best_checking(self):
         """Compare the latest evaluation with the best one."""
+        if self._evaluated == self.trainer.storage.iter + 1:
+            return  # it was, before the run was resumed
         problem = ""
         if comm.is_main_process():
             value, iteration = self.trainer.storage.latest().get(self._val_metric, (None, None))

@@ -1,6 +1,7 @@
 """What can be refused before a process is started or a data set is read into memory."""
 
 import logging
+import os
 
 import torch
 from torch import nn
@@ -10,7 +11,9 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 
-from ..checkpoint import RunCheckpointer, find_checkpoint
+from ..checkpoint import RECORD_KEY, RunCheckpointer, choose_checkpoint, find_checkpoint
+from ..checkpoint.changes import recorded_value
+from ..checkpoint.folder import Choice
 from ..checkpoint.statistics import InputStatistics, require_same_statistics
 from ..config import get_config, get_config_file
 from ..data import require_registered
@@ -30,6 +33,7 @@ __all__ = [
     "check_training",
     "choose_device",
     "choose_model_device",
+    "choose_weights",
     "expect_published",
 ]
 
@@ -106,6 +110,34 @@ def _resumes(cfg: CfgNode, request: RunRequest) -> bool:
     return request.resume and RunCheckpointer.has_last(cfg.OUTPUT_DIR)
 
 
+def choose_weights(cfg: CfgNode, request: RunRequest) -> None:
+    """Obey ``init_from``, and take a run's folder for its checkpoint.
+
+    A run that is resumed keeps its own ``MODEL.WEIGHTS``, which it does not read again.
+    """
+    source = request.init_from
+    if source:
+        if request.eval_only:
+            raise ValueError(
+                f"--init-from {source} starts a training; to evaluate it: MODEL.WEIGHTS {source}"
+            )
+        if "MODEL.WEIGHTS" in request.opts[0::2]:
+            raise ValueError(
+                f"--init-from {source} and MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} are two sources of "
+                "weights: give one of them"
+            )
+    if _resumes(cfg, request):
+        if source or os.path.isdir(cfg.MODEL.WEIGHTS):
+            before = _recorded(choose_checkpoint(cfg.OUTPUT_DIR), "MODEL.WEIGHTS")
+            cfg.MODEL.WEIGHTS = before if isinstance(before, str) else ""
+        return
+    if source:
+        cfg.MODEL.WEIGHTS = source
+    if os.path.isdir(cfg.MODEL.WEIGHTS):
+        cfg.MODEL.WEIGHTS = str(find_checkpoint(cfg.MODEL.WEIGHTS, best=True))
+        logger.info(f"MODEL.WEIGHTS is now {cfg.MODEL.WEIGHTS}, of that run's folder")
+
+
 def check_files(cfg: CfgNode, request: RunRequest) -> None:
     """Report missing data and missing weights together: a new user lacks both."""
     data_sets = cfg.DATASETS.TEST
@@ -129,7 +161,7 @@ def _check_weights(cfg: CfgNode, request: RunRequest, *, download: bool) -> None
     """Refuse weights that are not there or do not fit, and random ones that nothing will train."""
     weights = cfg.MODEL.WEIGHTS
     if _resumes(cfg, request):
-        _check_fit(cfg, request, str(find_checkpoint(cfg.OUTPUT_DIR)), whole=True)
+        _check_resumed(cfg, request)
     elif weights:
         _check_published_statistics(cfg)
         path = resolve_weights(weights, download=download)
@@ -158,9 +190,35 @@ def _check_published_statistics(cfg: CfgNode) -> None:
 
 def _check_fit(cfg: CfgNode, request: RunRequest, uri: str, *, whole: bool) -> None:
     """Refuse a file that loading would refuse."""
-    model = meta_model(cfg)
-    RunCheckpointer.from_config(cfg, model, whole=whole, trust_pickle=request.trust_pickle).check(
-        uri
+    _checkpointer(cfg, request, whole=whole).check(uri)
+
+
+def _check_resumed(cfg: CfgNode, request: RunRequest) -> None:
+    """Refuse a folder that cannot be resumed from, or not with this model and optimiser."""
+    choice = choose_checkpoint(
+        cfg.OUTPUT_DIR,
+        entries=() if request.eval_only else ("trainer",),
+        trust_pickle=request.trust_pickle,
+    )
+    _checkpointer(cfg, request, whole=True).check_stored(choice.outline)
+    before = _recorded(choice, "RESNEST.OPTIMIZER")
+    if not request.eval_only and before not in (None, cfg.RESNEST.OPTIMIZER):
+        raise ValueError(
+            f"RESNEST.OPTIMIZER is {cfg.RESNEST.OPTIMIZER!r} and {choice.path} has the state of "
+            f"{before!r}: a run cannot be resumed with another optimiser. Start one with "
+            "--init-from and another OUTPUT_DIR"
+        )
+
+
+def _recorded(choice: Choice, key: str):
+    """A key's value in a checkpoint's config; None where it does not say it."""
+    record = choice.outline.metadata.get(RECORD_KEY)
+    return recorded_value(record.get("config"), key) if isinstance(record, dict) else None
+
+
+def _checkpointer(cfg: CfgNode, request: RunRequest, *, whole: bool) -> RunCheckpointer:
+    return RunCheckpointer.from_config(
+        cfg, meta_model(cfg), whole=whole, trust_pickle=request.trust_pickle
     )
 
 
@@ -189,11 +247,10 @@ def check_step(cfg: CfgNode) -> None:
 def check_output_dir(key: str, folder: str, request: RunRequest) -> None:
     """Raise a FileExistsError where training would overwrite another run."""
     found = RunCheckpointer.found_in(folder)
-    if found and not (request.resume and RunCheckpointer.has_last(folder)):
-        go_on = "no last_checkpoint to resume" if request.resume else "--resume goes on with it"
+    if found and not request.resume:
         raise FileExistsError(
-            f"{key} {folder} holds {found[0]} of another run ({go_on}): choose another {key}, "
-            "or remove the folder"
+            f"{key} {folder} holds {found[0]} of another run (--resume goes on with it): choose "
+            f"another {key}, or remove the folder"
         )
 
 
@@ -221,6 +278,12 @@ def check_training(cfg: CfgNode, request: RunRequest) -> None:
         raise ValueError("DATASETS.TRAIN is empty: name a data set, or give --train-json FILE")
     micro_batches = cfg.RESNEST.ACCUMULATE
     check_batch_size("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, request, micro_batches)
+    for key, value, least in (
+        ("SOLVER.CHECKPOINT_PERIOD", cfg.SOLVER.CHECKPOINT_PERIOD, 1),
+        ("RESNEST.KEEP_CHECKPOINTS", cfg.RESNEST.KEEP_CHECKPOINTS, 0),
+    ):
+        if value < least:
+            raise ValueError(f"{key} must be at least {least}, got {value}")
     check_best(cfg)
     model = meta_model(cfg)
     freeze_parameters(model, cfg.RESNEST.FREEZE)

@@ -17,8 +17,8 @@ class RunRequest:
         on_bad_data: ``"error"`` refuses own data with problems, ``"skip"`` leaves the broken
             entries out and lists them in ``OUTPUT_DIR``.
         resume: go on from the last readable checkpoint of ``OUTPUT_DIR``, if it has one.
-        init_from: file for ``MODEL.WEIGHTS``: a new run starts from these weights, with its own
-            schedule; a run that resumes does not look at it.
+        init_from: file, or a run's folder, for ``MODEL.WEIGHTS``: a new run starts from these
+            weights, with its own schedule; a run that resumes does not look at it.
         eval_only: evaluate ``MODEL.WEIGHTS`` (or, with ``resume``, the last checkpoint).
         verify: after ``eval_only``, compare with the catalog's AP and exit with 1 where it differs.
         trust_pickle: load weights even from a pickle that can run code.

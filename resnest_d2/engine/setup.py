@@ -22,16 +22,27 @@ from ..config import get_config
 from ..data import SAMPLERS, check_jitter
 from ..evaluation import IMPLEMENTATIONS, write_results
 from ..modeling.checks import check_choice
-from .checks import check_files, check_step, check_training, choose_model_device, expect_published
+from .checks import (
+    check_files,
+    check_step,
+    check_training,
+    choose_model_device,
+    choose_weights,
+    expect_published,
+)
 from .errors import hide_explained
 from .own_data import log_bad_data, use_own_data
 from .processes import run_in_processes
+from .records import protect_log_files
 from .request import RunRequest
+from .seeds import fix_seed
 from .tasks import check_tasks, check_test_augmentation
 from .torchrun import check_together, process_rank
 from .trainer import Trainer, add_checkpointing, merge_results
 
 __all__ = ["prepare", "run", "show_log"]
+
+logger = logging.getLogger(__name__)
 
 
 def prepare(request: RunRequest) -> CfgNode:
@@ -50,6 +61,7 @@ def _prepare(request: RunRequest) -> CfgNode:
     cfg = get_config(request.config, request.opts)
     expect_published(cfg, request)
     use_own_data(cfg, request)
+    choose_weights(cfg, request)
     choose_model_device(cfg, request)
     cfg.freeze()
 
@@ -90,9 +102,13 @@ def _work(cfg: CfgNode, request: RunRequest) -> dict:
     if request.eval_only:
         results = _evaluate(cfg, request)
     else:
+        show_log(cfg.OUTPUT_DIR)
+        cfg = fix_seed(cfg, request)
         _set_up(cfg, request)
         trainer = Trainer(cfg, trust_pickle=request.trust_pickle)
         trainer.resume_or_load(resume=request.resume)
+        if request.init_from and trainer.start_iter:
+            logger.info(f"--init-from {request.init_from} is not used: the run is resumed")
         trainer.train()
         results = trainer.results
     if request.output_json and comm.is_main_process():
@@ -114,8 +130,8 @@ def show_log(folder: str | None = None) -> None:
 
 
 def _set_up(cfg: CfgNode, request: RunRequest) -> None:
-    show_log(cfg.OUTPUT_DIR)
     default_setup(cfg, argparse.Namespace(**{**vars(request), "config_file": ""}))
+    protect_log_files()
     hide_explained()
     log_bad_data(cfg.OUTPUT_DIR, request)
 
@@ -124,6 +140,7 @@ def _evaluate(cfg: CfgNode, request: RunRequest) -> dict:
     log_cfg = cfg.clone()
     log_cfg.defrost()
     log_cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "inference")  # the run's config.yaml stays
+    show_log(log_cfg.OUTPUT_DIR)
     _set_up(log_cfg, request)
     model = Trainer.build_model(cfg)
     checkpointer = RunCheckpointer.from_config(

@@ -21,6 +21,8 @@ from detectron2.engine import DefaultTrainer, TrainerBase, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
+from detectron2.utils.file_io import PathManager
 
 from ..checkpoint import RunCheckpointer, make_record
 from ..data import (
@@ -40,7 +42,10 @@ from .failures import LossGuard
 from .freeze import freeze_parameters
 from .hooks import FreezeNorm, MetricsWriter, RepeatablePreciseBN, SeedIterations, StopTraining
 from .optimizer import build_optimizer
+from .records import LateWriter, cut_metrics
+from .seeds import Generators
 from .steps import TrainingStep, choose_dtype
+from .stopping import StopOnSignal
 
 __all__ = ["Trainer", "adapt_sync_batchnorm", "add_checkpointing", "merge_results"]
 
@@ -127,10 +132,13 @@ class Trainer(DefaultTrainer):
             self.averaged.module if self.averaged else model,
             cfg.OUTPUT_DIR,
             record=record,
+            keep=cfg.RESNEST.KEEP_CHECKPOINTS,
             trust_pickle=trust_pickle,
             trainer=weakref.proxy(self),
+            generators=Generators(),
             **({RAW_MODEL: self._trained} if self.averaged else {}),
         )
+        self._stop_on_signal = StopOnSignal(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
@@ -155,6 +163,8 @@ class Trainer(DefaultTrainer):
             logger.info(f"Training ends at iteration {self.iter}: {stop}")
             if self.cfg.TEST.AUG.ENABLED:
                 self._evaluate_augmented()
+        finally:
+            self._stop_on_signal.restore()
 
     def resume_or_load(self, resume=True):
         """As Detectron2's, for the weights that are trained and for their average.
@@ -165,12 +175,30 @@ class Trainer(DefaultTrainer):
         rest = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if resumes:
             self.start_iter = self.iter + 1
+            left = max(0, self.max_iter - self.start_iter)
+            logger.info(f"Resuming at iteration {self.start_iter}: {left} iterations left to train")
         if self.averaged and not self._trained.loaded:
             self._trained.load_state_dict(self.averaged.module.state_dict())
         elif resumes and RAW_MODEL in rest:  # the run averaged its weights until now
             self._trained.load_state_dict(rest[RAW_MODEL])
+        if comm.is_main_process():
+            self.checkpointer.remove_temporaries()
+            cut_metrics(self._metrics_file, self.start_iter)
+
+    def before_train(self):
+        super().before_train()
+        if self.start_iter:
+            self._finish_iteration()
+
+    def _finish_iteration(self) -> None:
+        """Make up for what came after the checkpoint in its iteration, such as an evaluation."""
+        self.iter = self.storage.iter = self.start_iter - 1
+        for hook in self._hooks[self._hooks.index(self._stop_on_signal) + 1 :]:
+            hook.after_step()
+        self.iter = self.storage.iter = self.start_iter
 
     def after_train(self):
+        self.iter = min(self.iter, self.max_iter)  # one more where nothing was left to train
         failure = sys.exc_info()[1]
         if failure is self._handled_outside or isinstance(failure, StopTraining):
             super().after_train()
@@ -214,6 +242,8 @@ class Trainer(DefaultTrainer):
             added.append(
                 hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
             )
+        # What stands below is done again when a run is resumed from the iteration's checkpoint.
+        added.append(self._stop_on_signal)
         added.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
         added.append(self._best())
         if cfg.TEST.AUG.ENABLED:
@@ -235,8 +265,24 @@ class Trainer(DefaultTrainer):
             best.METRIC,
             mode=best.MODE,
             patience=best.PATIENCE,
-            evaluate=self._evaluate,
         )
+
+    @property
+    def _metrics_file(self) -> str:
+        return os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")
+
+    def build_writers(self):
+        """Detectron2's; a resumed run's continue from its checkpoint, and none ends a run."""
+        folder = self.cfg.OUTPUT_DIR
+        PathManager.mkdirs(folder)
+        return [
+            CommonMetricPrinter(self.max_iter),
+            LateWriter(lambda: JSONWriter(self._metrics_file), self._metrics_file),
+            LateWriter(
+                lambda: TensorboardXWriter(folder, purge_step=self.start_iter or None),
+                f"the TensorBoard file in {folder}",
+            ),
+        ]
 
     def _freeze_norm(self) -> FreezeNorm | None:
         freeze = self.cfg.RESNEST.FREEZE_NORM

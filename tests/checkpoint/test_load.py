@@ -51,12 +51,6 @@ def test_missing_checkpoint_and_empty_run_are_named(tmp_path):
         find_checkpoint(tmp_path)
 
 
-def test_run_folder_means_its_last_checkpoint(tmp_path):
-    (tmp_path / "model_0000009.pth").touch()
-    (tmp_path / "last_checkpoint").write_text("model_0000009.pth")
-    assert find_checkpoint(tmp_path) == tmp_path / "model_0000009.pth"
-
-
 def stored(**metadata) -> StoredWeights:
     return StoredWeights(Path("x.pth"), {}, "pth", "", metadata)
 

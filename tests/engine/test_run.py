@@ -94,13 +94,15 @@ def test_output_folder_with_another_run_is_refused(trained, request_for):
         prepare(request_for(trained[0]))
 
 
-@pytest.mark.parametrize("name", ["model_final.pth", "model_0000499.pth"])
+@pytest.mark.parametrize("name", ["model_final.pth", "model_0000499.pth", "model_best.pth"])
 def test_output_folder_with_a_lone_checkpoint_is_refused(name, request_for, tmp_path):
     (tmp_path / name).touch()
     (tmp_path / "model_zoo.pth").touch()  # no run writes that
     with pytest.raises(FileExistsError, match=rf"{name} of another run \(--resume"):
         prepare(request_for(tmp_path))
-    with pytest.raises(FileExistsError, match=f"{name} .*no last_checkpoint"):
+    with pytest.raises(
+        ValueError, match=f"last_checkpoint: it is missing\n  {name}: .*it is empty"
+    ):
         prepare(request_for(tmp_path, resume=True))
     (tmp_path / name).unlink()
     prepare(request_for(tmp_path))

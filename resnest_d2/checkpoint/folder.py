@@ -1,0 +1,207 @@
+"""The checkpoints in a run's folder: which is the newest that can be read, and which may go.
+
+``last_checkpoint`` names the one to go on from, as Detectron2 writes it. Where that file or the one
+that it names is missing, cut short or has a flipped bit, the newest other checkpoint that can be
+read stands in. A damaged file stays where it is until the run writes that checkpoint again.
+"""
+
+import functools
+import logging
+import os
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .files import StoredWeights, read_weights
+from .load import PROVENANCE_KEY, RECORD_KEY
+
+__all__ = [
+    "LAST",
+    "Choice",
+    "choose_checkpoint",
+    "find_checkpoint",
+    "read_checkpoint",
+    "remove_old",
+    "remove_temporaries",
+    "run_files",
+]
+
+logger = logging.getLogger(__name__)
+
+LAST = "last_checkpoint"
+_BEST = "model_best.pth"
+_CHECKPOINT = re.compile(r"model_(\d+|final|best)\.pth")  # Detectron2's names
+_PERIODIC = re.compile(r"model_(\d{7,})\.pth")
+_TEMPORARY = re.compile(rf"\.({LAST}|{_CHECKPOINT.pattern})\.\d+\.tmp")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A run's newest checkpoint that can be read.
+
+    Attributes:
+        path: the file.
+        outline: what it holds, with tensors on the device ``meta`` and only plain entries and the
+            record beside them; of other entries, the names.
+        passed_over: what should have been used, by name, and why it is not.
+    """
+
+    path: Path
+    outline: StoredWeights
+    passed_over: dict[str, str]
+
+    def log(self) -> None:
+        """Say what is damaged, if anything is, and what is used in its place."""
+        if self.passed_over:
+            damaged = "".join(f"\n  {name}: {why}" for name, why in self.passed_over.items())
+            logger.warning(
+                f"{self.path.parent}: not every checkpoint can be used:{damaged}\n"
+                f"In their place: {self.path.name}"
+            )
+
+
+def run_files(folder: str | os.PathLike) -> list[str]:
+    """Names of the files in ``folder`` that another run would overwrite, sorted."""
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return sorted(name for name in names if name == LAST or _CHECKPOINT.fullmatch(name))
+
+
+def choose_checkpoint(
+    folder: str | os.PathLike, *, entries: Collection[str] = (), trust_pickle: bool = False
+) -> Choice:
+    """The checkpoint that a run's folder stands for.
+
+    Files are read once in a process, as long as they do not change.
+
+    Args:
+        entries: what it must hold beside the weights. Resuming needs the trainer's state.
+        trust_pickle: see :func:`.files.read_weights`.
+
+    Raises:
+        FileNotFoundError: no run has saved a checkpoint there.
+        ValueError: none can be used; the message names each, with the reason.
+    """
+    folder = Path(folder)
+    if not run_files(folder):
+        raise FileNotFoundError(f"{folder} holds no training run: it has no {LAST}")
+    passed_over: dict[str, str] = {}
+    for path in _newest_first(folder, passed_over, trust_pickle):
+        outline = _outline(path, trust_pickle)
+        if isinstance(outline, str):
+            passed_over[path.name] = outline
+        elif missing := [name for name in entries if name not in outline.metadata]:
+            passed_over[path.name] = f"it holds weights without {', '.join(missing)} to resume"
+        else:
+            return Choice(path, outline, passed_over)
+    damaged = "".join(f"\n  {name}: {why}" for name, why in passed_over.items())
+    raise ValueError(f"{folder} has no checkpoint that can be used:{damaged}")
+
+
+def find_checkpoint(source: str | os.PathLike, *, best: bool = False) -> Path:
+    """A checkpoint file, or the newest one of a run's output folder that can be read.
+
+    Args:
+        best: of a folder, rather ``model_best.pth`` if it has one that can be read.
+
+    Raises:
+        FileNotFoundError: no such file, or a folder without checkpoints.
+        ValueError: a folder of which no checkpoint can be read.
+    """
+    path = Path(source)
+    if path.is_dir():
+        if best and isinstance(_outline(path / _BEST), StoredWeights):
+            return path / _BEST
+        choice = choose_checkpoint(path)
+        choice.log()
+        return choice.path
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    return path
+
+
+def read_checkpoint(source: str | os.PathLike) -> StoredWeights:
+    """Read what :func:`find_checkpoint` finds. Same errors, and those of ``read_weights``."""
+    return read_weights(find_checkpoint(source))
+
+
+def remove_old(folder: str | os.PathLike, *, keep: int, iteration: int) -> None:
+    """Remove periodic checkpoints of iterations up to ``iteration``, but for the last ``keep``."""
+    found = {}
+    for name in os.listdir(folder):
+        match = _PERIODIC.fullmatch(name)
+        if match and int(match[1]) <= iteration:
+            found[int(match[1])] = name
+    for number in sorted(found)[:-keep]:
+        Path(folder, found[number]).unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: str | os.PathLike) -> None:
+    """Remove what a process that was killed while it wrote a checkpoint has left behind."""
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        if _TEMPORARY.fullmatch(name):
+            Path(folder, name).unlink(missing_ok=True)
+
+
+def _newest_first(folder: Path, problems: dict[str, str], trust_pickle: bool) -> Iterator[Path]:
+    """The checkpoint that was saved last, then the others by iteration."""
+    named = _read_last(folder, problems)
+    if named is not None:
+        yield named
+    others = [folder / name for name in run_files(folder) if name != LAST]
+
+    def iteration(path: Path) -> int:
+        match = _PERIODIC.fullmatch(path.name)
+        if match:
+            return int(match[1])
+        outline = _outline(path, trust_pickle)
+        value = outline.metadata.get("iteration") if isinstance(outline, StoredWeights) else None
+        return value if isinstance(value, int) else -1
+
+    yield from sorted((path for path in others if path != named), key=iteration, reverse=True)
+
+
+def _read_last(folder: Path, problems: dict[str, str]) -> Path | None:
+    try:
+        name = (folder / LAST).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        problems[LAST] = "it is missing"
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        problems[LAST] = f"it cannot be read ({error})"
+        return None
+    if not name or name != os.path.basename(name) or not name.isprintable():
+        problems[LAST] = "it names no file" if name else "it is empty"
+        return None
+    return folder / name
+
+
+def _outline(path: Path, trust_pickle: bool = False) -> StoredWeights | str:
+    """What a file holds, or why it cannot be read."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        return "it is missing" if isinstance(error, FileNotFoundError) else str(error)
+    stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
+    return _read_outline(path.absolute(), stamp, trust_pickle)
+
+
+@functools.lru_cache(maxsize=64)
+def _read_outline(path: Path, stamp: tuple, trust_pickle: bool) -> StoredWeights | str:
+    try:
+        stored = read_weights(path, trust_pickle=trust_pickle)
+    except (OSError, ValueError) as error:
+        return str(error).removeprefix(f"{path} ")
+    plain = (str, int, float, bool)
+    return StoredWeights(
+        path,
+        {name: value.to("meta") for name, value in stored.tensors.items()},
+        stored.container,
+        stored.format,
+        {
+            name: value
+            if isinstance(value, plain) or name in (RECORD_KEY, PROVENANCE_KEY)
+            else None
+            for name, value in stored.metadata.items()
+        },
+    )

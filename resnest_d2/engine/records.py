@@ -1,0 +1,111 @@
+"""What a run writes beside its checkpoints: metrics and logs, which must never end it.
+
+Where the disk is full, only a checkpoint that cannot be written is a failure. Metrics wait for room
+and log lines are lost, each said once. A resumed run takes up its metrics where its checkpoint is:
+what a killed run did after that is done again.
+"""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from detectron2.utils.events import EventWriter
+
+from ..checkpoint.atomic import writing
+
+__all__ = ["LateWriter", "cut_metrics", "protect_log_files"]
+
+logger = logging.getLogger(__name__)
+
+
+class LateWriter(EventWriter):
+    """A writer that is built when it first writes, and whose failures are logged and survived.
+
+    Args:
+        build: gives Detectron2's writer.
+        what: the file's name, for the message.
+    """
+
+    def __init__(self, build: Callable[[], EventWriter], what: str):
+        self._build = build
+        self._what = what
+        self._writer: EventWriter | None = None
+        self._failing = False
+
+    def write(self):
+        try:
+            if self._writer is None:
+                self._writer = self._build()
+            self._writer.write()
+            self._failing = False
+        except OSError as error:
+            if not self._failing:
+                logger.warning(f"{self._what} is not written: {error}. Training goes on")
+            self._failing = True
+
+    def close(self):
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        except OSError:
+            pass  # write has said it
+
+
+def cut_metrics(file: str | os.PathLike, start: int) -> None:
+    """Remove the lines of iterations from ``start`` on from a ``metrics.json``, and broken lines.
+
+    A file that cannot be written stays as it is; a warning says so.
+    """
+    path = Path(file)
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    kept = [line for line in lines if _iteration(line, start) < start]
+    if len(kept) == len(lines):
+        return
+    try:
+        with writing(path, "w") as out:
+            out.writelines(kept)
+    except OSError as error:
+        logger.warning(f"{path} still has the metrics after iteration {start - 1}: {error}")
+
+
+def _iteration(line: str, otherwise: int) -> int:
+    """The iteration of a line of metrics; ``otherwise`` for one that a kill has cut short."""
+    try:
+        return int(json.loads(line)["iteration"]) if line.endswith("\n") else otherwise
+    except (ValueError, KeyError, TypeError):
+        return otherwise
+
+
+def protect_log_files() -> None:
+    """Make log files that cannot be written go quiet, with one line on the terminal.
+
+    Python would print a traceback for every message, and another one for the file when it ends.
+    """
+    for name in ("detectron2", "fvcore", "resnest_d2"):
+        for handler in logging.getLogger(name).handlers:
+            if getattr(handler, "stream", None) not in (None, sys.stdout, sys.stderr):
+                handler.handleError = _QuietFailure(handler)
+
+
+class _QuietFailure:
+    """In place of a handler's ``handleError``."""
+
+    def __init__(self, handler: logging.StreamHandler):
+        self._handler = handler
+
+    def __call__(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            logging.Handler.handleError(self._handler, record)
+            return
+        stream = self._handler.stream
+        print(f"{stream.name} is not written any more: {error}", file=sys.stderr)
+        # What the stream still holds, and all later messages, have a place to go.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

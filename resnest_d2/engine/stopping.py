@@ -1,0 +1,90 @@
+"""Stopping by a signal, as a job scheduler does it: save first, then end with a code of its own."""
+
+import logging
+import signal
+import threading
+
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+from ..checkpoint import RunCheckpointer
+
+__all__ = ["SAVED_AND_STOPPED", "StopOnSignal"]
+
+logger = logging.getLogger(__name__)
+
+SAVED_AND_STOPPED = 75
+"""Exit code of a run that a signal has stopped, after saving: ``--resume`` goes on with it.
+
+``EX_TEMPFAIL`` of ``sysexits.h``: try again later.
+"""
+
+_SIGNALS = ("SIGTERM", "SIGUSR1")  # the second is Slurm's usual warning before a job's end
+
+
+class StopOnSignal(HookBase):
+    """After SIGTERM or SIGUSR1, saves a checkpoint and raises ``SystemExit(75)``.
+
+    It does so at the end of the iteration, in all processes at once, whichever got the signal. What
+    follows in an iteration that was saved (evaluation) is not waited for: a resumed run makes up
+    for it. Handlers can be installed in the main thread alone; in another one the hook does
+    nothing of its own.
+
+    It belongs between the periodic checkpointer and what evaluates.
+
+    Args:
+        checkpointer: saves.
+        period: iterations between periodic checkpoints.
+    """
+
+    def __init__(self, checkpointer: RunCheckpointer, period: int):
+        self._checkpointer = checkpointer
+        self._period = period
+        self._received = ""  # name of the signal
+        self._saved = False  # whether ending here and now loses nothing
+        self._stopped = False
+        self._previous: dict[int, object] = {}
+
+    def before_train(self):
+        if threading.current_thread() is threading.main_thread():
+            for name in _SIGNALS:
+                if number := getattr(signal, name, None):  # Windows lacks the second
+                    self._previous[number] = signal.signal(number, self._receive)
+        self._saved = self.trainer.start_iter > 0
+
+    def before_step(self):
+        self._saved = False
+
+    def after_step(self):
+        iteration = self.trainer.iter
+        periodic = (iteration + 1) % self._period == 0 or iteration + 1 >= self.trainer.max_iter
+        received = next(filter(None, comm.all_gather(self._received)), "")
+        if received:
+            self._received = received
+            if not periodic:
+                self._checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
+            comm.synchronize()  # whoever ends first may have the others ended, by force
+            self._stop()
+        self._saved = periodic
+        if self._saved and self._received:  # it came in between
+            self._stop()
+
+    def restore(self) -> None:
+        """Give the signals their former handlers; to be called when training has ended."""
+        for number, handler in self._previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._previous.clear()
+        if self._stopped:
+            logger.warning(
+                f"{self._received} at iteration {self.trainer.iter}: saved and stopped, with exit "
+                f"code {SAVED_AND_STOPPED}. --resume goes on from here"
+            )
+
+    def _receive(self, number: int, frame) -> None:
+        self._received = signal.Signals(number).name
+        if self._saved and not self._stopped:  # a second signal does not disturb the way out
+            self._stop()
+
+    def _stop(self) -> None:
+        self._stopped = True
+        raise SystemExit(SAVED_AND_STOPPED)
