@@ -337,21 +337,17 @@ def test_no_process_outlives_the_one_that_started_it(number, tmp_path):
     assert not [pid for pid in pids if is_running(pid)]
 
 
-LOSING = """
-try:
-    if rank == 1:
-        os._exit(0)
-    dist.all_reduce(torch.ones(1))
-except RuntimeError as error:
-    from resnest_d2.engine.errors import explain
-    print("explained:", explain(error), flush=True)
+def test_closed_connection_is_told_in_one_line_and_in_time(tmp_path):
+    mode = """
+if rank == 1:
+    os._exit(0)
+dist.all_reduce(torch.ones(1))
 """
-
-
-def test_closed_connection_is_told_in_one_line(tmp_path):
     log = tmp_path / "log"
-    finish(start([own_work(tmp_path, LOSING)], log))
-    assert "explained: another process of this run has died" in log.read_text()
+    # PyTorch's gloo group can hang when it is destroyed after that: the kernel ends it
+    assert finish(start([own_work(tmp_path, mode)], log)) == 1
+    last = log.read_text().splitlines()[-1]
+    assert last.startswith("resnest-d2: error: the process of rank 0 (of 2): another process of")
 
 
 def test_failures_are_told_from_bugs():
