@@ -83,7 +83,10 @@ def log_failure(error: Exception) -> None:
 
 
 def end_soon(seconds: int = 20) -> None:
-    """Have the kernel end this process, should its way out hang in a library."""
+    """Have the kernel end this process, should its way out hang in a library.
+
+    PyTorch's process groups can: some wait for their threads when a peer is gone.
+    """
     if hasattr(signal, "alarm"):
         signal.alarm(seconds)
 

@@ -237,7 +237,7 @@ def test_killed_process_ends_the_others_with_the_cause(launcher, command, tmp_pa
     os.kill(workers[1], signal.SIGKILL)
     assert finish(process, timeout=60) == 1
     if launcher == "torchrun":
-        assert re.search(r"exitcode +: -9 .*\(SIGKILL\)", text().partition("Root Cause")[2])
+        assert "Signal 9 (SIGKILL)" in text().partition("Root Cause")[2]
     else:
         assert "resnest-d2: error: the process of rank 1 (of 2) was killed by SIGKILL" in text()
     assert not [pid for pid in workers if is_running(pid)]
@@ -282,7 +282,7 @@ if rank == 1:
 dist.all_reduce(torch.ones(1))
 """
     log = tmp_path / "log"
-    assert finish(start([own_work(tmp_path, mode)], log), timeout=60) == 1
+    assert finish(start([own_work(tmp_path, mode)], log)) == 1
     last = log.read_text().splitlines()[-1]
     assert last.startswith("resnest-d2: error: the process of rank 1 (of 2): [Errno 28] No space")
     assert last.endswith("(the disk is full: make room)")
@@ -291,7 +291,7 @@ dist.all_reduce(torch.ones(1))
 def test_bug_in_a_process_is_shown_with_its_traceback(tmp_path):
     log = tmp_path / "log"
     mode = "dist.all_reduce(torch.ones(1)) if rank else None.missing"
-    assert finish(start([own_work(tmp_path, mode)], log), timeout=60) == 1
+    assert finish(start([own_work(tmp_path, mode)], log)) == 1
     text = log.read_text()
     assert "rank 0 (of 2) failed" in text and "work.py" in text
     assert "AttributeError: 'NoneType' object has no attribute 'missing'" in text
@@ -337,21 +337,17 @@ def test_no_process_outlives_the_one_that_started_it(number, tmp_path):
     assert not [pid for pid in pids if is_running(pid)]
 
 
-LOSING = """
-try:
-    if rank == 1:
-        os._exit(0)
-    dist.all_reduce(torch.ones(1))
-except RuntimeError as error:
-    from resnest_d2.engine.errors import explain
-    print("explained:", explain(error), flush=True)
+def test_closed_connection_is_told_in_one_line_and_in_time(tmp_path):
+    mode = """
+if rank == 1:
+    os._exit(0)
+dist.all_reduce(torch.ones(1))
 """
-
-
-def test_closed_connection_is_told_in_one_line(tmp_path):
     log = tmp_path / "log"
-    finish(start([own_work(tmp_path, LOSING)], log), timeout=60)
-    assert "explained: another process of this run has died" in log.read_text()
+    # PyTorch's gloo group can hang when it is destroyed after that: the kernel ends it
+    assert finish(start([own_work(tmp_path, mode)], log)) == 1
+    last = log.read_text().splitlines()[-1]
+    assert last.startswith("resnest-d2: error: the process of rank 0 (of 2): another process of")
 
 
 def test_failures_are_told_from_bugs():
