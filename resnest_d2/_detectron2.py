@@ -9,9 +9,13 @@ try:
         # Not only a check: this module of Detectron2 gives its ResNet and FPN what torch.jit.script
         # needs of them, which importing Detectron2 alone does not.
         import detectron2.export.torchscript  # noqa: F401
-except ModuleNotFoundError as error:
-    if error.name != "detectron2":
-        raise
+except Exception as error:  # also torchvision's RuntimeError, an old Detectron2's AttributeError
+    if not isinstance(error, ModuleNotFoundError) or error.name != "detectron2":
+        raise ImportError(
+            f"resnest_d2 needs Detectron2, whose import fails: {type(error).__name__}: {error}\n"
+            "For the cause and its remedy run: resnest-d2 doctor",
+            name=getattr(error, "name", None),
+        ) from error
     raise ModuleNotFoundError(
         "resnest_d2 needs Detectron2, which is not on the package index under its own name. "
         "Install PyTorch, then either the official source:\n"

@@ -6,7 +6,7 @@ Exit codes: 0 done, 1 failed, 2 refused input.
 import argparse
 from collections.abc import Sequence
 
-from . import convert, predict, run, zoo
+from . import convert, doctor, predict, run, zoo
 
 __all__ = ["main"]
 
@@ -16,7 +16,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="resnest-d2", description="ResNeSt backbones for Detectron2: train, evaluate, predict."
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for module in (run, predict, zoo, convert):
+    for module in (run, predict, zoo, convert, doctor):
         module.add_commands(commands)
     return parser
 
