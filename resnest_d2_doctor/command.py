@@ -1,6 +1,7 @@
 """The door of the ``resnest-d2`` command, and ``doctor``, which must open where others cannot."""
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -50,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     checks = diagnose()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without the arrow
     print(as_json(checks) if args.json else as_table(checks, colour=can_colour()))
     return int(any(check.status == PROBLEM for check in checks))
 

@@ -47,15 +47,15 @@ def satisfies(have: str, specifier: str) -> bool | None:
     """Whether a version fits, None where nothing here can compare versions."""
     try:
         from packaging.specifiers import InvalidSpecifier, SpecifierSet
-        from packaging.version import InvalidVersion
+        from packaging.version import InvalidVersion, Version
     except ImportError:
         try:
             from pip._vendor.packaging.specifiers import InvalidSpecifier, SpecifierSet
-            from pip._vendor.packaging.version import InvalidVersion
+            from pip._vendor.packaging.version import InvalidVersion, Version
         except ImportError:
             return None
     try:
-        return SpecifierSet(specifier).contains(have, prereleases=True)
+        return SpecifierSet(specifier).contains(Version(have), prereleases=True)
     except (InvalidSpecifier, InvalidVersion):
         return None
 

@@ -66,9 +66,9 @@ def matching_torchvision(torch: str) -> str | None:
 
 
 def install_torch() -> str:
-    """Both anew from the index; what else is installed stays as it is."""
+    """Both anew from the index, and no newer setuptools, which torch alone would bring."""
     here = [name for name in ("torch", "torchvision") if installed(name)]
-    fresh = install("torch", "torchvision")
+    fresh = install("torch", "torchvision", SETUPTOOLS)
     return f"{uninstall(*here)} && {fresh}" if here else fresh
 
 

@@ -1,6 +1,7 @@
 """What was found: one record per check, as a table for people and as JSON for programs."""
 
 import json
+import os
 import shutil
 import sys
 import textwrap
@@ -48,7 +49,7 @@ def as_table(checks: Sequence[Check], *, colour: bool = False) -> str:
     margin = " " * (2 + len(PROBLEM) + 2 + names + 2)
     width = max(60, min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns))
     lines: list[str] = []
-    shown: dict[str, str] = {}  # of each remedy: the first check that it is for
+    shown: dict[str, str] = {}
     for group, members in groupby(checks, lambda check: check.group):
         lines += ["", group]
         for check in members:
@@ -58,30 +59,38 @@ def as_table(checks: Sequence[Check], *, colour: bool = False) -> str:
                 status = f"\033[{_COLOURS[check.status]}m{status}\033[0m"
             lines.append(f"  {status}  {check.name:{names}}  {found[0] if found else ''}".rstrip())
             lines += [margin + line for line in found[1:]]
-            first = shown.setdefault(check.remedy, check.name)
-            remedy = check.remedy if first == check.name else f"# as for {first} above"
-            lines += [_remedy(line) for line in remedy.splitlines() if check.remedy]
+            lines += _remedy(check, shown)
     return "\n".join([*lines[1:], "", _verdict(checks)])
 
 
-def _remedy(line: str) -> str:
-    left = " " * (2 + len(PROBLEM) + 2)  # where the longest commands fit
-    return left + (line.removeprefix("# ") if line.startswith("#") else f"→ {line}")
+def _remedy(check: Check, shown: dict[str, str]) -> list[str]:
+    """The lines below a check, at the left, where the longest commands fit.
+
+    Args:
+        shown: the checks that remedies were shown for, by remedy: a command is shown once.
+    """
+    left = " " * (2 + len(PROBLEM) + 2)
+    lines = check.remedy.splitlines()
+    if any(not line.startswith("#") for line in lines):
+        first = shown.setdefault(check.remedy, check.name)
+        if first != check.name:
+            return [f"{left}as for {first} above"]
+    return [left + (line[2:] if line.startswith("# ") else f"→ {line}") for line in lines]
 
 
 def _verdict(checks: Sequence[Check]) -> str:
     problems, warnings = (
         [check.name for check in checks if check.status == status] for status in (PROBLEM, WARNING)
     )
-    noted = f"{_count(warnings, 'warning')}: {', '.join(warnings)}." if warnings else ""
-    if not problems:
-        verdict = f"No problems. {noted}".strip()
-    else:
-        verdict = (
-            f"{_count(problems, 'problem')}: {', '.join(problems)}. Paste the first one's remedy "
-            f"(→), then run this again: later ones often go with it.\n{noted}"
-        ).strip()
-    return textwrap.fill(verdict, _WIDEST, break_on_hyphens=False)
+    lines = ["No problems."]
+    if problems:
+        lines = [
+            f"{_count(problems, 'problem')}: {', '.join(problems)}. Run the first one's remedy "
+            "(→), then the doctor again: later problems often go with it."
+        ]
+    if warnings:
+        lines.append(f"{_count(warnings, 'warning')}: {', '.join(warnings)}.")
+    return "\n".join(textwrap.fill(line, _WIDEST, break_on_hyphens=False) for line in lines)
 
 
 def _count(names: Sequence[str], what: str) -> str:
@@ -89,4 +98,4 @@ def _count(names: Sequence[str], what: str) -> str:
 
 
 def can_colour() -> bool:
-    return sys.stdout.isatty()
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ

@@ -331,7 +331,8 @@ def _compiled(outcome: Outcome) -> Check:
         f"does not load ({reason}). Missing are Detectron2's own deformable convolution, rotated "
         "boxes and fast COCOeval; resnest-d2's recipes need none of them"
     )
-    remedy = f"# only if you need them; compiles for minutes:\n{remedies.install_detectron2(compiled=True)}"
+    command = remedies.install_detectron2(compiled=True)
+    remedy = f"# only if you need them; compiles for minutes:\n{command}"
     return Check(DETECTRON2, "detectron2._C", WARNING, found, remedy)
 
 

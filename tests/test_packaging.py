@@ -13,15 +13,8 @@ from checkout import ROOT, needs_checkout
 
 pytestmark = needs_checkout
 
-SOURCES = (
-    "setup.py",
-    "pyproject.toml",
-    "README.md",
-    "LICENSE",
-    "resnest_d2",
-    "resnest_d2_doctor",
-    "configs",
-)
+PACKAGES = ("resnest_d2", "resnest_d2_doctor")
+SOURCES = ("setup.py", "pyproject.toml", "README.md", "LICENSE", *PACKAGES, "configs")
 
 
 @pytest.fixture(scope="module")
@@ -63,18 +56,14 @@ def test_the_wheel_carries_every_recipe(wheel):
 
 
 def test_the_wheel_carries_every_module_and_nothing_beside_the_packages(wheel):
-    packages = ("resnest_d2", "resnest_d2_doctor")
-    modules = {
-        path.relative_to(ROOT).as_posix()
-        for name in packages
-        for path in (ROOT / name).rglob("*.py")
-    }
+    files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
+    modules = {path.relative_to(ROOT).as_posix() for path in files}
 
     assert modules == {
         name for name in wheel.namelist() if name.endswith(".py") and "/configs/" not in name
     }
     tops = {name.split("/")[0] for name in wheel.namelist()}
-    assert {top for top in tops if not top.endswith(".dist-info")} == set(packages)
+    assert {top for top in tops if not top.endswith(".dist-info")} == set(PACKAGES)
 
 
 def test_the_wheel_carries_the_catalogs_measurements(wheel):
