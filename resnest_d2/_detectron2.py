@@ -6,9 +6,12 @@ try:
     with warnings.catch_warnings():
         # Detectron2 decorates functions with torch.jit.script, which PyTorch now advises against.
         warnings.filterwarnings("ignore", message="`torch.jit.script`", category=FutureWarning)
-        # Not only a check: this module of Detectron2 gives its ResNet and FPN what torch.jit.script
-        # needs of them, which importing Detectron2 alone does not.
-        import detectron2.export.torchscript  # noqa: F401
+        # Not only a check: `export.torchscript` gives Detectron2's ResNet and FPN what
+        # torch.jit.script needs of them, which importing Detectron2 alone does not. The others are
+        # what the package imports: what they lack, OpenCV say, is explained below too.
+        import detectron2.data
+        import detectron2.export.torchscript
+        import detectron2.utils.visualizer  # noqa: F401
 except Exception as error:  # also torchvision's RuntimeError, an old Detectron2's AttributeError
     if not isinstance(error, ModuleNotFoundError) or error.name != "detectron2":
         raise ImportError(

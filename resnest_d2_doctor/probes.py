@@ -108,7 +108,8 @@ def _detectron2() -> dict:
     # What resnest_d2 imports of it; the package alone imports nearly nothing.
     import detectron2.data
     import detectron2.engine
-    import detectron2.export.torchscript  # noqa: F401
+    import detectron2.export.torchscript
+    import detectron2.utils.visualizer  # noqa: F401
 
     return {"version": detectron2.__version__}
 

@@ -53,7 +53,7 @@ def as_table(checks: Sequence[Check], *, colour: bool = False) -> str:
     for group, members in groupby(checks, lambda check: check.group):
         lines += ["", group]
         for check in members:
-            found = textwrap.wrap(check.found, width - len(margin), break_on_hyphens=False)
+            found = _wrap(check.found, width - len(margin))
             status = f"{check.status:{len(PROBLEM)}}"
             if colour:
                 status = f"\033[{_COLOURS[check.status]}m{status}\033[0m"
@@ -90,7 +90,12 @@ def _verdict(checks: Sequence[Check]) -> str:
         ]
     if warnings:
         lines.append(f"{_count(warnings, 'warning')}: {', '.join(warnings)}.")
-    return "\n".join(textwrap.fill(line, _WIDEST, break_on_hyphens=False) for line in lines)
+    return "\n".join(part for line in lines for part in _wrap(line, _WIDEST))
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    # Paths and commands stay whole, so that they can be copied.
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _count(names: Sequence[str], what: str) -> str:

@@ -84,12 +84,17 @@ def test_operators_that_do_not_load_are_a_problem_with_the_torchvision_for_this_
 
 @pytest.fixture(scope="module")
 def without_pkg_resources(tmp_path_factory):
-    """There, with an incomplete COCO and folders that are none."""
+    """There, with an incomplete COCO, folders that are none, and second distributions."""
     folder = tmp_path_factory.mktemp("without_pkg_resources")
     annotations = folder / "coco" / "annotations"
     annotations.mkdir(parents=True)
     (annotations / "instances_val2017.json").touch()
     (folder / "cache").touch()  # a file, where a folder is needed
+    for name, module in (("detectron2", "detectron2"), ("opencv-contrib-python", "cv2")):
+        metadata_folder = folder / f"{name.replace('-', '_')}-0.6.dist-info"
+        metadata_folder.mkdir()
+        (metadata_folder / "METADATA").write_text(f"Name: {name}\nVersion: 0.6\n")
+        (metadata_folder / "top_level.txt").write_text(module)
     return _diagnosis(
         _stub(folder, pkg_resources=_ABSENT),
         DETECTRON2_DATASETS=str(folder),
@@ -114,6 +119,23 @@ def test_data_folders_are_reported(without_pkg_resources):
     assert "instances_val2017.json without val2017/" in checks["COCO"]["found"]
     assert "export FVCORE_CACHE" in checks["weights"]["remedy"]
     assert checks["RESNEST_D2_WEIGHTS"]["status"] == WARNING
+
+
+def test_two_distributions_of_the_same_files_are_reported(without_pkg_resources):
+    checks = without_pkg_resources[1]
+    for name, second in (("opencv", "opencv-contrib-python"), ("distributions", "detectron2")):
+        assert checks[name]["status"] == WARNING
+        assert "overwrite each other's files" in checks[name]["found"]
+        assert "uninstall" in checks[name]["remedy"] and second in checks[name]["remedy"]
+
+
+def test_the_original_plugins_fork_is_recognised(tmp_path, monkeypatch):
+    (tmp_path / "detectron2" / "config").mkdir(parents=True)
+    (tmp_path / "detectron2" / "__init__.py").touch()
+    (tmp_path / "detectron2" / "config" / "defaults.py").write_text("_C.MODEL.RESNETS.RADIX = 1")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    facts = children.run_steps(["detectron2 files"])["detectron2 files"].facts
+    assert facts == {"folder": str(tmp_path / "detectron2"), "package": True, "fork": True}
 
 
 def test_the_package_and_its_lazy_configs_do_without_pkg_resources(tmp_path):
@@ -193,18 +215,24 @@ def test_other_commands_name_the_failed_import_and_the_doctor(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_importing_the_package_names_the_cause_and_the_doctor(tmp_path):
-    _stub(tmp_path, torchvision=_NO_OPERATORS)
-    path = os.pathsep.join([str(tmp_path), _ROOT])
+@pytest.mark.parametrize(
+    ("module", "code", "cause"),
+    [
+        ("torchvision", _NO_OPERATORS, "operator torchvision::nms does not exist"),
+        ("cv2", _ABSENT, "No module named 'cv2'"),
+    ],
+)
+def test_importing_the_package_names_the_cause_and_the_doctor(tmp_path, module, code, cause):
+    _stub(tmp_path, **{module: code})
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", "import resnest_d2"],
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), _ROOT])},
         capture_output=True,
         text=True,
     )
     last = done.stderr.strip().splitlines()[-2:]
     assert last[0].startswith("ImportError: resnest_d2 needs Detectron2, whose import fails")
-    assert "operator torchvision::nms does not exist" in last[0]
+    assert cause in last[0]
     assert "resnest-d2 doctor" in last[1]
 
 
