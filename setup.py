@@ -20,7 +20,10 @@ setup(
     author="resnest-d2 contributors",
     license="Apache-2.0",
     # The checkout keeps configs/ at its top, a wheel carries it as resnest_d2/configs.
-    packages=[*find_packages(include=["resnest_d2", "resnest_d2.*"]), "resnest_d2.configs"],
+    packages=[
+        *find_packages(include=["resnest_d2", "resnest_d2.*", "resnest_d2_doctor"]),
+        "resnest_d2.configs",
+    ],
     package_dir={"resnest_d2.configs": "configs"},
     package_data={
         "resnest_d2.configs": ["*.yaml", "lazy/*.py", "lazy/common/*.py"],
@@ -54,7 +57,7 @@ setup(
             "timm>=1.0",
         ],
     },
-    entry_points={"console_scripts": ["resnest-d2 = resnest_d2.cli:main"]},
+    entry_points={"console_scripts": ["resnest-d2 = resnest_d2_doctor:command"]},
     classifiers=[
         "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3 :: Only",

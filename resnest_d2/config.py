@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig
 
+import detectron2
 from detectron2.config import CfgNode, LazyConfig, get_cfg
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "get_config_file",
     "get_lazy_config",
     "list_configs",
+    "load_stock_lazy_config",
 ]
 
 logger = logging.getLogger(__name__)
@@ -290,6 +292,15 @@ def get_lazy_config(name: str | os.PathLike) -> DictConfig:
     if path.suffix != ".py":
         raise ValueError(f"a LazyConfig is a .py file, got {path}")
     return LazyConfig.load(str(path))
+
+
+def load_stock_lazy_config(name: str) -> DictConfig:
+    """A LazyConfig of Detectron2's own, ``common/train.py``, say.
+
+    ``detectron2.model_zoo`` finds the same file with ``pkg_resources``, which new setuptools lack.
+    """
+    folder = Path(detectron2.__file__).parent / "model_zoo" / "configs"
+    return LazyConfig.load(str(folder / name))
 
 
 def _names(folder: Path, suffix: str) -> list[str]:

@@ -13,7 +13,8 @@ from checkout import ROOT, needs_checkout
 
 pytestmark = needs_checkout
 
-SOURCES = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "resnest_d2", "configs")
+PACKAGES = ("resnest_d2", "resnest_d2_doctor")
+SOURCES = ("setup.py", "pyproject.toml", "README.md", "LICENSE", *PACKAGES, "configs")
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +55,15 @@ def test_the_wheel_carries_every_recipe(wheel):
     assert recipes == {name for name in wheel.namelist() if "/configs/" in name}
 
 
-def test_the_wheel_carries_every_module_and_nothing_beside_the_package(wheel):
-    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "resnest_d2").rglob("*.py")}
+def test_the_wheel_carries_every_module_and_nothing_beside_the_packages(wheel):
+    files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
+    modules = {path.relative_to(ROOT).as_posix() for path in files}
 
     assert modules == {
         name for name in wheel.namelist() if name.endswith(".py") and "/configs/" not in name
     }
     tops = {name.split("/")[0] for name in wheel.namelist()}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"resnest_d2"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == set(PACKAGES)
 
 
 def test_the_wheel_carries_the_catalogs_measurements(wheel):
@@ -84,4 +86,4 @@ def test_the_version_has_one_source(wheel):
 def test_the_command_is_installed(wheel):
     (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt"))
 
-    assert "resnest-d2 = resnest_d2.cli:main" in wheel.read(name).decode()
+    assert "resnest-d2 = resnest_d2_doctor:command" in wheel.read(name).decode()

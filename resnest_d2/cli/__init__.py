@@ -7,7 +7,7 @@ after it had saved: ``--resume`` goes on with it.
 import argparse
 from collections.abc import Sequence
 
-from . import convert, data, predict, replay, run, zoo
+from . import convert, data, doctor, predict, replay, run, zoo
 
 __all__ = ["main"]
 
@@ -17,7 +17,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="resnest-d2", description="ResNeSt backbones for Detectron2: train, evaluate, predict."
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for module in (run, replay, predict, data, zoo, convert):
+    for module in (run, replay, predict, data, zoo, convert, doctor):
         module.add_commands(commands)
     return parser
 

@@ -6,14 +6,14 @@ For files of your own, register them in a config file that starts from one of ou
 """
 
 from detectron2.config import LazyCall as L
-from detectron2.model_zoo import get_config
 
 from resnest_d2.checkpoint.statistics import DETECTOR
+from resnest_d2.config import load_stock_lazy_config
 from resnest_d2.evaluation.coco import CocoEvaluator
 
 
 def _coco(*tasks: str):
-    dataloader = get_config("common/data/coco.py").dataloader
+    dataloader = load_stock_lazy_config("common/data/coco.py").dataloader
     dataloader.train.mapper.image_format = DETECTOR.format  # the test mapper refers to it
     dataloader.evaluator = L(CocoEvaluator)(
         dataset_name="${..test.dataset.names}",

@@ -5,14 +5,14 @@ Base-Mask.yaml set; the tests hold both versions equal.
 """
 
 from detectron2.config import LazyCall as L
-from detectron2.model_zoo import get_config
 
 from resnest_d2 import ResNeSt
 from resnest_d2.checkpoint.statistics import DETECTOR
+from resnest_d2.config import load_stock_lazy_config
 
 
 def _rcnn(file: str, *, masks: bool):
-    model = get_config(f"common/models/{file}.py").model
+    model = load_stock_lazy_config(f"common/models/{file}.py").model
     model.update(pixel_mean=DETECTOR.mean, pixel_std=DETECTOR.std, input_format=DETECTOR.format)
     model.backbone.bottom_up = L(ResNeSt)(
         depth=50, norm="SyncBN", freeze_at=2, out_features=["res2", "res3", "res4", "res5"]

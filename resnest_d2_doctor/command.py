@@ -1,0 +1,66 @@
+"""The door of the ``resnest-d2`` command, and ``doctor``, which must open where others cannot."""
+
+import argparse
+import io
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from .children import run_steps
+from .data import check_data
+from .machine import check_machine
+from .report import PROBLEM, Check, as_json, as_table, can_colour
+from .software import check_software, steps
+
+__all__ = ["add_arguments", "command", "diagnose", "doctor", "run"]
+
+SUMMARY = "check this environment, and say what to do about each problem"
+_EPILOG = "Exit codes: 0 no problem, 1 problems, 2 unknown arguments."
+
+
+def command(argv: Sequence[str] | None = None) -> int:
+    """``resnest-d2``: the doctor by itself, every other command through the package."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments[:1] == ["doctor"]:
+        return doctor(arguments[1:])
+    try:
+        from resnest_d2.cli import main
+    except Exception as error:  # torchvision raises RuntimeError, an old Detectron2 AttributeError
+        kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
+        print(f"resnest-d2: error: {kind}{error}", file=sys.stderr)
+        if "resnest-d2 doctor" not in str(error):
+            print("To see what is wrong here and what to do: resnest-d2 doctor", file=sys.stderr)
+        return 1
+    return main(arguments)
+
+
+def doctor(argv: Sequence[str]) -> int:
+    """``resnest-d2 doctor`` and ``python -m resnest_d2_doctor``."""
+    parser = argparse.ArgumentParser(
+        prog="resnest-d2 doctor",
+        description=f"{SUMMARY[0].upper()}{SUMMARY[1:]}.",
+        epilog=_EPILOG,
+    )
+    add_arguments(parser)
+    return run(parser.parse_args(argv))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the checks as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    checks = diagnose()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without the arrow
+    print(as_json(checks) if args.json else as_table(checks, colour=can_colour()))
+    return int(any(check.status == PROBLEM for check in checks))
+
+
+def diagnose() -> list[Check]:
+    """All checks of this environment, in the report's order. Takes as long as importing PyTorch."""
+    with ThreadPoolExecutor(1) as pool:
+        probing = pool.submit(run_steps, steps())
+        machine = check_machine()
+        outcomes = probing.result()
+    return [*machine, *check_software(outcomes), *check_data(outcomes)]

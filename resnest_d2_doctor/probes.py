@@ -1,0 +1,239 @@
+"""What the doctor tries in a child process: imports and small computations, one step at a time.
+
+Every step is announced before it starts and reported once it is done, as a line of JSON, so that
+the parent knows which one crashed or hangs. A step that needs a failed one is not tried: its error
+would be the other's again.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+
+__all__ = ["NEEDS", "STEPS", "main"]
+
+
+def _torch() -> dict:
+    import torch
+
+    return {"version": torch.__version__, "cuda": torch.version.cuda, "hip": torch.version.hip}
+
+
+def _convolution() -> dict:
+    import torch
+
+    image, weight = torch.ones(1, 3, 8, 8), torch.ones(4, 3, 3, 3, requires_grad=True)
+    torch.nn.functional.conv2d(image, weight).sum().backward()
+    cpu = torch.backends.cpu.get_cpu_capability()
+    return {"capability": cpu, "threads": torch.get_num_threads()}
+
+
+def _devices() -> dict:
+    import torch
+
+    gpus = []
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            with torch.cuda.device(index):  # a build without this GPU's kernels fails here
+                torch.nn.functional.conv2d(
+                    torch.ones(1, 3, 8, 8, device="cuda"), torch.ones(4, 3, 3, 3, device="cuda")
+                ).sum().item()
+                bf16 = torch.cuda.is_bf16_supported()
+            gpus.append({"name": properties.name, "bytes": properties.total_memory, "bf16": bf16})
+    nccl = torch.cuda.nccl.version() if gpus and torch.distributed.is_nccl_available() else None
+    return {
+        "gpus": gpus,
+        "built": torch.backends.cuda.is_built(),
+        "nccl": ".".join(map(str, nccl)) if isinstance(nccl, tuple) else nccl,
+        "gloo": torch.distributed.is_available() and torch.distributed.is_gloo_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+
+
+def _numpy() -> dict:
+    import numpy
+    import torch
+
+    # A PyTorch built for numpy 1 imports beside numpy 2, and fails at the first exchange.
+    torch.from_numpy(numpy.ones(2)).numpy()
+    return {}
+
+
+def _torchvision() -> dict:
+    import torchvision
+
+    return {"version": torchvision.__version__}
+
+
+def _operators() -> dict:
+    """The errors of the operators that detectors use, by name."""
+    import torch
+    from torchvision import ops
+
+    image, box = torch.ones(1, 2, 8, 8), torch.tensor([[0.0, 0.0, 4.0, 4.0]])
+    offset, weight = torch.zeros(1, 18, 6, 6), torch.ones(2, 2, 3, 3)
+    calls = {
+        "nms": lambda: ops.nms(box, torch.ones(1), 0.5),
+        "roi_align": lambda: ops.roi_align(image, [box], 2),
+        "deform_conv2d": lambda: ops.deform_conv2d(image, offset, weight),
+    }
+    errors = {}
+    for name, call in calls.items():
+        try:
+            call()
+        except Exception as error:
+            errors[name] = _text(error)
+    return {"errors": errors, "ran": [name for name in calls if name not in errors]}
+
+
+def _detectron2_files() -> dict:
+    """Where Detectron2 is, before anything of it runs."""
+    spec = importlib.util.find_spec("detectron2")
+    if spec is None:
+        raise ModuleNotFoundError("No module named 'detectron2'", name="detectron2")
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    defaults = folder / "config" / "defaults.py"
+    return {
+        "folder": str(folder),
+        "package": spec.origin is not None,  # any folder of that name imports as a namespace
+        "fork": defaults.is_file() and "RESNETS.RADIX" in defaults.read_text("utf-8"),
+    }
+
+
+def _detectron2() -> dict:
+    # What resnest_d2 imports of it; the package alone imports nearly nothing.
+    import detectron2.data
+    import detectron2.engine
+    import detectron2.export.torchscript
+    import detectron2.utils.visualizer  # noqa: F401
+
+    return {"version": detectron2.__version__}
+
+
+def _compiled() -> dict:
+    import torch  # noqa: F401  (its libraries first)
+
+    from detectron2 import _C
+
+    return {"file": _C.__file__}
+
+
+def _model_zoo() -> dict:
+    from detectron2 import model_zoo
+
+    return {"file": model_zoo.get_config_file("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml")}
+
+
+def _resnest_d2() -> dict:
+    import resnest_d2
+
+    return {"version": resnest_d2.__version__, "folder": os.path.dirname(resnest_d2.__file__)}
+
+
+def _weights() -> dict:
+    from resnest_d2.model_zoo import WEIGHTS
+    from resnest_d2.model_zoo.download import find
+
+    found = {}
+    for name in WEIGHTS:
+        with contextlib.suppress(ValueError):  # several files match
+            if find(name):
+                found[name] = find(name).stat().st_size
+    return {"here": sorted(found), "bytes": sum(found.values()), "published": len(WEIGHTS)}
+
+
+def _training_step() -> dict:
+    import torch
+
+    from resnest_d2 import ResNeSt
+
+    torch.manual_seed(0)
+    model = ResNeSt.from_variant("resnest14", num_classes=2, out_features=("linear",))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    logits = model(torch.rand(2, 3, 64, 64))["linear"]  # (2, 2)
+    loss = torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1]))
+    loss.backward()
+    optimizer.step()
+    if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
+        raise RuntimeError(f"weights are not finite after one step (loss {loss.item()})")
+    return {"loss": loss.item()}
+
+
+STEPS = {
+    "torch": _torch,
+    "convolution": _convolution,
+    "devices": _devices,
+    "numpy": _numpy,
+    "torchvision": _torchvision,
+    "operators": _operators,
+    "detectron2 files": _detectron2_files,
+    "detectron2": _detectron2,
+    "detectron2._C": _compiled,
+    "detectron2.model_zoo": _model_zoo,
+    "resnest_d2": _resnest_d2,
+    "weights": _weights,
+    "training step": _training_step,
+}
+"""Beside these, ``import NAME`` imports a module."""
+
+NEEDS = {
+    "convolution": ("torch",),
+    "devices": ("torch",),
+    "numpy": ("torch", "import numpy"),
+    "torchvision": ("torch", "import numpy"),
+    "operators": ("torchvision",),
+    "detectron2": ("torch", "torchvision", "detectron2 files"),
+    "detectron2._C": ("torch", "detectron2 files"),
+    "detectron2.model_zoo": ("detectron2", "import pkg_resources"),
+    "resnest_d2": ("detectron2",),
+    "weights": ("resnest_d2",),
+    "training step": ("resnest_d2", "numpy", "convolution", "operators"),
+}
+
+
+def main(steps: list[str], failed: dict[str, str]) -> None:
+    """Try the steps; those that need one of ``failed`` are left out.
+
+    Args:
+        failed: steps that do not work, and the one because of which; itself, if by itself.
+    """
+    # Whatever an imported library prints goes to stderr, and leaves the lines alone.
+    report = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    broken = dict(failed)
+    for step in steps:
+        missing = [name for name in NEEDS.get(step, ()) if name in broken]
+        if missing:
+            broken[step] = broken[missing[0]]
+            line = {"needs": broken[step]}
+        else:
+            print(json.dumps({"step": step}), file=report, flush=True)
+            try:
+                line = {"facts": _try(step)}
+            except BaseException as error:  # a library may raise SystemExit
+                broken[step] = step
+                line = {"error": _text(error)}
+        print(json.dumps({"step": step, **line}), file=report, flush=True)
+    report.close()
+    sys.stderr.flush()
+    os._exit(0)  # nothing to be torn down, and some libraries crash while they are
+
+
+def _try(step: str) -> dict:
+    kind, _, module = step.partition(" ")
+    if kind == "import" and step not in STEPS:
+        imported = importlib.import_module(module)
+        return {"file": getattr(imported, "__file__", None)}
+    facts = STEPS[step]()
+    if step == "operators" and facts["errors"]:
+        raise RuntimeError("; ".join(f"{name}: {text}" for name, text in facts["errors"].items()))
+    return facts
+
+
+def _text(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
