@@ -31,7 +31,7 @@ from .checks import (
 )
 from .own_data import use_own_data
 from .processes import launch_processes
-from .records import protect_log_files
+from .records import protected_log_files
 from .request import RunRequest
 from .seeds import fix_seed
 from .tasks import check_tasks
@@ -120,8 +120,8 @@ def show_log(folder: str | None = None) -> None:
 
 
 def _set_up(cfg: CfgNode, request: RunRequest) -> None:
-    default_setup(cfg, argparse.Namespace(**{**vars(request), "config_file": ""}))
-    protect_log_files()
+    with protected_log_files():
+        default_setup(cfg, argparse.Namespace(**{**vars(request), "config_file": ""}))
 
 
 def _evaluate(cfg: CfgNode, request: RunRequest) -> dict:
