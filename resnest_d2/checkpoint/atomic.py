@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-__all__ = ["AtomicFiles", "free_space", "is_write_failure", "writing"]
+__all__ = ["AtomicFiles", "free_space", "is_write_failure", "write_failure_reason", "writing"]
 
 
 @contextlib.contextmanager
@@ -42,14 +42,21 @@ def _sync_folder(folder: Path) -> None:
 
 
 def is_write_failure(error: BaseException) -> bool:
-    """Whether a file could not be written, in the words of the system or of PyTorch's writer.
-
-    PyTorch closes its archive after the system's error, and then complains of the archive.
-    """
+    """Whether a file could not be written, in the words of the system or of PyTorch's writer."""
     if isinstance(error, OSError):
         return True
     words = ("PytorchStreamWriter", "unexpected pos", "file write failed")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def write_failure_reason(error: BaseException) -> str:
+    """Why, in one line. PyTorch's writer complains of its archive, after the system's error."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return str(error).partition("\n")[0]
 
 
 def free_space(folder: str | os.PathLike) -> str:

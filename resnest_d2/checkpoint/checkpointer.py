@@ -25,7 +25,7 @@ from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils import comm
 
 from ..version import __version__
-from .atomic import AtomicFiles, free_space, is_write_failure
+from .atomic import AtomicFiles, free_space, is_write_failure, write_failure_reason
 from .changes import OPTIMISER_KEYS, changed_keys
 from .convert import convert, describe, recognise
 from .files import StoredWeights, read_weights
@@ -136,14 +136,13 @@ class RunCheckpointer(DetectionCheckpointer):
             remove_old(self.save_dir, keep=self._keep, iteration=kwargs["iteration"])
 
     def _write_failure(self, name: str, error: BaseException) -> str:
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         try:
             last = self._choose().path.name
             left = f"{last}, saved before, is intact: make room, and --resume goes on from it"
         except (OSError, ValueError):
             left = "Nothing was saved before: make room, and start anew"
         return (
-            f"{self.save_dir}/{name}.pth is not written: {reason} "
+            f"{self.save_dir}/{name}.pth is not written: {write_failure_reason(error)} "
             f"({free_space(self.save_dir)} free in {self.save_dir}). {left}"
         )
 

@@ -22,7 +22,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from .atomic import is_write_failure, writing
+from .atomic import is_write_failure, write_failure_reason, writing
 from .convert import recognise
 from .pickles import MAGIC_NUMBER, ArrayUnpickler, RefusalError, TensorChecker, read_pickle
 
@@ -360,7 +360,7 @@ def write_weights(
     except RuntimeError as error:
         if not is_write_failure(error):
             raise
-        raise OSError(f"{path} is not written: {str(error).partition(chr(10))[0]}") from error
+        raise OSError(f"{path} is not written: {write_failure_reason(error)}") from error
 
 
 def file_sha256(path: str | os.PathLike) -> str:

@@ -1,49 +1,63 @@
 """What a run writes beside its checkpoints: metrics and logs, which must never end it.
 
-Where the disk is full, only a checkpoint that cannot be written is a failure. Metrics wait for room
-and log lines are lost, each said once. A resumed run takes up its metrics where its checkpoint is:
-what a killed run did after that is done again.
+Where the disk is full, only a checkpoint that cannot be written is a failure. Metrics and log lines
+are lost until there is room, which is said once. A resumed run takes up its metrics where its
+checkpoint is: what a killed run did after that is done again.
 """
 
+import contextlib
+import errno
 import json
 import logging
 import os
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from detectron2.utils.events import EventWriter
 
 from ..checkpoint.atomic import writing
 
-__all__ = ["LateWriter", "cut_metrics", "protect_log_files"]
+__all__ = ["LateWriter", "cut_metrics", "protected_log_files"]
 
 logger = logging.getLogger(__name__)
+
+_ROOM = 1 << 20  # bytes
 
 
 class LateWriter(EventWriter):
     """A writer that is built when it first writes, and whose failures are logged and survived.
 
+    It does not write where the disk has less than 1 MiB left: TensorBoard's writer would fail in a
+    thread of its own, out of reach.
+
     Args:
         build: gives Detectron2's writer.
-        what: the file's name, for the message.
+        folder: where it writes.
+        what: its files' name, for the message.
     """
 
-    def __init__(self, build: Callable[[], EventWriter], what: str):
+    def __init__(self, build: Callable[[], EventWriter], folder: str | os.PathLike, what: str):
         self._build = build
+        self._folder = folder
         self._what = what
         self._writer: EventWriter | None = None
         self._failing = False
 
     def write(self):
         try:
+            if shutil.disk_usage(self._folder).free < _ROOM:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if self._writer is None:
                 self._writer = self._build()
             self._writer.write()
             self._failing = False
         except OSError as error:
             if not self._failing:
-                logger.warning(f"{self._what} is not written: {error}. Training goes on")
+                logger.warning(
+                    f"{self._what} in {self._folder}: not written, {error}. Training goes on"
+                )
             self._failing = True
 
     def close(self):
@@ -81,15 +95,23 @@ def _iteration(line: str, otherwise: int) -> int:
         return otherwise
 
 
-def protect_log_files() -> None:
-    """Make log files that cannot be written go quiet, with one line on the terminal.
+@contextlib.contextmanager
+def protected_log_files() -> Iterator[None]:
+    """Make the log files that are opened in a block go quiet where they cannot be written.
 
-    Python would print a traceback for every message, and another one for the file when it ends.
+    One line on the terminal says so. Python would print a traceback for every message, and another
+    one for the file when it ends.
     """
-    for name in ("detectron2", "fvcore", "resnest_d2"):
-        for handler in logging.getLogger(name).handlers:
-            if getattr(handler, "stream", None) not in (None, sys.stdout, sys.stderr):
-                handler.handleError = _QuietFailure(handler)
+    before = logging.raiseExceptions
+    logging.raiseExceptions = False
+    try:
+        yield
+    finally:
+        logging.raiseExceptions = before
+        for name in ("detectron2", "fvcore", "resnest_d2"):
+            for handler in logging.getLogger(name).handlers:
+                if getattr(handler, "stream", None) not in (None, sys.stdout, sys.stderr):
+                    handler.handleError = _QuietFailure(handler)
 
 
 class _QuietFailure:

@@ -33,7 +33,7 @@ from .checks import (
 from .errors import hide_explained
 from .own_data import log_bad_data, use_own_data
 from .processes import run_in_processes
-from .records import protect_log_files
+from .records import protected_log_files
 from .request import RunRequest
 from .seeds import fix_seed
 from .tasks import check_tasks, check_test_augmentation
@@ -130,8 +130,8 @@ def show_log(folder: str | None = None) -> None:
 
 
 def _set_up(cfg: CfgNode, request: RunRequest) -> None:
-    default_setup(cfg, argparse.Namespace(**{**vars(request), "config_file": ""}))
-    protect_log_files()
+    with protected_log_files():
+        default_setup(cfg, argparse.Namespace(**{**vars(request), "config_file": ""}))
     hide_explained()
     log_bad_data(cfg.OUTPUT_DIR, request)
 

@@ -277,10 +277,11 @@ class Trainer(DefaultTrainer):
         PathManager.mkdirs(folder)
         return [
             CommonMetricPrinter(self.max_iter),
-            LateWriter(lambda: JSONWriter(self._metrics_file), self._metrics_file),
+            LateWriter(lambda: JSONWriter(self._metrics_file), folder, "metrics.json"),
             LateWriter(
                 lambda: TensorboardXWriter(folder, purge_step=self.start_iter or None),
-                f"the TensorBoard file in {folder}",
+                folder,
+                "TensorBoard's events",
             ),
         ]
 
