@@ -10,9 +10,11 @@ from .coco import (
 from .mapper import build_train_mapper, check_jitter
 from .panoptic import register_coco_panoptic, write_stuff_masks
 from .shapes import sample_set
+from .summary import TrainingData, summarise_training_data
 
 __all__ = [
     "CocoSummary",
+    "TrainingData",
     "build_train_mapper",
     "check_coco_json",
     "check_jitter",
@@ -21,5 +23,6 @@ __all__ = [
     "register_coco_panoptic",
     "require_registered",
     "sample_set",
+    "summarise_training_data",
     "write_stuff_masks",
 ]

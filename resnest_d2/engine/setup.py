@@ -5,8 +5,12 @@ data set is read into memory.
 """
 
 import argparse
+import dataclasses
+import json
 import logging
 import os
+import tempfile
+from pathlib import Path
 
 import torch
 
@@ -18,7 +22,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..checkpoint import RunCheckpointer
-from ..config import get_config
+from ..config import get_config, stated_layers
 from ..data import check_jitter
 from ..evaluation import write_results
 from ..modeling.checks import check_choice
@@ -26,6 +30,7 @@ from .checks import check_files, check_training, choose_model_device, expect_pub
 from .own_data import use_own_data
 from .processes import launch_processes
 from .request import RunRequest
+from .schedule import schedule_origin, set_schedule
 from .tasks import check_tasks
 from .trainer import Trainer
 
@@ -53,6 +58,7 @@ def prepare(request: RunRequest) -> CfgNode:
     check_files(cfg, request)
     check_tasks(cfg, () if request.eval_only else cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
     if not request.eval_only:
+        set_schedule(cfg, stated_layers(request.config, request.opts))
         check_training(cfg, request)
     return cfg
 
@@ -62,14 +68,29 @@ def run(request: RunRequest) -> dict:
 
     Returns:
         Metrics of the last evaluation, ``{"bbox": {"AP": …}, …}`` (by data set where there are
-        several); empty where several processes were started: they write ``output_json``.
+        several); empty on machines of another rank than 0.
     """
     show_log()
     cfg = prepare(request)
     if request.world_size == 1:
         return _work(cfg, request)
-    launch_processes(_prepare_and_work, request, on_cpu=cfg.MODEL.DEVICE == "cpu")
-    return {}
+    with tempfile.TemporaryDirectory() as folder:  # the way back from the processes
+        output = request.output_json or os.path.join(folder, "results.json")
+        launch_processes(
+            _prepare_and_work,
+            dataclasses.replace(request, output_json=output),
+            on_cpu=cfg.MODEL.DEVICE == "cpu",
+        )
+        return _read_results(output) if request.machine_rank == 0 else {}
+
+
+def _read_results(path: str) -> dict:
+    """What ``write_results`` wrote; a number that does not exist is NaN, as in an evaluation."""
+
+    def numbers(entries: dict) -> dict:
+        return {key: float("nan") if value is None else value for key, value in entries.items()}
+
+    return json.loads(Path(path).read_text(), object_hook=numbers)
 
 
 def _prepare_and_work(request: RunRequest) -> None:
@@ -82,7 +103,8 @@ def _work(cfg: CfgNode, request: RunRequest) -> dict:
         results = _evaluate(cfg, request)
     else:
         _set_up(cfg, request)
-        trainer = Trainer(cfg, trust_pickle=request.trust_pickle)
+        origin = schedule_origin(cfg, stated_layers(request.config, request.opts))
+        trainer = Trainer(cfg, trust_pickle=request.trust_pickle, origin=origin)
         trainer.resume_or_load(resume=request.resume)
         trainer.train()
         results = trainer.results

@@ -23,7 +23,9 @@ from ..checkpoint import RunCheckpointer, make_record
 from ..data import build_train_mapper
 from ..evaluation import build_evaluator
 from ..modeling.norm import PortableSyncBatchNorm, convert_sync_batchnorm
-from .hooks import FreezeNorm, StopTraining
+from .hooks import EstimateTime, FreezeNorm, StopTraining
+from .report import log_report
+from .schedule import Origin
 from .steps import TrainingStep, choose_dtype
 
 __all__ = ["Trainer", "adapt_sync_batchnorm"]
@@ -49,9 +51,10 @@ class Trainer(DefaultTrainer):
 
     Args:
         trust_pickle: as for :class:`resnest_d2.checkpoint.RunCheckpointer`.
+        origin: of the schedule, for the report.
     """
 
-    def __init__(self, cfg: CfgNode, *, trust_pickle: bool = False):
+    def __init__(self, cfg: CfgNode, *, trust_pickle: bool = False, origin: Origin | None = None):
         # DefaultTrainer's own constructor gives DDP a GPU id and has no bfloat16 step: the same
         # objects are built here, in the same order.
         TrainerBase.__init__(self)
@@ -84,6 +87,7 @@ class Trainer(DefaultTrainer):
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
+        self._origin = origin or Origin()
         self.register_hooks(self.build_hooks())
 
     @property
@@ -92,6 +96,14 @@ class Trainer(DefaultTrainer):
         return getattr(self, "_last_eval_results", None) or {}
 
     def train(self):
+        log_report(
+            self.cfg,
+            self.model,
+            origin=self._origin,
+            start=self.start_iter,
+            dtype=self._trainer.dtype,
+            loaded=self.checkpointer.loaded,
+        )
         try:
             return super().train()
         except StopTraining as stop:
@@ -102,6 +114,7 @@ class Trainer(DefaultTrainer):
         cfg = self.cfg
         added = [
             hooks.IterationTimer(),
+            EstimateTime(),
             self._freeze_norm(),
             hooks.LRScheduler(),
             self._precise_bn(),  # before the checkpointer: it changes what is saved
