@@ -173,6 +173,8 @@ def _scale(cfg: CfgNode, stated: _Stated) -> None:
     rows = [_set(cfg, _RATE, cfg.SOLVER.BASE_LR * (math.sqrt(factor) if root else factor))]
     kept = []
     for key in _ITERATIONS:
+        if key == _STEPS and cfg.SOLVER.LR_SCHEDULER_NAME != "WarmupMultiStepLR":
+            continue  # nobody reads it
         if stated.layer(key) >= given_at:
             kept.append(key)
         else:
@@ -212,7 +214,8 @@ def _use_epochs(cfg: CfgNode, stated: _Stated) -> None:
         rows.append(_set(cfg, key, used))
     if "MAX" in given and recipe_max > 0:
         share = Fraction(cfg.SOLVER.MAX_ITER, recipe_max)
-        for key in (_STEPS, _WARMUP, _FREEZE):
+        multi_step = cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupMultiStepLR"
+        for key in (*([_STEPS] if multi_step else []), _WARMUP, _FREEZE):
             layer = stated.layer(key)  # given for these epochs, not for the recipe's iterations?
             own = layer > stated.layer(_MAX) and layer >= stated.layer("RESNEST.EPOCHS.MAX")
             if key not in given.values() and not own:
