@@ -6,6 +6,7 @@ data sets stay registered, under names that belong to their paths.
 """
 
 import contextlib
+import json
 import logging
 import os
 import random
@@ -167,10 +168,8 @@ def evaluate(
             for name in names:
                 _require_same_classes(path, trained_on, name, class_names_of(name))
     if trained_on:
-        from .data import check_coco_json
-
-        for pair in pairs:
-            _require_same_classes(path, trained_on, pair[0], check_coco_json(*pair).class_names)
+        for json_file, _ in pairs:
+            _require_same_classes(path, trained_on, json_file, _categories(json_file))
     with _config_file(config) as file, _clean_process():
         request = RunRequest(
             config=file,
@@ -216,14 +215,23 @@ def _require_known(names: Sequence[str]) -> None:
 
 
 def _require_same_classes(
-    checkpoint: Path, trained_on: Sequence[str], data: str, names: Sequence[str]
+    checkpoint: Path, trained_on: Sequence[str], data: str, names: Sequence[str] | None
 ) -> None:
     """Classes are numbers to a model: were they others here, all would be scored wrong."""
-    if list(names) != list(trained_on):
+    if names is not None and list(names) != list(trained_on):
         raise ValueError(
             f"{checkpoint} was trained on the classes {', '.join(trained_on)}, and {data} has "
             f"{', '.join(names)}: they must be the same, in the order of their ids"
         )
+
+
+def _categories(json_file: str) -> list[str] | None:
+    """A COCO file's class names by id; None where it cannot be read, which the run will explain."""
+    try:
+        categories = json.loads(Path(json_file).read_text(encoding="utf-8"))["categories"]
+        return [category["name"] for category in sorted(categories, key=lambda c: c["id"])]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _checked(opts: Sequence[Any]) -> list[Any]:

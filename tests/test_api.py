@@ -218,6 +218,7 @@ def test_registered_data_sets_are_named(shapes, tmp_path):
     assert set(resnest_d2.evaluate(tmp_path).metrics) == {"bbox", "segm"}
 
 
+@pytest.mark.slow
 def test_several_processes_give_the_metrics_too(shapes, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     parts = ("RESNETS", "FPN", "ROI_MASK_HEAD")  # the statistics of BN differ between processes
@@ -264,5 +265,7 @@ def test_evaluation_on_other_classes_or_unknown_data_is_refused(shapes, own, tmp
         resnest_d2.evaluate(result.checkpoint, val=sets["val"])
     with pytest.raises(ValueError, match="val="):
         resnest_d2.evaluate(result.checkpoint)
+    with pytest.raises(FileNotFoundError, match="no_such.json"):
+        resnest_d2.evaluate(result.checkpoint, val=(tmp_path / "no_such.json", tmp_path))
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         resnest_d2.evaluate(tmp_path / "no.pth")
