@@ -5,6 +5,7 @@ Detectron2, and makes Detectron2's backbones scriptable. Nothing else happens on
 """
 
 from . import _detectron2  # noqa: F401  (first: where Detectron2 is missing, it says how to get it)
+from .api import RunResult, evaluate, train
 from .config import add_resnest_config, get_config
 from .model_zoo import register_handler
 from .modeling import (
@@ -21,11 +22,14 @@ register_handler()
 __all__ = [
     "Predictor",
     "ResNeSt",
+    "RunResult",
     "__version__",
     "add_resnest_config",
     "build_resnest_backbone",
     "build_resnest_fpn_backbone",
     "build_resnest_retinanet_fpn_backbone",
+    "evaluate",
     "get_config",
     "model_zoo",
+    "train",
 ]

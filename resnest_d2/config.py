@@ -12,6 +12,7 @@ old behaviour.
 import difflib
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ __all__ = [
     "get_lazy_config",
     "list_configs",
     "load_stock_lazy_config",
+    "merge_opts",
+    "stated_layers",
 ]
 
 logger = logging.getLogger(__name__)
@@ -132,13 +135,14 @@ def add_resnest_config(cfg: CfgNode) -> None:
     for the schedule:
 
     - ``AUTO_SCALE``: where ``SOLVER.IMS_PER_BATCH`` is given without a ``SOLVER.BASE_LR``, learning
-      rate and schedule are scaled from the batch that the recipe's rate is for. False leaves every
-      value as it is given, as Detectron2 does.
+      rate and schedule are scaled from the batch that the recipe's rate is for; see
+      :mod:`.engine.schedule`. False leaves every value as it is given, as Detectron2 does.
     - ``EPOCHS.MAX``, ``EPOCHS.STEPS``, ``EPOCHS.WARMUP``, ``EPOCHS.EVAL_PERIOD``,
       ``EPOCHS.CHECKPOINT_PERIOD``: the schedule in epochs of the training data, fractions allowed,
       in place of ``SOLVER.MAX_ITER``, ``SOLVER.STEPS``, ``SOLVER.WARMUP_ITERS``,
       ``TEST.EVAL_PERIOD``, ``SOLVER.CHECKPOINT_PERIOD``. 0 and () leave a key in iterations; with
-      ``EPOCHS.MAX`` alone the recipe's steps and warm-up keep their share of the schedule.
+      ``EPOCHS.MAX`` alone the recipe's steps, warm-up and ``FREEZE_NORM.ITER`` keep their share of
+      the schedule.
 
     for the step:
 
@@ -261,6 +265,28 @@ def get_config(name: str | os.PathLike, opts: Sequence[Any] = ()) -> CfgNode:
     return cfg
 
 
+def stated_layers(name: str | os.PathLike, opts: Sequence[Any] = ()) -> list[dict[str, Any]]:
+    """What :func:`get_config` merges over the defaults, layer by layer; the later one wins.
+
+    Returns:
+        Dotted keys and values as they are written, once for each file of the YAML chain, a base
+        before the file that names it, and at last for ``opts``. Nothing is checked here.
+    """
+    layers = []
+
+    class Reader(CfgNode):
+        @classmethod
+        def load_yaml_with_base(cls, filename, allow_unsafe=False):
+            merged = super().load_yaml_with_base(filename, allow_unsafe)  # comes back for each base
+            with cls._open_cfg(filename) as file:
+                layers.append(_flat(yaml.safe_load(file)))
+            return merged
+
+    Reader.load_yaml_with_base(os.fspath(get_config_file(name)))
+    pairs = zip(opts[0::2], opts[1::2], strict=True)
+    return [*layers, {key: value for pair in pairs for key, value in _flat([pair]).items()}]
+
+
 def get_config_file(name: str | os.PathLike) -> Path:
     """The file that :func:`get_config` reads for a packaged name or a path. Same errors."""
     return _find(name, _config_dir(), _SUFFIXES, ALIASES)
@@ -359,9 +385,16 @@ def _add(node: CfgNode, key: str, value: Any) -> None:
 def _merge_file(cfg: CfgNode, path: Path) -> list[str]:
     """Merge a YAML file and its bases; return the dotted keys that they state."""
     try:
-        stated = list(_dotted_keys(CfgNode.load_yaml_with_base(str(path))))
+        values = CfgNode.load_yaml_with_base(str(path))
+        stated = list(_dotted_keys(values))
+        # yacs takes no 12 where the default is 0.0.
+        whole = [key for key, value in _flat(values).items() if _is_whole(cfg, key, value)]
+        for key in whole:
+            _set(cfg, key, 0)
         # Detectron2 reads the file again, and upgrades configs of VERSION 1.
         cfg.merge_from_file(str(path), allow_unsafe=False)
+        for key in whole:
+            _set(cfg, key, float(_get(cfg, key)))
     except KeyError as error:
         known = set(_dotted_keys(cfg))
         unknown = [key for key in stated if key not in known]
@@ -380,14 +413,45 @@ def _merge_opts(cfg: CfgNode, opts: Sequence[Any]) -> list[str]:
     """Merge KEY VALUE pairs; return the keys."""
     if isinstance(opts, (str, Mapping)) or len(opts) % 2:
         raise ValueError(f"opts must be a list of pairs, KEY VALUE KEY VALUE …, got {opts!r}")
-    opts = list(opts)
-    keys = opts[0::2]
+    keys = list(opts[0::2])
     known = set(_dotted_keys(cfg)) if keys else set()
     unknown = [str(key) for key in keys if key not in known]
     if unknown:
         raise KeyError(_unknown_keys(unknown, known, "opts"))
-    cfg.merge_from_list(opts)
+    merge_opts(cfg, opts)
     return keys
+
+
+def merge_opts(cfg: CfgNode, opts: Sequence[Any]) -> None:
+    """``cfg.merge_from_list(opts)``, for which 12 may stand for 12.0."""
+    cfg.merge_from_list(
+        [
+            word
+            for key, value in zip(opts[0::2], opts[1::2], strict=True)
+            for word in (key, float(value) if _is_whole(cfg, key, value) else value)
+        ]
+    )
+
+
+def _is_whole(cfg: CfgNode, key: str, value: Any) -> bool:
+    """Whether a whole number is stated for a key that holds a float."""
+    try:
+        return isinstance(_get(cfg, key), float) and bool(re.fullmatch(r"[+-]?\d+", str(value)))
+    except (KeyError, TypeError):
+        return False  # it is refused with a better message
+
+
+def _get(cfg: CfgNode, key: str) -> Any:
+    for name in key.split("."):
+        cfg = cfg[name]
+    return cfg
+
+
+def _set(cfg: CfgNode, key: str, value: Any) -> None:
+    *nodes, last = key.split(".")
+    for name in nodes:
+        cfg = cfg[name]
+    cfg[last] = value
 
 
 def _dotted_keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -396,6 +460,17 @@ def _dotted_keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         yield f"{prefix}{key}"
         if isinstance(value, Mapping):
             yield from _dotted_keys(value, f"{prefix}{key}.")
+
+
+def _flat(items: Mapping[str, Any] | Iterable[tuple[str, Any]], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping's values by dotted key."""
+    flat = {}
+    for key, value in dict(items).items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def _unknown_keys(unknown: Iterable[str], known: Iterable[str], source: str) -> str:

@@ -65,7 +65,12 @@ class RunCheckpointer(DetectionCheckpointer):
             refused. None compares nothing.
         trust_pickle: run what is in a pickle that holds more than plain types.
         checkpointables: as for Detectron2's.
+
+    Attributes:
+        loaded: the file that was loaded last and how it fits, or None.
     """
+
+    loaded: tuple[str, Match] | None = None
 
     def __init__(
         self,
@@ -249,6 +254,7 @@ class RunCheckpointer(DetectionCheckpointer):
     def _fit(self, stored: StoredWeights, heuristics: bool = False) -> dict:
         """A checkpoint as Detectron2 loads it: of tensors that the model has, in its shapes."""
         tensors, match = self._match(stored, heuristics)
+        self.loaded = (stored.path, match)
         known = weights_statistics(stored)
         if None not in (known, self._statistics) and known != self._statistics:
             logger.info(

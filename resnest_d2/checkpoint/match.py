@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from tabulate import tabulate
 
-__all__ = ["Match", "backbone_prefix", "compare"]
+__all__ = ["Match", "backbone_prefix", "compare", "in_order", "part_of"]
 
 # Buffers that Detectron2 ignores, and the classifiers' heads under all their names. The MSRA
 # weights have a bias before the first norm, which no model has.
@@ -69,9 +69,7 @@ class Match:
     def table(self) -> str:
         """Counts per part of the model, and below them a few names of what did not match."""
         kinds = {kind: _by_part(getattr(self, kind)) for kind in _KINDS}
-        order = [part for _, part in _PARTS]
-        found = dict.fromkeys(part for parts in kinds.values() for part in parts)
-        parts = sorted(found, key=lambda part: order.index(part) if part in order else len(order))
+        parts = in_order(part for parts in kinds.values() for part in parts)
         rows = [[part, *(len(kinds[kind].get(part, ())) for kind in _KINDS)] for part in parts]
         lines = [tabulate(rows, headers=["part", *_KINDS], tablefmt="pipe")]
         for kind in _KINDS[1:]:
@@ -181,6 +179,13 @@ def compare(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) 
 def part_of(name: str) -> str:
     """The part of a detector that a tensor belongs to; its first word where that is unknown."""
     return next((part for at, part in _PARTS if at.match(name)), name.partition(".")[0])
+
+
+def in_order(parts: Iterable[str]) -> list[str]:
+    """Each part once, from the stem to the heads."""
+    order = [part for _, part in _PARTS]
+    found = dict.fromkeys(parts)
+    return sorted(found, key=lambda part: order.index(part) if part in order else len(order))
 
 
 def backbone_prefix(names: Iterable[str]) -> str:

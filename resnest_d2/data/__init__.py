@@ -15,6 +15,7 @@ from .problems import Problem
 from .shapes import sample_set
 from .split import split_coco
 from .stats import coco_stats
+from .summary import TrainingData, summarise_training_data
 
 __all__ = [
     "SAMPLERS",
@@ -22,6 +23,7 @@ __all__ = [
     "DataWorkerError",
     "Problem",
     "TrainLoader",
+    "TrainingData",
     "build_test_loader",
     "build_train_loader",
     "build_train_mapper",
@@ -37,5 +39,6 @@ __all__ = [
     "require_registered",
     "sample_set",
     "split_coco",
+    "summarise_training_data",
     "write_stuff_masks",
 ]

@@ -1,6 +1,7 @@
 """What can be refused before a process is started or a data set is read into memory."""
 
 import logging
+import math
 import os
 
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from ..checkpoint import RECORD_KEY, RunCheckpointer, choose_checkpoint, find_checkpoint
@@ -29,8 +30,10 @@ __all__ = [
     "check_batch_size",
     "check_files",
     "check_output_dir",
+    "check_schedule",
     "check_step",
     "check_training",
+    "class_names_of",
     "choose_device",
     "choose_model_device",
     "choose_weights",
@@ -272,18 +275,40 @@ def check_batch_size(key: str, images: int, request: RunRequest, micro_batches: 
         )
 
 
+def check_schedule(cfg: CfgNode) -> None:
+    """Raise a ValueError where a schedule trains nothing or stops the engine."""
+    solver = cfg.SOLVER
+    for key, value, lowest, why in (
+        ("SOLVER.MAX_ITER", solver.MAX_ITER, 1, ": nothing would be trained"),
+        ("SOLVER.IMS_PER_BATCH", solver.IMS_PER_BATCH, 1, ""),
+        ("SOLVER.CHECKPOINT_PERIOD", solver.CHECKPOINT_PERIOD, 1, ""),
+        ("SOLVER.WARMUP_ITERS", solver.WARMUP_ITERS, 0, ""),
+    ):
+        if value < lowest:
+            raise ValueError(f"{key} must be at least {lowest}, got {value}{why}")
+    if not 0 <= solver.BASE_LR < math.inf:
+        raise ValueError(f"SOLVER.BASE_LR must be a number, at least 0, got {solver.BASE_LR}")
+
+
+def class_names_of(data_set: str) -> list[str]:
+    """Names of a registered data set's classes; none where it has no classes of objects."""
+    metadata = MetadataCatalog.get(data_set)
+    if not metadata.get("thing_classes") and metadata.get("json_file"):
+        DatasetCatalog.get(data_set)  # register_coco_instances learns the names by loading
+    return list(metadata.get("thing_classes", ()))
+
+
 def check_training(cfg: CfgNode, request: RunRequest) -> None:
     check_output_dir("OUTPUT_DIR", cfg.OUTPUT_DIR, request)
     if not cfg.DATASETS.TRAIN:
         raise ValueError("DATASETS.TRAIN is empty: name a data set, or give --train-json FILE")
+    check_schedule(cfg)
     micro_batches = cfg.RESNEST.ACCUMULATE
     check_batch_size("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, request, micro_batches)
-    for key, value, least in (
-        ("SOLVER.CHECKPOINT_PERIOD", cfg.SOLVER.CHECKPOINT_PERIOD, 1),
-        ("RESNEST.KEEP_CHECKPOINTS", cfg.RESNEST.KEEP_CHECKPOINTS, 0),
-    ):
-        if value < least:
-            raise ValueError(f"{key} must be at least {least}, got {value}")
+    if cfg.RESNEST.KEEP_CHECKPOINTS < 0:
+        raise ValueError(
+            f"RESNEST.KEEP_CHECKPOINTS must be at least 0, got {cfg.RESNEST.KEEP_CHECKPOINTS}"
+        )
     check_best(cfg)
     model = meta_model(cfg)
     freeze_parameters(model, cfg.RESNEST.FREEZE)
@@ -305,7 +330,7 @@ def check_training(cfg: CfgNode, request: RunRequest) -> None:
             "TEST.PRECISE_BN.ENABLED must be False where RESNEST.FREEZE_NORM.ITER is set: the "
             "statistics are fixed during training and must not change after it"
         )
-    names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes
+    names = class_names_of(cfg.DATASETS.TRAIN[0])
     classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
     rcnn = cfg.MODEL.META_ARCHITECTURE in ("GeneralizedRCNN", "PanopticFPN")
     if rcnn and classes < len(names):

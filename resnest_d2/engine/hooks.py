@@ -13,6 +13,7 @@ from detectron2.utils import comm
 from ..data.randomness import ITERATION, seed_generators
 
 __all__ = [
+    "EstimateTime",
     "FreezeNorm",
     "MetricsWriter",
     "RepeatablePreciseBN",
@@ -57,6 +58,34 @@ class RepeatablePreciseBN(hooks.PreciseBN):
     def update_stats(self):
         self._data_iter = None
         super().update_stats()
+
+
+class EstimateTime(HookBase):
+    """Says once, after ``steps`` steps, how long the training will take.
+
+    It comes after ``IterationTimer``, which leaves out the first steps, the slow ones.
+    """
+
+    def __init__(self, steps: int = 20):
+        self._steps = steps
+
+    def after_step(self):
+        trainer = self.trainer
+        left = trainer.max_iter - trainer.iter - 1
+        if trainer.iter + 1 - trainer.start_iter != self._steps or left < self._steps:
+            return
+        seconds = trainer.storage.history("time").median(self._steps)
+        logger.info(
+            f"After {self._steps} steps: {seconds:.3g} s a step, so the {left} that are left take "
+            f"about {_duration(left * seconds)}, evaluations not counted"
+        )
+
+
+def _duration(seconds: float) -> str:
+    for unit, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.1f} {name}"
+    return f"{seconds:.0f} seconds"
 
 
 class FreezeNorm(HookBase):

@@ -25,17 +25,17 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from detectron2.engine import launch
 from detectron2.utils import comm
 
+from ..evaluation import write_results
 from .errors import RunError, end_soon, explain, is_lost_peer, log_failure
 from .request import RunRequest
+from .stopping import SAVED_AND_STOPPED
 from .torchrun import adopt, joined, prefer_loopback, read_environment
 
-__all__ = ["SAVED_AND_STOPPED", "run_in_processes"]
-
-SAVED_AND_STOPPED = 75
-"""Exit code of a run that a signal has stopped, after saving: ``--resume`` goes on."""
+__all__ = ["run_in_processes"]
 
 _HESITATION = 2  # seconds that a process which lost another leaves to that one's own error
 _GRACE = 20  # seconds that an interrupted process has to end
+_RESULTS = "results"  # file of the first process
 
 
 def run_in_processes(
@@ -50,7 +50,7 @@ def run_in_processes(
         on_cpu: whether a config trains on the CPU.
 
     Returns:
-        The results; empty where processes were started here.
+        The results; empty but in the first process and on its machine.
 
     Raises:
         RunError: a process that was started here has failed.
@@ -60,8 +60,7 @@ def run_in_processes(
     cfg = prepare(request)
     place = read_environment()
     if place is None and request.world_size > 1:
-        _launch(prepare, work, request, on_cpu=on_cpu(cfg))
-        return {}
+        return _launch(prepare, work, request, on_cpu=on_cpu(cfg))
     with joined(place, on_cpu=on_cpu(cfg)) if place else contextlib.nullcontext():
         return _share(work, cfg, request)
 
@@ -79,7 +78,7 @@ def _share(work: Callable, cfg, request: RunRequest) -> dict:
         raise
 
 
-def _launch(prepare: Callable, work: Callable, request: RunRequest, *, on_cpu: bool) -> None:
+def _launch(prepare: Callable, work: Callable, request: RunRequest, *, on_cpu: bool) -> dict:
     added = {"CUDA_VISIBLE_DEVICES": ""} if on_cpu else {}
     if on_cpu and "OMP_NUM_THREADS" not in os.environ:
         added["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // request.num_processes))
@@ -100,13 +99,16 @@ def _launch(prepare: Callable, work: Callable, request: RunRequest, *, on_cpu: b
             raise _first_failure(error, Path(folder), request) from None
         if any(report["stopped"] for report in _reports(Path(folder))):
             raise SystemExit(SAVED_AND_STOPPED)
+        return _read_results(Path(folder, _RESULTS))
 
 
 def _launched(prepare: Callable, work: Callable, request: RunRequest, folder: str) -> None:
     """What each new process does; how it ends is left in ``folder``."""
     prefer_loopback(request.num_machines == 1)
     try:
-        _share(work, prepare(request), request)  # a new process knows no data set yet
+        results = _share(work, prepare(request), request)  # a new process knows no data set yet
+        if comm.is_main_process():
+            write_results(results, Path(folder, _RESULTS))
     except SystemExit as stop:
         if stop.code != SAVED_AND_STOPPED:
             raise
@@ -122,6 +124,15 @@ def _launched(prepare: Callable, work: Callable, request: RunRequest, folder: st
         raise
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def _read_results(file: Path) -> dict:
+    """What the first process wrote; a number that does not exist is NaN, as in an evaluation."""
+
+    def numbers(entries: dict) -> dict:
+        return {key: float("nan") if value is None else value for key, value in entries.items()}
+
+    return json.loads(file.read_text(), object_hook=numbers) if file.is_file() else {}
 
 
 def _report(folder: str, **entries) -> None:

@@ -18,7 +18,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..checkpoint import RunCheckpointer
-from ..config import get_config
+from ..config import get_config, stated_layers
 from ..data import SAMPLERS, check_jitter
 from ..evaluation import IMPLEMENTATIONS, write_results
 from ..modeling.checks import check_choice
@@ -35,6 +35,7 @@ from .own_data import log_bad_data, use_own_data
 from .processes import run_in_processes
 from .records import protected_log_files
 from .request import RunRequest
+from .schedule import schedule_origin, set_schedule
 from .seeds import fix_seed
 from .tasks import check_tasks, check_test_augmentation
 from .torchrun import check_together, process_rank
@@ -75,6 +76,7 @@ def _prepare(request: RunRequest) -> CfgNode:
     check_test_augmentation(cfg)
     check_tasks(cfg, () if request.eval_only else cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
     if not request.eval_only:
+        set_schedule(cfg, stated_layers(request.config, request.opts))
         check_training(cfg, request)
     return cfg
 
@@ -86,8 +88,8 @@ def run(request: RunRequest) -> dict:
 
     Returns:
         Metrics of the last evaluation, ``{"bbox": {"AP": …}, …}`` (by data set where there are
-        several); empty where several processes were started, as they write ``output_json``, and in
-        all of torchrun's but the first.
+        several); empty in all of torchrun's processes but the first, and on machines of another
+        rank than 0.
 
     Raises:
         ValueError, KeyError, FileNotFoundError, FileExistsError: see :func:`prepare`.
@@ -105,7 +107,8 @@ def _work(cfg: CfgNode, request: RunRequest) -> dict:
         show_log(cfg.OUTPUT_DIR)
         cfg = fix_seed(cfg, request)
         _set_up(cfg, request)
-        trainer = Trainer(cfg, trust_pickle=request.trust_pickle)
+        origin = schedule_origin(cfg, stated_layers(request.config, request.opts))
+        trainer = Trainer(cfg, trust_pickle=request.trust_pickle, origin=origin)
         trainer.resume_or_load(resume=request.resume)
         if request.init_from and trainer.start_iter:
             logger.info(f"--init-from {request.init_from} is not used: the run is resumed")

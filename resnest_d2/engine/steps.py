@@ -56,6 +56,11 @@ class TrainingStep(SimpleTrainer):
         self._scaler = torch.amp.GradScaler(self._device) if dtype is torch.float16 else None
         self._check_losses = check_losses
 
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """What autocast computes in; None: no autocast, float32."""
+        return self._dtype
+
     def run_step(self):
         assert self.model.training, "the model was left in evaluation mode"
         self.optimizer.zero_grad()

@@ -13,6 +13,7 @@ import weakref
 
 import torch
 from fvcore.nn.precise_bn import get_bn_modules
+from torch import distributed as dist
 from torch import nn
 
 from detectron2.config import CfgNode
@@ -40,9 +41,18 @@ from .best import BestCheckpoint
 from .ema import RAW_MODEL, AverageWeights, TrainedWeights, average_of
 from .failures import LossGuard
 from .freeze import freeze_parameters
-from .hooks import FreezeNorm, MetricsWriter, RepeatablePreciseBN, SeedIterations, StopTraining
+from .hooks import (
+    EstimateTime,
+    FreezeNorm,
+    MetricsWriter,
+    RepeatablePreciseBN,
+    SeedIterations,
+    StopTraining,
+)
 from .optimizer import build_optimizer
 from .records import LateWriter, cut_metrics
+from .report import log_report
+from .schedule import Origin
 from .seeds import Generators
 from .steps import TrainingStep, choose_dtype
 from .stopping import StopOnSignal
@@ -90,13 +100,14 @@ class Trainer(DefaultTrainer):
 
     Args:
         trust_pickle: as for :class:`resnest_d2.checkpoint.RunCheckpointer`.
+        origin: of the schedule, for the report.
 
     Attributes:
         averaged: PyTorch's ``AveragedModel``, which is what is evaluated and saved; None where
             ``RESNEST.EMA.DECAY`` is 0.
     """
 
-    def __init__(self, cfg: CfgNode, *, trust_pickle: bool = False):
+    def __init__(self, cfg: CfgNode, *, trust_pickle: bool = False, origin: Origin | None = None):
         # DefaultTrainer's own constructor gives DDP a GPU id and has no bfloat16 step: the same
         # objects are built here, in the same order.
         TrainerBase.__init__(self)
@@ -142,6 +153,7 @@ class Trainer(DefaultTrainer):
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
+        self._origin = origin or Origin()
         self.register_hooks(self.build_hooks())
 
     @property
@@ -156,6 +168,14 @@ class Trainer(DefaultTrainer):
         elif self.start_iter:
             logger.warning(f"{type(loader).__name__} cannot be resumed: its data starts anew")
         self._handled_outside = sys.exc_info()[1]  # by an except clause that calls this
+        log_report(
+            self.cfg,
+            self.model,
+            origin=self._origin,
+            start=self.start_iter,
+            dtype=self._trainer.dtype,
+            loaded=self.checkpointer.loaded,
+        )
         try:
             with explained_worker_errors():
                 return super().train()
@@ -233,6 +253,7 @@ class Trainer(DefaultTrainer):
         added = [
             SeedIterations(_seed(cfg)),
             hooks.IterationTimer(),
+            EstimateTime(),
             self._freeze_norm(),
             hooks.LRScheduler(),
             self._average_weights(),
@@ -308,6 +329,11 @@ class Trainer(DefaultTrainer):
         return self.build_train_loader(cfg)
 
     def _evaluate(self) -> dict:
+        if comm.get_world_size() > 1:
+            # A plain batch norm has the statistics of its own process. What is saved are the first
+            # one's, so they are what all evaluate their shares with.
+            for buffer in self._evaluated_model.buffers():
+                dist.broadcast(buffer, src=0)
         self._last_eval_results = self.test(self.cfg, self._evaluated_model)
         return self._last_eval_results
 

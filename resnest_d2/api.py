@@ -1,0 +1,299 @@
+"""Training and evaluation from Python, for notebooks and other programs.
+
+The same as the commands ``resnest-d2 train`` and ``evaluate``, with the same checks and errors.
+A call leaves the process as it found it: logging, random generators and cuDNN's settings. Only
+data sets stay registered, under names that belong to their paths.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import random
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.utils.logger import setup_logger
+
+from .checkpoint import find_checkpoint, read_record, read_weights
+
+__all__ = ["RunResult", "evaluate", "train"]
+
+DataSets = Sequence[tuple[str | os.PathLike, str | os.PathLike]]
+Data = str | Sequence[str] | tuple[str | os.PathLike, str | os.PathLike] | DataSets
+
+_LOGGERS = ("detectron2", "fvcore", "resnest_d2")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run has given.
+
+    Attributes:
+        metrics: of the last evaluation, ``{"bbox": {"AP": …}, "segm": {…}}``, 0-100, by data set
+            where there are several; empty where nothing was evaluated. A number that does not exist
+            (AP of small objects where there are none) is NaN.
+        checkpoint: the file to predict with: after training ``model_best.pth`` where
+            ``RESNEST.BEST.METRIC`` is set, else ``model_final.pth``.
+    """
+
+    metrics: dict[str, Any]
+    checkpoint: Path
+
+
+def train(
+    config: str | os.PathLike | CfgNode,
+    *,
+    train: Data,
+    val: Data | None = None,
+    output_dir: str | os.PathLike,
+    opts: Sequence[Any] = (),
+    resume: bool = False,
+    init_from: str | os.PathLike | None = None,
+    on_bad_data: str = "error",
+    num_processes: int = 1,
+) -> RunResult:
+    """Train a detector.
+
+    Args:
+        config: a packaged config's name, a YAML file, or a config. All values of the last one count
+            as given, so that ``RESNEST.AUTO_SCALE`` finds nothing to scale in it alone.
+        train: what to train on. Your own COCO-format data is a pair (json file, image folder) or a
+            list of pairs; a string or a list of strings names registered data sets. The numbers of
+            classes are those of the data, unless ``opts`` states them.
+        val: what to evaluate on, likewise; None evaluates nothing.
+        output_dir: folder for checkpoints, log and metrics. It must not hold another run.
+        opts: ``[KEY, VALUE, …]``, as for :func:`resnest_d2.get_config`.
+        resume: go on from the last checkpoint of ``output_dir``, if it has one.
+        init_from: weights to start from, in place of ``MODEL.WEIGHTS``.
+        on_bad_data: ``"error"`` refuses own data with problems, ``"skip"`` leaves the broken
+            entries out.
+        num_processes: processes on this machine, one per GPU, or on the CPU.
+
+    Raises:
+        ValueError, KeyError, FileNotFoundError, FileExistsError: what is wrong, where, and what is
+            allowed; before anything is trained.
+    """
+    from .engine import RunRequest, run
+    from .engine.checks import class_names_of
+
+    train_pairs, train_names = _split("train", train)
+    val_pairs, val_names = _split("val", val)
+    if not (train_pairs or train_names):
+        raise ValueError("train is empty: give (json file, image folder), or a data set's name")
+    if train_pairs and val_names:
+        raise ValueError(
+            "val must be (json file, image folder) pairs, as train is: the categories of both are "
+            f"compared. Got {', '.join(val_names)}"
+        )
+    added = ["OUTPUT_DIR", os.fspath(output_dir), "DATASETS.TEST", tuple(val_names)]
+    if train_names:
+        added += ["DATASETS.TRAIN", tuple(train_names)]
+        _require_known(train_names)
+        if classes := len(class_names_of(train_names[0])):
+            added += ["MODEL.ROI_HEADS.NUM_CLASSES", classes]
+            added += ["MODEL.RETINANET.NUM_CLASSES", classes]
+    with _config_file(config) as file, _clean_process():
+        request = RunRequest(
+            config=file,
+            opts=(*added, *_checked(opts)),
+            train=train_pairs,
+            val=val_pairs,
+            resume=resume,
+            init_from=None if init_from is None else os.fspath(init_from),
+            on_bad_data=on_bad_data,
+            num_processes=num_processes,
+        )
+        metrics = run(request)
+    return RunResult(_floats(metrics), _to_predict_with(Path(output_dir)))
+
+
+def evaluate(
+    checkpoint: str | os.PathLike,
+    *,
+    val: Data | None = None,
+    output_dir: str | os.PathLike | None = None,
+    opts: Sequence[Any] = (),
+    config: str | os.PathLike | CfgNode | None = None,
+    on_bad_data: str = "error",
+    num_processes: int = 1,
+) -> RunResult:
+    """Evaluate a checkpoint.
+
+    Args:
+        checkpoint: a file, or a run's output folder: its last checkpoint.
+        val: see :func:`train`. None: the config's ``DATASETS.TEST``; a data set from files of your
+            own is known by its name in the process that trained on it.
+        output_dir: the detections and the log go to its ``inference``. None: the checkpoint's
+            folder.
+        opts: ``[KEY, VALUE, …]``.
+        config: None takes the one that training wrote into the checkpoint, and the classes must
+            then be those that it was trained on.
+        on_bad_data, num_processes: see :func:`train`.
+
+    Raises:
+        ValueError, KeyError, FileNotFoundError: see :func:`train`.
+    """
+    from .engine import RunRequest, run
+    from .engine.checks import class_names_of
+
+    path = find_checkpoint(checkpoint)
+    pairs, names = _split("val", val)
+    added = ["MODEL.WEIGHTS", str(path), "OUTPUT_DIR", os.fspath(output_dir or path.parent)]
+    trained_on = None
+    if config is None:
+        record = read_record(read_weights(path))
+        config, trained_on = CfgNode.load_cfg(record["config"]), record["class_names"]
+        if val is None:
+            names = list(config.DATASETS.TEST)
+            unknown = [name for name in names if name not in DatasetCatalog]
+            if unknown or not names:
+                raise ValueError(
+                    f"{path} was evaluated on {', '.join(names) or 'nothing'} in training, and "
+                    "this process knows no such data set: give val=(json file, image folder)"
+                )
+    if names:
+        _require_known(names)
+        added += ["DATASETS.TEST", tuple(names)]
+        if trained_on:
+            for name in names:
+                _require_same_classes(path, trained_on, name, class_names_of(name))
+    if trained_on:
+        for json_file, _ in pairs:
+            _require_same_classes(path, trained_on, json_file, _categories(json_file))
+    with _config_file(config) as file, _clean_process():
+        request = RunRequest(
+            config=file,
+            opts=(*added, *_checked(opts)),
+            val=pairs,
+            eval_only=True,
+            on_bad_data=on_bad_data,
+            num_processes=num_processes,
+        )
+        metrics = run(request)
+    return RunResult(_floats(metrics), path)
+
+
+def _split(name: str, data: Data | None) -> tuple[tuple[tuple[str, str], ...], list[str]]:
+    """Pairs of paths, or names of registered data sets."""
+    if data is None:
+        return (), []
+    if isinstance(data, str):
+        return (), [data]
+    data = list(data)
+    if _is_pair(data):
+        return ((os.fspath(data[0]), os.fspath(data[1])),), []
+    if all(isinstance(item, str) for item in data):
+        return (), data
+    if all(not isinstance(item, (str, os.PathLike)) and _is_pair(list(item)) for item in data):
+        return tuple((os.fspath(json_file), os.fspath(folder)) for json_file, folder in data), []
+    raise ValueError(
+        f"{name} must be (json file, image folder), a list of such pairs, a registered data set's "
+        f"name or a list of names, got {data!r}"
+    )
+
+
+def _is_pair(items: list) -> bool:
+    """Whether these are a file and a folder. Two registered names are not."""
+    paths = len(items) == 2 and all(isinstance(item, (str, os.PathLike)) for item in items)
+    return paths and not all(isinstance(i, str) and i in DatasetCatalog for i in items)
+
+
+def _require_known(names: Sequence[str]) -> None:
+    from .data import require_registered
+
+    require_registered(names)
+
+
+def _require_same_classes(
+    checkpoint: Path, trained_on: Sequence[str], data: str, names: Sequence[str] | None
+) -> None:
+    """Classes are numbers to a model: were they others here, all would be scored wrong."""
+    if names is not None and list(names) != list(trained_on):
+        raise ValueError(
+            f"{checkpoint} was trained on the classes {', '.join(trained_on)}, and {data} has "
+            f"{', '.join(names)}: they must be the same, in the order of their ids"
+        )
+
+
+def _categories(json_file: str) -> list[str] | None:
+    """A COCO file's class names by id; None where it cannot be read, which the run will explain."""
+    try:
+        categories = json.loads(Path(json_file).read_text(encoding="utf-8"))["categories"]
+        return [category["name"] for category in sorted(categories, key=lambda c: c["id"])]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _checked(opts: Sequence[Any]) -> list[Any]:
+    if isinstance(opts, (str, dict)) or len(opts) % 2:
+        raise ValueError(f"opts must be a list of pairs, KEY VALUE KEY VALUE …, got {opts!r}")
+    return list(opts)
+
+
+@contextlib.contextmanager
+def _config_file(config: str | os.PathLike | CfgNode) -> Iterator[str]:
+    """A config as something that every process can read."""
+    if not isinstance(config, CfgNode):
+        yield os.fspath(config)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "config.yaml")
+        file.write_text(config.dump(), encoding="utf-8")
+        yield str(file)
+
+
+@contextlib.contextmanager
+def _clean_process() -> Iterator[None]:
+    """Leave logging, random generators and cuDNN as they were.
+
+    Detectron2 adds handlers for each output folder, to the same loggers: a second run would print
+    each line twice and write into the log of the first one.
+    """
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    before = [(log.handlers[:], log.level, log.propagate) for log in loggers]
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    benchmark = torch.backends.cudnn.benchmark
+    for log in loggers[:2]:  # Detectron2 adds one of its own
+        for handler in log.handlers[:]:
+            if type(handler) is logging.StreamHandler and handler.stream is sys.stdout:
+                log.removeHandler(handler)
+    setup_logger.cache_clear()  # it remembers what it has added, and would not do it again
+    try:
+        yield
+    finally:
+        for log, (handlers, level, propagate) in zip(loggers, before, strict=True):
+            for handler in log.handlers:
+                handler.flush()
+            log.handlers[:] = handlers
+            log.setLevel(level)
+            log.propagate = propagate
+        setup_logger.cache_clear()
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        torch.backends.cudnn.benchmark = benchmark
+
+
+def _floats(metrics: dict) -> dict[str, Any]:
+    return {
+        str(key): _floats(value) if isinstance(value, dict) else float(value)
+        for key, value in metrics.items()
+    }
+
+
+def _to_predict_with(folder: Path) -> Path:
+    """The best checkpoint of a run, where one was kept, else the final one, else the last."""
+    for name in ("model_best.pth", "model_final.pth"):
+        if (folder / name).is_file():
+            return folder / name
+    return find_checkpoint(folder)
