@@ -45,6 +45,7 @@ setup(
         "safetensors>=0.4",
         "shapely",  # Detectron2 crops polygons with it, and leaves it to the user to install
         "tabulate",
+        "tensorboard",
         "torch>=2.3",
         "torchvision>=0.18",
     ],

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
 
-from .coco import file_state
+from .check import file_state
 
 __all__ = ["TrainingData", "summarise_training_data"]
 
