@@ -11,6 +11,8 @@ from torch import nn
 from detectron2.config import CfgNode
 from detectron2.engine import SimpleTrainer
 
+from .stopping import signals_held_back
+
 __all__ = ["TrainingStep", "choose_dtype"]
 
 logger = logging.getLogger(__name__)
@@ -54,7 +56,9 @@ class TrainingStep(SimpleTrainer):
         data_time = 0.0
         for number in range(1, self._micro_batches + 1):
             start = time.perf_counter()
-            batch = next(self._data_loader_iter)
+            begins = self._data_loader_iter_obj is None  # and starts the data workers
+            with signals_held_back() if begins else contextlib.nullcontext():
+                batch = next(self._data_loader_iter)
             data_time += time.perf_counter() - start
             with self._communication(number == self._micro_batches):
                 with torch.autocast(self._device, self._dtype, enabled=self._dtype is not None):
