@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import SimpleTrainer
 
 from .failures import LossGuard
+from .stopping import signals_held_back
 
 __all__ = ["TrainingStep", "choose_dtype"]
 
@@ -68,7 +69,9 @@ class TrainingStep(SimpleTrainer):
         data_time = 0.0
         for number in range(1, self._micro_batches + 1):
             start = time.perf_counter()
-            batch = next(self._data_loader_iter)
+            begins = self._data_loader_iter_obj is None  # and starts the data workers
+            with signals_held_back() if begins else contextlib.nullcontext():
+                batch = next(self._data_loader_iter)
             data_time += time.perf_counter() - start
             with self._communication(number == self._micro_batches):
                 try:

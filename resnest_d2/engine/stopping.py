@@ -1,15 +1,19 @@
 """Stopping by a signal, as a job scheduler does it: save first, then end with a code of its own."""
 
+import contextlib
 import logging
+import multiprocessing
 import signal
 import threading
+from collections.abc import Iterator
+from multiprocessing import util
 
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from ..checkpoint import RunCheckpointer
 
-__all__ = ["SAVED_AND_STOPPED", "StopOnSignal"]
+__all__ = ["SAVED_AND_STOPPED", "StopOnSignal", "signals_held_back"]
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +24,33 @@ SAVED_AND_STOPPED = 75
 """
 
 _SIGNALS = ("SIGTERM", "SIGUSR1")  # the second is Slurm's usual warning before a job's end
+
+
+@contextlib.contextmanager
+def signals_held_back() -> Iterator[None]:
+    """The signals wait until the block ends; processes that are started in it never get them.
+
+    A scheduler sends them to every process of a job. Data workers must outlive that: without them
+    the iteration does not come to its end. As SIGTERM is also what ends them with this process,
+    they are killed then.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    children = set(multiprocessing.active_children())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [getattr(signal, name) for name in _SIGNALS])
+    try:
+        yield
+    finally:
+        started = set(multiprocessing.active_children()) - children
+        util.Finalize(None, _kill, args=(started,), exitpriority=100)  # before they are waited for
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _kill(processes: set[multiprocessing.Process]) -> None:
+    for process in processes:
+        if process.is_alive():
+            process.kill()
 
 
 class StopOnSignal(HookBase):
