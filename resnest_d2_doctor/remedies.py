@@ -32,7 +32,6 @@ OPENCV_NAMES = (
     "opencv-contrib-python-headless",
 )
 _INSTALLER = Path(__file__).resolve().parents[1] / "tools" / "install_detectron2.py"
-_BUILDS = "https://download.pytorch.org/whl/"  # + cpu, cu126, …: the builds outside the index
 
 _DISTRIBUTIONS = {
     "PIL": "pillow",
@@ -77,7 +76,7 @@ def install_torchvision() -> str:
 
     ``--no-deps`` keeps pip from touching torch, ``--force-reinstall`` replaces another build of the
     same version. A torch with a local version (2.13.0+cpu) came from PyTorch's own index, where
-    torchvision's build for it is; the plain index has another.
+    torchvision's build for it is; the plain index has another, so from there both come anew.
     """
     torch = version("torch")
     release = matching_torchvision(torch) if torch else None
@@ -88,9 +87,9 @@ def install_torchvision() -> str:
     if not re.fullmatch(r"cpu|xpu|cu\d+|rocm[\d.]+", build):
         return install(*plain)
     return (
-        f"{install(*plain, '--index-url', _BUILDS + build)}\n"
-        f"# or, where that index is not reached, both from yours (not the {build} build):\n"
-        f"{install_torch()}"
+        f"{install_torch()}\n"
+        f"# or, to keep the {build} build of torch, the same build of torchvision {release} from "
+        "where torch came from (pytorch.org, Get Started)"
     )
 
 
