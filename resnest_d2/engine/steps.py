@@ -100,6 +100,10 @@ class TrainingStep(SimpleTrainer):
         else:
             self.optimizer.step()
 
+    def release_data(self) -> None:
+        """End the iterator over the data, and so its workers, in their own way."""
+        self._data_loader_iter_obj = None
+
     def _communication(self, last: bool):
         """Processes exchange gradients once a step, in the last micro-batch."""
         if last or not isinstance(self.model, nn.parallel.DistributedDataParallel):

@@ -184,6 +184,7 @@ class Trainer(DefaultTrainer):
             if self.cfg.TEST.AUG.ENABLED:
                 self._evaluate_augmented()
         finally:
+            self._trainer.release_data()
             self._stop_on_signal.restore()
 
     def resume_or_load(self, resume=True):

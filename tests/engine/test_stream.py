@@ -1,5 +1,6 @@
 """An interrupted run's data and random numbers: as if it had not been interrupted."""
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -236,6 +237,12 @@ def test_the_command_says_which_image_is_gone_and_the_run_goes_on(
     run_in(tmp_path / "whole", data, "SOLVER.MAX_ITER", "12")
     for name, value in weights(tmp_path / "whole")["model"].items():
         assert torch.equal(weights(tmp_path / "run")["model"][name], value), name
+
+
+def test_no_data_worker_is_left_when_training_ends(data, tmp_path):
+    before = multiprocessing.active_children()
+    run_in(tmp_path, data, "DATALOADER.NUM_WORKERS", "2", "SOLVER.MAX_ITER", "2")
+    assert multiprocessing.active_children() == before
 
 
 def test_a_data_worker_that_dies_ends_training_with_its_likely_causes(data, tmp_path, monkeypatch):
