@@ -20,6 +20,7 @@ from detectron2.engine.defaults import create_ddp_model
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
+from detectron2.utils.file_io import PathManager
 
 from ..checkpoint import RunCheckpointer, make_record
 from ..data import build_train_mapper
@@ -159,6 +160,7 @@ class Trainer(DefaultTrainer):
     def build_writers(self):
         """Detectron2's; a resumed run's continue from its checkpoint, and none ends a run."""
         folder = self.cfg.OUTPUT_DIR
+        PathManager.mkdirs(folder)
         return [
             CommonMetricPrinter(self.max_iter),
             LateWriter(lambda: JSONWriter(self._metrics_file), folder, "metrics.json"),
