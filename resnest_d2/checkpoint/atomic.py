@@ -6,6 +6,7 @@ or for the new ones. What a killed process leaves behind is a file ``.NAME.PID.t
 """
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -49,14 +50,19 @@ def is_write_failure(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
-def write_failure_reason(error: BaseException) -> str:
-    """Why, in one line. PyTorch's writer complains of its archive, after the system's error."""
+def write_failure_reason(error: BaseException) -> tuple[str, str]:
+    """Why, in one line, and what to do. PyTorch's writer complains of its archive after the system.
+
+    Returns:
+        Such as "No space left on device" and "make room".
+    """
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
+            full = cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            return cause.strerror, "make room" if full else "mend that"
         cause = cause.__cause__ or cause.__context__
-    return str(error).partition("\n")[0]
+    return str(error).partition("\n")[0], "make room"
 
 
 def free_space(folder: str | os.PathLike) -> str:

@@ -141,13 +141,14 @@ class RunCheckpointer(DetectionCheckpointer):
             remove_old(self.save_dir, keep=self._keep, iteration=kwargs["iteration"])
 
     def _write_failure(self, name: str, error: BaseException) -> str:
+        reason, remedy = write_failure_reason(error)
         try:
             last = self._choose().path.name
-            left = f"{last}, saved before, is intact: make room, and --resume goes on from it"
+            left = f"{last}, saved before, is intact: {remedy}, and --resume goes on from it"
         except (OSError, ValueError):
-            left = "Nothing was saved before: make room, and start anew"
+            left = f"Nothing was saved before: {remedy}, and start anew"
         return (
-            f"{self.save_dir}/{name}.pth is not written: {write_failure_reason(error)} "
+            f"{self.save_dir}/{name}.pth is not written: {reason} "
             f"({free_space(self.save_dir)} free in {self.save_dir}). {left}"
         )
 

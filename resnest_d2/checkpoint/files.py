@@ -360,7 +360,7 @@ def write_weights(
     except RuntimeError as error:
         if not is_write_failure(error):
             raise
-        raise OSError(f"{path} is not written: {write_failure_reason(error)}") from error
+        raise OSError(f"{path} is not written: {write_failure_reason(error)[0]}") from error
 
 
 def file_sha256(path: str | os.PathLike) -> str:

@@ -47,7 +47,8 @@ class LateWriter(EventWriter):
 
     def write(self):
         try:
-            if shutil.disk_usage(self._folder).free < _ROOM:
+            local = "://" not in os.fspath(self._folder)
+            if local and shutil.disk_usage(self._folder).free < _ROOM:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if self._writer is None:
                 self._writer = self._build()
