@@ -272,7 +272,9 @@ def _clean_process() -> Iterator[None]:
         yield
     finally:
         for log, (handlers, level, propagate) in zip(loggers, before, strict=True):
-            for handler in log.handlers:
+            for handler in set(log.handlers) - set(
+                handlers
+            ):  # of the others a stream may be closed
                 handler.flush()
             log.handlers[:] = handlers
             log.setLevel(level)
