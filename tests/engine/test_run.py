@@ -324,6 +324,22 @@ def test_fixed_statistics_are_the_same_in_all_processes(request_for, tmp_path, m
         assert torch.equal(first[name], second[name]), name
 
 
+def test_evaluation_in_two_processes_is_that_of_the_model_that_is_saved(request_for, tmp_path):
+    """Plain batch norms, each with the statistics of its own process."""
+    low = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", "SOLVER.IMS_PER_BATCH", "4")
+    run(request_for(tmp_path / "two", *low, num_processes=2))
+    saved = ("MODEL.WEIGHTS", str(tmp_path / "two" / "model_final.pth"))
+    run(request_for(tmp_path / "one", *low, *saved, eval_only=True))
+    scores = []
+    for name in ("two", "one"):
+        file = tmp_path / name / "inference" / "coco_instances_results.json"
+        found = json.loads(file.read_text())
+        scores.append([[r["score"] for r in found if r["image_id"] == i] for i in (1, 2, 3)])
+    assert all(scores[0])
+    for ours, expected in zip(*scores, strict=True):
+        torch.testing.assert_close(torch.tensor(ours), torch.tensor(expected), rtol=0, atol=1e-5)
+
+
 def test_two_process_run_writes_its_results(request_for, tmp_path):
     output = tmp_path / "results.json"
     request = request_for(
