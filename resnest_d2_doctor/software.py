@@ -26,9 +26,11 @@ _OWN_STEPS = ("torch", "torchvision")
 _BESIDE = (  # Detectron2's, which our metadata leaves to it
     Requirement("opencv", ""),
     Requirement("setuptools", ""),
-    Requirement("tensorboard", ""),
 )
-_BASIC = ("torch", "torchvision", "fvcore", "iopath", "numpy", "pillow", "pycocotools", "hotcoco")
+_BASIC = (
+    *("torch", "torchvision", "fvcore", "iopath", "numpy", "pillow", "pycocotools", "hotcoco"),
+    "tensorboard",
+)
 
 
 def _required() -> list[Requirement]:

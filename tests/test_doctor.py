@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from resnest_d2_doctor import children, machine, metadata, remedies
+from resnest_d2_doctor import children, machine, metadata, remedies, software
 from resnest_d2_doctor.command import command
 from resnest_d2_doctor.report import OK, PROBLEM, WARNING, Check, as_table
 
@@ -261,11 +261,16 @@ def test_the_torchvision_for_a_torch(torch, torchvision):
     assert remedies.matching_torchvision(torch) == torchvision
 
 
-def test_a_torch_from_pytorchs_own_index_gets_its_torchvision_from_there(monkeypatch):
+def test_a_torch_from_pytorchs_own_index_comes_anew_or_gets_its_torchvision_from_there(monkeypatch):
     monkeypatch.setattr(remedies, "version", lambda name: "2.13.0+cpu")
-    first, _, second = remedies.install_torchvision().splitlines()
-    assert "torchvision==0.28.0" in first and first.endswith("/whl/cpu")
-    assert "install torch torchvision" in second
+    command, note = remedies.install_torchvision().splitlines()
+    assert "install torch torchvision" in command
+    assert note.startswith("# ")
+    assert "torchvision 0.28.0" in note
+
+
+def test_no_probe_stands_twice():
+    assert len(software.steps()) == len(set(software.steps()))
 
 
 @pytest.mark.parametrize(
