@@ -1,5 +1,6 @@
 """Files are written whole or not at all, and a full disk is said."""
 
+import contextlib
 import errno
 import os
 import re
@@ -14,15 +15,20 @@ from resnest_d2.checkpoint import RunCheckpointer, read_weights, write_weights
 from resnest_d2.checkpoint.atomic import writing
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_files():
-    """No file of this process can grow above 64 KiB: the system's error, as on a full disk."""
+    """No file of this process can grow above 64 KiB: the system's error, as on a full disk.
+
+    Not as a fixture: the test runner's own output may be a file.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -45,12 +51,12 @@ def test_the_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     assert order[:2] == ["fsync", "replace"]
 
 
-def test_a_full_disk_is_one_error_and_the_checkpoint_before_is_intact(tmp_path, small_files):
+def test_a_full_disk_is_one_error_and_the_checkpoint_before_is_intact(tmp_path):
     model = nn.Linear(8, 8)
     checkpointer = RunCheckpointer(model, str(tmp_path))
     checkpointer.save("model_0000001", iteration=1)
     large = RunCheckpointer(nn.Linear(512, 512), str(tmp_path))
-    with pytest.raises(OSError) as error:
+    with small_files(), pytest.raises(OSError) as error:
         large.save("model_0000003", iteration=3)
     message = str(error.value)
     assert f"{tmp_path}/model_0000003.pth is not written: " in message
@@ -63,9 +69,9 @@ def test_a_full_disk_is_one_error_and_the_checkpoint_before_is_intact(tmp_path, 
     )
 
 
-def test_a_full_disk_leaves_no_converted_weights(tmp_path, small_files):
+def test_a_full_disk_leaves_no_converted_weights(tmp_path):
     for suffix in ("pth", "safetensors"):
-        with pytest.raises(OSError):
+        with small_files(), pytest.raises(OSError):
             write_weights({"x": torch.zeros(1 << 16)}, tmp_path / f"w.{suffix}")
     assert os.listdir(tmp_path) == []
 
