@@ -155,9 +155,13 @@ def test_fine_tuning_recipe_trains_one_image_per_worker(own, tmp_path):
     assert Predictor(result.checkpoint, device="cpu").class_names == names
 
 
-def test_second_run_in_a_process_has_its_own_log_and_leaves_nothing(shapes, own, tmp_path, capsys):
+def test_second_run_in_a_process_has_its_own_log_and_leaves_nothing(
+    shapes, own, tmp_path, capsys, monkeypatch
+):
     sets, names = own(1)
     loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "resnest_d2")]
+    for log in loggers:
+        monkeypatch.setattr(log, "handlers", [])  # those of other tests have outputs of their own
     before = [log.handlers[:] for log in loggers]
     states = random.getstate(), torch.get_rng_state()
     resnest_d2.train(

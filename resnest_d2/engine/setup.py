@@ -123,16 +123,12 @@ def _work(cfg: CfgNode, request: RunRequest) -> dict:
 
 def show_log(folder: str | None = None) -> None:
     """Show this package's log like Detectron2's: on the terminal, and in ``folder``/log.txt."""
-    log = logging.getLogger("resnest_d2")
-    for handler in log.handlers[:]:  # of an output that is no more, as in a notebook
-        if getattr(getattr(handler, "stream", None), "closed", False):
-            log.removeHandler(handler)
     setup_logger(
         folder,
         distributed_rank=process_rank(),
         name="resnest_d2",
         enable_propagation=True,
-        configure_stdout=not log.handlers,
+        configure_stdout=not logging.getLogger("resnest_d2").handlers,
     )
 
 
