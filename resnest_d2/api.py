@@ -9,7 +9,6 @@ import contextlib
 import json
 import logging
 import os
-import random
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from detectron2.config import CfgNode
@@ -25,13 +23,12 @@ from detectron2.data import DatasetCatalog
 from detectron2.utils.logger import setup_logger
 
 from .checkpoint import find_checkpoint, read_record, read_weights
+from .config import check_pairs
 
 __all__ = ["RunResult", "evaluate", "train"]
 
 DataSets = Sequence[tuple[str | os.PathLike, str | os.PathLike]]
 Data = str | Sequence[str] | tuple[str | os.PathLike, str | os.PathLike] | DataSets
-
-_LOGGERS = ("detectron2", "fvcore", "resnest_d2")
 
 
 @dataclass(frozen=True)
@@ -83,9 +80,11 @@ def train(
         ValueError, KeyError, FileNotFoundError, FileExistsError: what is wrong, where, and what is
             allowed; before anything is trained.
     """
+    from .data import require_registered
     from .engine import RunRequest, run
     from .engine.checks import class_names_of
 
+    check_pairs(opts)
     train_pairs, train_names = _split("train", train)
     val_pairs, val_names = _split("val", val)
     if not (train_pairs or train_names):
@@ -98,14 +97,14 @@ def train(
     added = ["OUTPUT_DIR", os.fspath(output_dir), "DATASETS.TEST", tuple(val_names)]
     if train_names:
         added += ["DATASETS.TRAIN", tuple(train_names)]
-        _require_known(train_names)
+        require_registered(train_names)
         if classes := len(class_names_of(train_names[0])):
             added += ["MODEL.ROI_HEADS.NUM_CLASSES", classes]
             added += ["MODEL.RETINANET.NUM_CLASSES", classes]
     with _config_file(config) as file, _clean_process():
         request = RunRequest(
             config=file,
-            opts=(*added, *_checked(opts)),
+            opts=(*added, *opts),
             train=train_pairs,
             val=val_pairs,
             resume=resume,
@@ -143,9 +142,11 @@ def evaluate(
     Raises:
         ValueError, KeyError, FileNotFoundError: see :func:`train`.
     """
+    from .data import require_registered
     from .engine import RunRequest, run
     from .engine.checks import class_names_of
 
+    check_pairs(opts)
     path = find_checkpoint(checkpoint)
     pairs, names = _split("val", val)
     added = ["MODEL.WEIGHTS", str(path), "OUTPUT_DIR", os.fspath(output_dir or path.parent)]
@@ -162,7 +163,7 @@ def evaluate(
                     "this process knows no such data set: give val=(json file, image folder)"
                 )
     if names:
-        _require_known(names)
+        require_registered(names)
         added += ["DATASETS.TEST", tuple(names)]
         if trained_on:
             for name in names:
@@ -173,7 +174,7 @@ def evaluate(
     with _config_file(config) as file, _clean_process():
         request = RunRequest(
             config=file,
-            opts=(*added, *_checked(opts)),
+            opts=(*added, *opts),
             val=pairs,
             eval_only=True,
             on_bad_data=on_bad_data,
@@ -208,12 +209,6 @@ def _is_pair(items: list) -> bool:
     return paths and not all(isinstance(i, str) and i in DatasetCatalog for i in items)
 
 
-def _require_known(names: Sequence[str]) -> None:
-    from .data import require_registered
-
-    require_registered(names)
-
-
 def _require_same_classes(
     checkpoint: Path, trained_on: Sequence[str], data: str, names: Sequence[str] | None
 ) -> None:
@@ -232,12 +227,6 @@ def _categories(json_file: str) -> list[str] | None:
         return [category["name"] for category in sorted(categories, key=lambda c: c["id"])]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _checked(opts: Sequence[Any]) -> list[Any]:
-    if isinstance(opts, (str, dict)) or len(opts) % 2:
-        raise ValueError(f"opts must be a list of pairs, KEY VALUE KEY VALUE …, got {opts!r}")
-    return list(opts)
 
 
 @contextlib.contextmanager
@@ -259,9 +248,11 @@ def _clean_process() -> Iterator[None]:
     Detectron2 adds handlers for each output folder, to the same loggers: a second run would print
     each line twice and write into the log of the first one.
     """
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    from .data.randomness import kept_generators
+    from .engine.errors import LOGGERS
+
+    loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [(log.handlers[:], log.level, log.propagate) for log in loggers]
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     benchmark = torch.backends.cudnn.benchmark
     for log in loggers[:2]:  # Detectron2 adds one of its own
         for handler in log.handlers[:]:
@@ -269,20 +260,17 @@ def _clean_process() -> Iterator[None]:
                 log.removeHandler(handler)
     setup_logger.cache_clear()  # it remembers what it has added, and would not do it again
     try:
-        yield
+        with kept_generators():
+            yield
     finally:
         for log, (handlers, level, propagate) in zip(loggers, before, strict=True):
-            for handler in set(log.handlers) - set(
-                handlers
-            ):  # of the others a stream may be closed
-                handler.flush()
+            for handler in log.handlers:
+                if handler not in handlers:  # the stream of another may be closed
+                    handler.flush()
             log.handlers[:] = handlers
             log.setLevel(level)
             log.propagate = propagate
         setup_logger.cache_clear()
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
         torch.backends.cudnn.benchmark = benchmark
 
 

@@ -26,12 +26,16 @@ from detectron2.config import CfgNode, LazyConfig, get_cfg
 __all__ = [
     "ALIASES",
     "add_resnest_config",
+    "check_pairs",
+    "flat_values",
     "get_config",
     "get_config_file",
     "get_lazy_config",
+    "get_value",
     "list_configs",
     "load_stock_lazy_config",
     "merge_opts",
+    "set_value",
     "stated_layers",
 ]
 
@@ -279,12 +283,12 @@ def stated_layers(name: str | os.PathLike, opts: Sequence[Any] = ()) -> list[dic
         def load_yaml_with_base(cls, filename, allow_unsafe=False):
             merged = super().load_yaml_with_base(filename, allow_unsafe)  # comes back for each base
             with cls._open_cfg(filename) as file:
-                layers.append(_flat(yaml.safe_load(file)))
+                layers.append(flat_values(yaml.safe_load(file)))
             return merged
 
     Reader.load_yaml_with_base(os.fspath(get_config_file(name)))
     pairs = zip(opts[0::2], opts[1::2], strict=True)
-    return [*layers, {key: value for pair in pairs for key, value in _flat([pair]).items()}]
+    return [*layers, {key: value for pair in pairs for key, value in flat_values([pair]).items()}]
 
 
 def get_config_file(name: str | os.PathLike) -> Path:
@@ -388,13 +392,13 @@ def _merge_file(cfg: CfgNode, path: Path) -> list[str]:
         values = CfgNode.load_yaml_with_base(str(path))
         stated = list(_dotted_keys(values))
         # yacs takes no 12 where the default is 0.0.
-        whole = [key for key, value in _flat(values).items() if _is_whole(cfg, key, value)]
+        whole = [key for key, value in flat_values(values).items() if _is_whole(cfg, key, value)]
         for key in whole:
-            _set(cfg, key, 0)
+            set_value(cfg, key, 0)
         # Detectron2 reads the file again, and upgrades configs of VERSION 1.
         cfg.merge_from_file(str(path), allow_unsafe=False)
         for key in whole:
-            _set(cfg, key, float(_get(cfg, key)))
+            set_value(cfg, key, float(get_value(cfg, key)))
     except KeyError as error:
         known = set(_dotted_keys(cfg))
         unknown = [key for key in stated if key not in known]
@@ -411,8 +415,7 @@ def _merge_file(cfg: CfgNode, path: Path) -> list[str]:
 
 def _merge_opts(cfg: CfgNode, opts: Sequence[Any]) -> list[str]:
     """Merge KEY VALUE pairs; return the keys."""
-    if isinstance(opts, (str, Mapping)) or len(opts) % 2:
-        raise ValueError(f"opts must be a list of pairs, KEY VALUE KEY VALUE …, got {opts!r}")
+    check_pairs(opts)
     keys = list(opts[0::2])
     known = set(_dotted_keys(cfg)) if keys else set()
     unknown = [str(key) for key in keys if key not in known]
@@ -420,6 +423,12 @@ def _merge_opts(cfg: CfgNode, opts: Sequence[Any]) -> list[str]:
         raise KeyError(_unknown_keys(unknown, known, "opts"))
     merge_opts(cfg, opts)
     return keys
+
+
+def check_pairs(opts: Sequence[Any]) -> None:
+    """Raise a ValueError unless ``opts`` is a list KEY VALUE KEY VALUE …"""
+    if isinstance(opts, (str, Mapping)) or len(opts) % 2:
+        raise ValueError(f"opts must be a list of pairs, KEY VALUE KEY VALUE …, got {opts!r}")
 
 
 def merge_opts(cfg: CfgNode, opts: Sequence[Any]) -> None:
@@ -436,18 +445,22 @@ def merge_opts(cfg: CfgNode, opts: Sequence[Any]) -> None:
 def _is_whole(cfg: CfgNode, key: str, value: Any) -> bool:
     """Whether a whole number is stated for a key that holds a float."""
     try:
-        return isinstance(_get(cfg, key), float) and bool(re.fullmatch(r"[+-]?\d+", str(value)))
+        return isinstance(get_value(cfg, key), float) and bool(
+            re.fullmatch(r"[+-]?\d+", str(value))
+        )
     except (KeyError, TypeError):
         return False  # it is refused with a better message
 
 
-def _get(cfg: CfgNode, key: str) -> Any:
+def get_value(cfg: CfgNode, key: str) -> Any:
+    """The value of a dotted key."""
     for name in key.split("."):
         cfg = cfg[name]
     return cfg
 
 
-def _set(cfg: CfgNode, key: str, value: Any) -> None:
+def set_value(cfg: CfgNode, key: str, value: Any) -> None:
+    """Set the value of a dotted key."""
     *nodes, last = key.split(".")
     for name in nodes:
         cfg = cfg[name]
@@ -462,12 +475,14 @@ def _dotted_keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _dotted_keys(value, f"{prefix}{key}.")
 
 
-def _flat(items: Mapping[str, Any] | Iterable[tuple[str, Any]], prefix: str = "") -> dict[str, Any]:
+def flat_values(
+    items: Mapping[str, Any] | Iterable[tuple[str, Any]], prefix: str = ""
+) -> dict[str, Any]:
     """A nested mapping's values by dotted key."""
     flat = {}
     for key, value in dict(items).items():
         if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{key}."))
+            flat.update(flat_values(value, f"{prefix}{key}."))
         else:
             flat[f"{prefix}{key}"] = value
     return flat

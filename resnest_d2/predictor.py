@@ -14,7 +14,7 @@ from detectron2.structures import Instances
 
 from .checkpoint import RunCheckpointer, read_checkpoint, read_record
 from .config import add_resnest_config
-from .modeling.checks import check_choice
+from .modeling.checks import check_choice, error_text
 from .version import __version__
 from .visualize import draw_instances
 
@@ -135,10 +135,9 @@ def read_config(record: dict, path: os.PathLike) -> CfgNode:
     try:
         cfg.merge_from_other_cfg(CfgNode.load_cfg(record["config"]))
     except Exception as error:  # yacs and yaml raise a dozen kinds
-        reason = error.args[0] if isinstance(error, KeyError) else error
         raise ValueError(
             f"the config in {path}, written by resnest_d2 {record.get('version', '?')}, does not "
-            f"fit version {__version__}: {reason}"
+            f"fit version {__version__}: {error_text(error)}"
         ) from error
     return cfg
 

@@ -8,8 +8,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from detectron2.engine import default_argument_parser  # noqa: E402
 
-from resnest_d2.cli.common import execute  # noqa: E402
-from resnest_d2.engine import RunRequest, prepare_lazy, run_lazy, torchrun  # noqa: E402
+from resnest_d2.cli.common import execute, process_options  # noqa: E402
+from resnest_d2.engine import RunRequest, prepare_lazy, run_lazy  # noqa: E402
 
 EPILOG = """
 Examples:
@@ -32,17 +32,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     def build() -> RunRequest:
-        torchrun.check_given(args.num_gpus, args.num_machines, args.dist_url)
         return RunRequest(
             config=args.config_file,
             opts=tuple(args.opts),
             resume=args.resume,
             eval_only=args.eval_only,
             output_json=args.output_json,
-            num_processes=1 if args.num_gpus is None else args.num_gpus,
-            num_machines=1 if args.num_machines is None else args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
+            **process_options(args),
         )
 
     return execute(build, prepare_lazy, run_lazy)

@@ -1,11 +1,12 @@
 """What has changed between the config of a checkpoint and the one that a run goes on with."""
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
 
 from detectron2.config import CfgNode
+
+from ..config import flat_values
 
 __all__ = ["OPTIMISER_KEYS", "changed_keys", "recorded_value"]
 
@@ -49,14 +50,6 @@ def recorded_value(config: str | None, key: str) -> Any:
 
 def _values(config: str | None) -> dict[str, Any]:
     try:
-        return dict(_flatten(CfgNode.load_cfg(config)))
+        return flat_values(CfgNode.load_cfg(config))
     except (yaml.YAMLError, AssertionError, AttributeError, TypeError, ValueError):
         return {}
-
-
-def _flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

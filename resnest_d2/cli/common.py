@@ -3,15 +3,14 @@
 import argparse
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from ..modeling.checks import REFUSALS, error_text
 
 if TYPE_CHECKING:
     from ..engine import RunRequest
 
-__all__ = ["REFUSALS", "add_parser", "execute", "fail", "refuse"]
-
-REFUSALS = (ValueError, KeyError, FileNotFoundError, FileExistsError)
-"""What bad input raises, before any work is done."""
+__all__ = ["REFUSALS", "add_parser", "execute", "fail", "process_options", "refuse"]
 
 
 def add_parser(
@@ -47,6 +46,23 @@ def fail(error: Exception | str) -> int:
     return 1
 
 
+def process_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What a command line says of processes and machines, for a ``RunRequest``.
+
+    Raises:
+        ValueError: it contradicts torchrun's environment.
+    """
+    from ..engine import torchrun
+
+    torchrun.check_given(args.num_gpus, args.num_machines, args.dist_url)
+    return {
+        "num_processes": 1 if args.num_gpus is None else args.num_gpus,
+        "num_machines": 1 if args.num_machines is None else args.num_machines,
+        "machine_rank": args.machine_rank,
+        "dist_url": args.dist_url,
+    }
+
+
 def execute(
     build: Callable[[], "RunRequest"],
     prepare: Callable[["RunRequest"], object],
@@ -68,7 +84,7 @@ def execute(
             prepare(request)
         except REFUSALS as error:
             code = 2 if rank else refuse(error)
-            torchrun.record(_words(error))
+            torchrun.record(error_text(error))
             torchrun.leave()
             return code
         run(request)
@@ -94,9 +110,4 @@ def _interrupted() -> int:
 
 
 def _show(error: Exception | str) -> None:
-    print(f"resnest-d2: error: {_words(error)}", file=sys.stderr)
-
-
-def _words(error: Exception | str) -> str:
-    # The text of a KeyError is its argument's representation.
-    return str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    print(f"resnest-d2: error: {error_text(error)}", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from .common import add_parser, execute
+from .common import add_parser, execute, process_options
 
 __all__ = ["add_commands"]
 
@@ -141,10 +141,9 @@ def _pairs(args: argparse.Namespace, split: str) -> tuple[tuple[str, str], ...]:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from ..engine import RunRequest, prepare, run, torchrun
+    from ..engine import RunRequest, prepare, run
 
     def build() -> RunRequest:
-        torchrun.check_given(args.num_gpus, args.num_machines, args.dist_url)
         return RunRequest(
             config=args.config_file,
             opts=tuple(args.opts),
@@ -157,10 +156,7 @@ def _train(args: argparse.Namespace) -> int:
             verify=args.verify,
             trust_pickle=args.trust_pickle,
             output_json=args.output_json,
-            num_processes=1 if args.num_gpus is None else args.num_gpus,
-            num_machines=1 if args.num_machines is None else args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
+            **process_options(args),
         )
 
     return execute(build, prepare, run)

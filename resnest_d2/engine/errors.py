@@ -16,13 +16,24 @@ import torch.distributed as dist
 
 from detectron2.engine import TrainerBase
 
-__all__ = ["RunError", "end_soon", "explain", "hide_explained", "is_lost_peer", "log_failure"]
+__all__ = [
+    "LOGGERS",
+    "RunError",
+    "end_soon",
+    "explain",
+    "hide_explained",
+    "is_lost_peer",
+    "log_failure",
+]
 
 logger = logging.getLogger(__name__)
 
 LOST_PEER = "another process of this run has died, and this one cannot go on without it"
 
 _PACKAGE = __name__.partition(".")[0]
+LOGGERS = ("detectron2", "fvcore", _PACKAGE)
+"""What a run logs with."""
+
 _PEER_GONE = re.compile(
     r"gloo/transport|Connection (closed|reset) by peer|Broken pipe|ncclRemoteError|"
     r"remote process exited|NCCL communicator was aborted|failed to recv, got 0 bytes"
@@ -69,7 +80,7 @@ def explain(error: BaseException) -> str | None:
 
 def hide_explained() -> None:
     """Keep the tracebacks of explained failures off the terminal; the files get them."""
-    for name in ("detectron2", "fvcore", _PACKAGE):
+    for name in LOGGERS:
         for handler in logging.getLogger(name).handlers:
             if getattr(handler, "stream", None) in (sys.stdout, sys.stderr):
                 handler.addFilter(_is_no_explained_traceback)

@@ -8,7 +8,6 @@ the state of the generators: ``resnest-d2 replay`` repeats the forward and backw
 
 import logging
 import math
-import os
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from detectron2.utils import comm
 
+from ..checkpoint.atomic import writing
 from .examples import pack
 
 __all__ = ["LossGuard", "NonFiniteLossError", "largest_gradients", "losses_before"]
@@ -215,12 +215,8 @@ class LossGuard:
             "record": self._record,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            torch.save(content, temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with writing(path) as file:
+            torch.save(content, file)
 
 
 def largest_gradients(model: nn.Module, loss: torch.Tensor) -> list[Gradient]:

@@ -25,6 +25,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from detectron2.engine import launch
 from detectron2.utils import comm
 
+from ..checkpoint.atomic import writing
 from ..evaluation import write_results
 from .errors import RunError, end_soon, explain, is_lost_peer, log_failure
 from .request import RunRequest
@@ -138,9 +139,8 @@ def _read_results(file: Path) -> dict:
 def _report(folder: str, **entries) -> None:
     rank = comm.get_rank()
     entries = {"rank": rank, "time": time.time(), "stopped": False, **entries}
-    temporary = Path(folder, f"{rank}.tmp")
-    temporary.write_text(json.dumps(entries), encoding="utf-8")
-    os.replace(temporary, Path(folder, f"{rank}.json"))
+    with writing(Path(folder, f"{rank}.json"), "w") as file:
+        file.write(json.dumps(entries))
 
 
 def _reports(folder: Path) -> list[dict]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from detectron2.utils.events import EventWriter
 
 from ..checkpoint.atomic import writing
+from .errors import LOGGERS
 
 __all__ = ["LateWriter", "cut_metrics", "protected_log_files"]
 
@@ -109,7 +110,7 @@ def protected_log_files() -> Iterator[None]:
         yield
     finally:
         logging.raiseExceptions = before
-        for name in ("detectron2", "fvcore", "resnest_d2"):
+        for name in LOGGERS:
             for handler in logging.getLogger(name).handlers:
                 if getattr(handler, "stream", None) not in (None, sys.stdout, sys.stderr):
                     handler.handleError = _QuietFailure(handler)

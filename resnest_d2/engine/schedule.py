@@ -26,7 +26,7 @@ from tabulate import tabulate
 
 from detectron2.config import CfgNode, get_cfg
 
-from ..config import add_resnest_config, merge_opts
+from ..config import add_resnest_config, get_value, merge_opts, set_value
 from ..data import summarise_training_data
 
 __all__ = ["Change", "Origin", "check_epochs", "schedule_origin", "set_schedule"]
@@ -92,7 +92,7 @@ def set_schedule(cfg: CfgNode, layers: Sequence[dict[str, Any]]) -> None:
 def schedule_origin(cfg: CfgNode, layers: Sequence[dict[str, Any]]) -> Origin:
     """What :func:`set_schedule` has made of a config."""
     stated = _Stated(layers)
-    changes = [Change(key, stated.value(key), _get(cfg, key)) for key in (_RATE, *_ITERATIONS)]
+    changes = [Change(key, stated.value(key), get_value(cfg, key)) for key in (_RATE, *_ITERATIONS)]
     scaled = cfg.SOLVER.BASE_LR != changes[0].stated
     return Origin(
         tuple(change for change in changes if change.stated != change.used),
@@ -143,10 +143,10 @@ class _Stated:
         layers = self._layers if layer is None else self._layers[: layer + 1]
         values = [layer[key] for layer in layers if key in layer]
         if not values:
-            return _get(self._defaults, key)
+            return get_value(self._defaults, key)
         typed = self._defaults.clone()
         merge_opts(typed, [key, values[-1]])  # as get_config reads it: "16" is 16
-        return _get(typed, key)
+        return get_value(typed, key)
 
 
 def _scale(cfg: CfgNode, stated: _Stated) -> None:
@@ -178,7 +178,7 @@ def _scale(cfg: CfgNode, stated: _Stated) -> None:
         if stated.layer(key) >= given_at:
             kept.append(key)
         else:
-            rows.append(_set(cfg, key, _rounded(_get(cfg, key), Fraction(reference, batch))))
+            rows.append(_set(cfg, key, _rounded(get_value(cfg, key), Fraction(reference, batch))))
     rule = f"rate x {'sqrt(' if root else ''}{batch}/{reference}{')' if root else ''}"
     stays = f" Given with the batch, and kept: {', '.join(kept)}." if kept else ""
     logger.info(
@@ -197,8 +197,8 @@ def _use_epochs(cfg: CfgNode, stated: _Stated) -> None:
         if stated.layer(key) == stated.opts:
             off = "()" if name == "STEPS" else "0"
             raise ValueError(
-                f"RESNEST.EPOCHS.{name} {epochs[name]} and {key} {_get(cfg, key)} contradict each "
-                f"other: leave {key} out, or set RESNEST.EPOCHS.{name} {off}"
+                f"RESNEST.EPOCHS.{name} {epochs[name]} and {key} {get_value(cfg, key)} contradict "
+                f"each other: leave {key} out, or set RESNEST.EPOCHS.{name} {off}"
             )
     images, batch = summarise_training_data(cfg).images, cfg.SOLVER.IMS_PER_BATCH
     if batch < 1:
@@ -219,7 +219,7 @@ def _use_epochs(cfg: CfgNode, stated: _Stated) -> None:
             layer = stated.layer(key)  # given for these epochs, not for the recipe's iterations?
             own = layer > stated.layer(_MAX) and layer >= stated.layer("RESNEST.EPOCHS.MAX")
             if key not in given.values() and not own:
-                rows.append(_set(cfg, key, _rounded(_get(cfg, key), share)))
+                rows.append(_set(cfg, key, _rounded(get_value(cfg, key), share)))
     elif epochs.STEPS and cfg.SOLVER.STEPS[-1] >= cfg.SOLVER.MAX_ITER:
         raise ValueError(
             f"RESNEST.EPOCHS.STEPS {epochs.STEPS} are iterations {cfg.SOLVER.STEPS}, which must "
@@ -238,17 +238,9 @@ def _rounded(value: Any, factor: Fraction) -> Any:
     return max(1, round(value * factor)) if value > 0 else value
 
 
-def _get(cfg: CfgNode, key: str) -> Any:
-    for name in key.split("."):
-        cfg = cfg[name]
-    return cfg
-
-
 def _set(cfg: CfgNode, key: str, value: Any) -> Change:
-    before = _get(cfg, key)
-    *nodes, last = key.split(".")
-    node = _get(cfg, ".".join(nodes))
-    node[last] = value
+    before = get_value(cfg, key)
+    set_value(cfg, key, value)
     return Change(key, before, value)
 
 

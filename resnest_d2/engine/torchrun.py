@@ -24,6 +24,7 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from detectron2.engine import DEFAULT_TIMEOUT
 from detectron2.utils import comm
 
+from ..modeling.checks import REFUSALS, error_text
 from .errors import RunError
 from .request import RunRequest
 
@@ -44,7 +45,6 @@ logger = logging.getLogger(__name__)
 
 _NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 _NAMES = (*_NUMBERS, "MASTER_ADDR", "MASTER_PORT")
-_VERDICTS = (ValueError, KeyError, FileNotFoundError, FileExistsError)
 
 
 @dataclass(frozen=True)
@@ -236,13 +236,15 @@ def check_together(check: Callable[[RunRequest], object], request: RunRequest):
 def _say(error: Exception | None) -> dict:
     if error is None:
         return {}
-    kind = next((kind.__name__ for kind in _VERDICTS if isinstance(error, kind)), "")
-    text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    return {"kind": kind, "message": f"{'' if kind else type(error).__name__ + ': '}{text}"}
+    kind = next((kind.__name__ for kind in REFUSALS if isinstance(error, kind)), "")
+    return {
+        "kind": kind,
+        "message": f"{'' if kind else type(error).__name__ + ': '}{error_text(error)}",
+    }
 
 
 def _heard(verdict: dict, rank: int) -> Exception:
-    kinds = {kind.__name__: kind for kind in _VERDICTS}
+    kinds = {kind.__name__: kind for kind in REFUSALS}
     if verdict["kind"] in kinds:
         return kinds[verdict["kind"]](verdict["message"])
     return RunError(f"the process of rank {rank} failed: {verdict['message']}")

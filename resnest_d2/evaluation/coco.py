@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.evaluation import COCOEvaluator
 from detectron2.utils.file_io import PathManager
 
+from ..checkpoint.atomic import writing
 from ..modeling.checks import check_choice
 from .coco_metrics import IMPLEMENTATIONS, evaluate_results
 from .ground_truth import GroundTruth
@@ -192,6 +193,5 @@ def write_results(results: dict, path: str | os.PathLike) -> None:
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(plain(results), indent=2) + "\n")
-    os.replace(temporary, path)
+    with writing(path, "w") as file:
+        file.write(json.dumps(plain(results), indent=2) + "\n")

@@ -8,7 +8,10 @@ message names what the user wrote.
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["ArgumentError", "check_choice"]
+__all__ = ["REFUSALS", "ArgumentError", "check_choice", "error_text"]
+
+REFUSALS = (ValueError, KeyError, FileNotFoundError, FileExistsError)
+"""What bad input raises, before any work is done."""
 
 
 class ArgumentError(ValueError):
@@ -33,3 +36,8 @@ def check_choice(argument: str, value: Any, choices: Iterable[Any]) -> None:
     choices = tuple(choices)
     if value not in choices:
         raise ArgumentError(argument, f"must be one of {choices}, got {value!r}")
+
+
+def error_text(error: BaseException | str) -> str:
+    """An error's message. The text of a KeyError is its argument's representation."""
+    return str(error.args[0] if isinstance(error, KeyError) and error.args else error)

@@ -2,10 +2,11 @@
 
 import json
 import os
+from functools import partial
 
 import pytest
 import torch
-from runs import TINY
+from runs import tiny_request
 
 from detectron2.engine import launch
 from detectron2.utils import comm
@@ -27,12 +28,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def request_for(data, tmp_path):
-    def build(*opts, **kwargs):
-        opts = (*TINY, "SOLVER.CHECKPOINT_PERIOD", "1", "OUTPUT_DIR", str(tmp_path), *opts)
-        kwargs = {"train": (data["train"],), "val": (data["val"],), **kwargs}
-        return RunRequest("sample_mask_rcnn_resnest14_fpn", opts, **kwargs)
-
-    return build
+    return partial(tiny_request, data, tmp_path, "SOLVER.CHECKPOINT_PERIOD", "1")
 
 
 class Scripted(Trainer):

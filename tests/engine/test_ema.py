@@ -1,10 +1,11 @@
 """Averaged weights: what they are, who sees them, and that a resumed run goes on with both."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
-from runs import TINY
+from runs import tiny_request
 from torch import nn
 
 from detectron2.checkpoint import DetectionCheckpointer
@@ -27,12 +28,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def request_for(data):
-    def build(folder, *opts, **kwargs):
-        opts = (*TINY, "OUTPUT_DIR", str(folder), *opts)
-        kwargs = {"train": (data["train"],), **kwargs}
-        return RunRequest("sample_mask_rcnn_resnest14_fpn", opts, **kwargs)
-
-    return build
+    return partial(tiny_request, data, val=())
 
 
 def state_of(model: nn.Module) -> dict[str, torch.Tensor]:

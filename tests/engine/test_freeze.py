@@ -1,17 +1,18 @@
 """Parameters frozen by the patterns of RESNEST.FREEZE."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
-from runs import TINY
+from runs import TINY, tiny_request
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from detectron2.utils.events import EventStorage
 
 from resnest_d2.config import get_config
 from resnest_d2.data import sample_set
-from resnest_d2.engine import RunRequest, Trainer, prepare, run
+from resnest_d2.engine import Trainer, prepare, run
 from resnest_d2.engine.freeze import freeze_parameters
 
 
@@ -20,13 +21,7 @@ def request_for(tmp_path_factory):
     data = sample_set(
         tmp_path_factory.mktemp("shapes"), image_size=64, train_images=4, val_images=2
     )
-
-    def build(folder, *opts, **kwargs):
-        opts = (*TINY, "OUTPUT_DIR", str(folder), *opts)
-        kwargs = {"train": (data["train"],), "val": (data["val"],), **kwargs}
-        return RunRequest("sample_mask_rcnn_resnest14_fpn", opts, **kwargs)
-
-    return build
+    return partial(tiny_request, data)
 
 
 def tiny(*opts):

@@ -1,10 +1,11 @@
 """The start-up report says what a run is about to do, and warns of what makes it useless."""
 
 import re
+from functools import partial
 
 import pytest
 import torch
-from runs import TINY
+from runs import TINY, tiny_request
 
 from detectron2.modeling import build_backbone
 
@@ -25,12 +26,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def request_for(data, tmp_path):
-    def build(*opts, **kwargs):
-        kwargs = {"train": (data["train"],), "val": (data["val"],), **kwargs}
-        opts = (*TINY, "OUTPUT_DIR", str(tmp_path / "run"), *opts)
-        return RunRequest("sample_mask_rcnn_resnest14_fpn", opts, **kwargs)
-
-    return build
+    return partial(tiny_request, data, tmp_path / "run")
 
 
 def reports(caplog) -> list[str]:

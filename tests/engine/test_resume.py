@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from processes import run_in_processes
-from runs import TINY
+from runs import TINY, tiny_request
 
 from detectron2.utils.events import EventWriter
 
@@ -20,7 +20,7 @@ from resnest_d2.checkpoint import RECORD_KEY, RunCheckpointer, read_weights
 from resnest_d2.checkpoint.changes import recorded_value
 from resnest_d2.cli import main
 from resnest_d2.data import sample_set
-from resnest_d2.engine import RunRequest, Trainer, prepare, run
+from resnest_d2.engine import Trainer, prepare, run
 from resnest_d2.engine.records import LateWriter, cut_metrics
 from resnest_d2.engine.stopping import StopOnSignal
 
@@ -37,11 +37,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def request_for(data):
     def build(folder, *opts, **kwargs):
-        return RunRequest(
-            config="sample_mask_rcnn_resnest14_fpn",
-            opts=(*TINY, *SHORT, "OUTPUT_DIR", str(folder), *opts),
-            **{"train": (data["train"],), "val": (data["val"],), **kwargs},
-        )
+        return tiny_request(data, folder, *SHORT, *opts, **kwargs)
 
     return build
 

@@ -1,10 +1,11 @@
 """Runs from a request to metrics: training, evaluation, refusals, processes."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
-from runs import TINY
+from runs import tiny_request
 from torch import nn
 
 from detectron2.engine import launch
@@ -28,15 +29,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def request_for(data):
-    def build(folder, *opts, **kwargs):
-        kwargs = {"train": (data["train"],), "val": (data["val"],), **kwargs}
-        return RunRequest(
-            config="sample_mask_rcnn_resnest14_fpn",
-            opts=(*TINY, "OUTPUT_DIR", str(folder), *opts),
-            **kwargs,
-        )
-
-    return build
+    return partial(tiny_request, data)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,6 @@
-"""Options that make a run of ``sample_mask_rcnn_resnest14_fpn`` a matter of seconds."""
+"""Runs of ``sample_mask_rcnn_resnest14_fpn`` that are a matter of seconds."""
+
+from resnest_d2.engine import RunRequest
 
 # The smallest Mask R-CNN that has every part, in float32.
 TINY = (
@@ -10,3 +12,17 @@ TINY = (
     *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64"),
     *("RESNEST.AMP_DTYPE", "", "RESNEST.FREEZE_NORM.ITER", "0"),
 )
+
+
+def tiny_request(data: dict, folder, *opts: str, **kwargs) -> RunRequest:
+    """A request to train and evaluate it.
+
+    Args:
+        data: as ``sample_set`` returns it.
+        folder: the run's.
+        opts: after ``TINY``.
+        kwargs: the request's other fields.
+    """
+    kwargs = {"train": (data["train"],), "val": (data["val"],), **kwargs}
+    opts = (*TINY, "OUTPUT_DIR", str(folder), *opts)
+    return RunRequest("sample_mask_rcnn_resnest14_fpn", opts, **kwargs)
