@@ -34,7 +34,7 @@ from .torchrun import adopt, joined, prefer_loopback, read_environment
 
 __all__ = ["run_in_processes"]
 
-_HESITATION = 2  # seconds that a process which lost another leaves to that one's own error
+_HESITATION = 6  # seconds that a process which lost another leaves to it: torchrun may look every 5
 _GRACE = 20  # seconds that an interrupted process has to end
 _RESULTS = "results"  # file of the first process
 
