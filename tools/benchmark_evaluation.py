@@ -40,7 +40,7 @@ def main() -> None:
     print(tabulate(rows, headers, floatfmt=("", ".2f", ".1f", ".1f", "", ".4f", "")))
     print(
         f"{args.images} images x {args.detections} detections, seed {args.seed}, {args.runs} "
-        "alternated runs, ground truth already loaded"
+        "alternated runs after one untimed, ground truth already loaded"
     )
     versions = {name: version(name) for name in ("hotcoco", "pycocotools", "numpy")}
     described = describe_environment() | versions | {"CPUs": os.cpu_count()}
