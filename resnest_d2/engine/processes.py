@@ -105,6 +105,7 @@ def _launch(prepare: Callable, work: Callable, request: RunRequest, *, on_cpu: b
 
 def _launched(prepare: Callable, work: Callable, request: RunRequest, folder: str) -> None:
     """What each new process does; how it ends is left in ``folder``."""
+    _end_with_parent()
     prefer_loopback(request.num_machines == 1)
     try:
         results = _share(work, prepare(request), request)  # a new process knows no data set yet
@@ -125,6 +126,21 @@ def _launched(prepare: Callable, work: Callable, request: RunRequest, folder: st
         raise
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    """Obey the SIGINT that tells of the parent's death where others are to be ignored.
+
+    They are in what a shell's script has started with ``&``, and then PyTorch's was ignored too.
+    """
+    parent = multiprocessing.parent_process().pid
+
+    def end(number: int, frame) -> None:
+        if os.getppid() != parent:
+            raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, end)
 
 
 def _read_results(file: Path) -> dict:

@@ -321,11 +321,16 @@ def test_sigterm_is_passed_on_and_the_exit_code_says_saved(tmp_path):
 
 @linux
 @pytest.mark.parametrize(
-    "number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+    ("number", "in_background"),
+    [
+        (signal.SIGKILL, True),
+        pytest.param(signal.SIGKILL, False, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, False, marks=pytest.mark.slow),
+    ],
 )
-def test_no_process_outlives_the_one_that_started_it(number, tmp_path):
+def test_no_process_outlives_the_one_that_started_it(number, in_background, tmp_path):
     log = tmp_path / "log"
-    process = start([own_work(tmp_path, SAVING)], log)
+    process = start([own_work(tmp_path, SAVING)], log, in_background=in_background)
     wait_for(lambda: log.read_text().count("ready") == 2, process, log)
     pids = descendants(process.pid)
     assert len(pids) >= 2

@@ -15,8 +15,12 @@ PACKAGES = str(Path(resnest_d2.__file__).resolve().parents[1])
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
-def start(arguments: list, log: Path) -> subprocess.Popen:
-    """Start ``python ARGUMENTS`` with one thread; its output goes to ``log``."""
+def start(arguments: list, log: Path, *, in_background: bool = False) -> subprocess.Popen:
+    """Start ``python ARGUMENTS`` with one thread; its output goes to ``log``.
+
+    A shell starts ``command &`` in a script as ``in_background`` does: it ignores SIGINT.
+    """
+    interrupt = signal.SIG_IGN if in_background else signal.SIG_DFL
     names = [n for n in os.environ if n.startswith(("RANK", "WORLD_", "LOCAL_", "TORCHELASTIC_"))]
     environment = {k: v for k, v in os.environ.items() if k not in names}
     paths = [PACKAGES, environment.get("PYTHONPATH", "")]
@@ -24,7 +28,11 @@ def start(arguments: list, log: Path) -> subprocess.Popen:
     environment["CUDA_VISIBLE_DEVICES"] = ""
     with open(log, "w") as file:
         return subprocess.Popen(
-            [sys.executable, *map(str, arguments)], stdout=file, stderr=file, env=environment
+            [sys.executable, *map(str, arguments)],
+            stdout=file,
+            stderr=file,
+            env=environment,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, interrupt),
         )
 
 
