@@ -7,6 +7,7 @@ Detectron2, and makes Detectron2's backbones scriptable. Nothing else happens on
 from . import _detectron2  # noqa: F401  (first: where Detectron2 is missing, it says how to get it)
 from .api import RunResult, evaluate, train
 from .config import add_resnest_config, get_config
+from .inference import optimize_for_inference
 from .model_zoo import register_handler
 from .modeling import (
     ResNeSt,
@@ -31,5 +32,6 @@ __all__ = [
     "evaluate",
     "get_config",
     "model_zoo",
+    "optimize_for_inference",
     "train",
 ]

@@ -152,12 +152,18 @@ def add_resnest_config(cfg: CfgNode) -> None:
 
     - ``OPTIMIZER``: ``"SGD"`` or ``"AdamW"``.
     - ``AMP_DTYPE``: ``""`` (float32), ``"bfloat16"``: autocast in the training step, on CPU or GPU,
-      ``"float16"``: with a scaled loss, on a GPU, or ``"auto"``: bfloat16 where the device computes
-      it fast (AVX-512 on a CPU), else float32.
+      ``"float16"``: with a scaled loss, on a GPU, or ``"auto"``: bfloat16 where the device gains by
+      it (:func:`.hardware.has_fast_bfloat16`), else float32.
     - ``ACCUMULATE``: micro-batches of a step. Each process takes ``SOLVER.IMS_PER_BATCH`` /
       processes / ``ACCUMULATE`` images at a time, and steps with the mean of the gradients.
     - ``ACTIVATION_CHECKPOINTING``: stages of the backbone (``"res2"`` …) that keep only the inputs
       of their blocks and compute the rest again in the backward pass.
+    - ``RECOMPUTE_NORM``: the backbone's blocks keep what their convolutions give, and compute the
+      norms, ReLUs, split attention and pools between them again in the backward pass. No
+      convolution runs twice. With ``COMPILE_BACKBONE`` the compiler decides what is kept.
+    - ``COMPILE_BACKBONE``: train the backbone, with its FPN, compiled by ``torch.compile``. The
+      first step takes minutes, and so does the first one of another image size. Stages of
+      ``ACTIVATION_CHECKPOINTING`` run as they are.
     - ``CHANNELS_LAST``: memory format of the model in training.
     - ``EMA.DECAY``: above 0, an exponential moving average of the weights, of which a step keeps
       this share, is what is evaluated and saved as ``model``. 0.999 is common.
@@ -214,6 +220,8 @@ def add_resnest_config(cfg: CfgNode) -> None:
     _add(ours, "AMP_DTYPE", "")  # or "bfloat16", "float16", "auto"
     _add(ours, "ACCUMULATE", 1)
     _add(ours, "ACTIVATION_CHECKPOINTING", ())
+    _add(ours, "RECOMPUTE_NORM", False)
+    _add(ours, "COMPILE_BACKBONE", False)
     _add(ours, "CHANNELS_LAST", False)
     _add(ours, "EMA", CfgNode())
     _add(ours.EMA, "DECAY", 0.0)  # 0: off

@@ -81,6 +81,19 @@ def test_company_in_a_batch_changes_nothing(checkpoint):
         )
 
 
+@pytest.mark.slow
+def test_optimised_predictor_finds_the_same(checkpoint, predictor, images, monkeypatch):
+    monkeypatch.setattr(
+        "resnest_d2.inference.optimize.has_fast_bfloat16", lambda device_type: False
+    )
+    optimised = Predictor(checkpoint, device="cpu", score_threshold=0, optimize=True)
+    for actual, expected in zip(optimised.batch(images), predictor.batch(images), strict=True):
+        torch.testing.assert_close(actual.scores, expected.scores, rtol=0, atol=1e-4)
+        torch.testing.assert_close(
+            actual.pred_boxes.tensor, expected.pred_boxes.tensor, rtol=0, atol=0.01
+        )
+
+
 def test_no_image_gives_no_result(predictor):
     assert predictor.batch([]) == []
 

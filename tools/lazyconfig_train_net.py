@@ -29,6 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = default_argument_parser(EPILOG)
     parser.set_defaults(dist_url="auto", num_gpus=None, num_machines=None)
     parser.add_argument("--output-json", metavar="FILE", help="write the metrics")
+    parser.add_argument(
+        "--optimize", action="store_true", help="with --eval-only: make the model faster first"
+    )
     args = parser.parse_args(argv)
 
     def build() -> RunRequest:
@@ -37,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
             opts=tuple(args.opts),
             resume=args.resume,
             eval_only=args.eval_only,
+            optimize=args.optimize,
             output_json=args.output_json,
             **process_options(args),
         )

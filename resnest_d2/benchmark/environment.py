@@ -1,13 +1,13 @@
 """What a measured figure depends on: hardware and versions."""
 
 import platform
-from pathlib import Path
 
 import torch
 import torchvision
 
 import detectron2
 
+from ..hardware import cpu_info
 from ..version import __version__
 
 __all__ = ["describe_environment"]
@@ -15,17 +15,11 @@ __all__ = ["describe_environment"]
 
 def describe_environment() -> dict[str, str]:
     """Hardware and versions to record beside a figure."""
-    features = {"model name": platform.processor() or platform.machine(), "flags": ""}
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() in features:
-                features[name.strip()] = value.strip()
+    cpu = cpu_info()
     described = {
-        "CPU": features["model name"],
+        "CPU": cpu.name,
         "CPU capability": torch.backends.cpu.get_cpu_capability(),
-        "AMX": "yes" if "amx_tile" in features["flags"].split() else "no",
+        "AMX": "yes" if "amx_tile" in cpu.flags else "no",
         "threads": str(torch.get_num_threads()),
         "Python": platform.python_version(),
         "torch": torch.__version__,

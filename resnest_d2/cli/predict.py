@@ -21,6 +21,11 @@ def add_commands(commands) -> None:
     parser.add_argument("--out", default="predictions", metavar="DIR", help="default: %(default)s")
     parser.add_argument("--score-threshold", type=float, default=0.5, metavar="P")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, …; default: a GPU if any")
+    parser.add_argument(
+        "--optimize",
+        action="store_true",
+        help="compile the model first: the first picture takes a minute, the others less time",
+    )
     parser.add_argument("--json", action="store_true", help="print the detections as JSON")
 
 
@@ -33,7 +38,10 @@ def _predict(args: argparse.Namespace) -> int:
 
     try:
         predictor = Predictor(
-            args.checkpoint, device=args.device, score_threshold=args.score_threshold
+            args.checkpoint,
+            device=args.device,
+            score_threshold=args.score_threshold,
+            optimize=args.optimize,
         )
         missing = [source for source in args.sources if not Path(source).is_file()]
         if missing:

@@ -66,7 +66,7 @@ def explain(error: BaseException) -> str | None:
         return (
             f"{_first_line(error)} The GPU's memory is full: lower SOLVER.IMS_PER_BATCH (with "
             "RESNEST.ACCUMULATE a step keeps its images), set RESNEST.AMP_DTYPE 'auto', or see "
-            "RESNEST.ACTIVATION_CHECKPOINTING"
+            "RESNEST.RECOMPUTE_NORM and RESNEST.ACTIVATION_CHECKPOINTING"
         )
     if isinstance(error, MemoryError):
         return f"the memory is full: {error or 'no more could be had'}"

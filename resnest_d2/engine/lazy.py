@@ -24,6 +24,7 @@ from ..checkpoint.statistics import InputStatistics
 from ..config import get_lazy_config
 from ..data import require_registered
 from ..evaluation import write_results
+from ..inference import optimize_for_inference
 from ..model_zoo import resolve_weights
 from .checks import check_batch_size, check_output_dir, choose_device
 from .errors import hide_explained
@@ -162,6 +163,8 @@ def _evaluate(cfg: DictConfig, request: RunRequest) -> dict:
         model, cfg.train.output_dir, whole=True, statistics=_statistics(cfg)
     )
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=request.resume)
+    if request.optimize:
+        model = optimize_for_inference(model)
     return _test(cfg, model)
 
 

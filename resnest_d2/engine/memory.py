@@ -18,6 +18,8 @@ from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 
+from ..modeling.checkpointing import recompute_norms
+
 __all__ = ["Memory", "available_memory", "estimate_memory", "image_size"]
 
 logger = logging.getLogger(__name__)
@@ -106,6 +108,8 @@ def _saved_by_one_image(cfg: CfgNode) -> int:
         model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg).train()
         height, width = image_size(cfg)
         image = torch.empty(2, 3, height, width)  # two: a norm on a 1x1 map takes no single value
+    if cfg.RESNEST.RECOMPUTE_NORM:
+        recompute_norms(model)
     counter = _Saved(model)
     for stage in cfg.RESNEST.ACTIVATION_CHECKPOINTING:
         counter.leave_out(getattr(getattr(model.backbone, "bottom_up", model.backbone), stage))

@@ -237,6 +237,8 @@ def _step(cfg: CfgNode, dtype: torch.dtype | None) -> list[tuple[str, str]]:
         ("precision", f"{precision}, on {cfg.MODEL.DEVICE}"),
         ("average of weights", f"decay {decay:g}: evaluated and saved" if decay > 0 else "off"),
         ("checkpointed stages", stages or "none"),
+        ("norms", "computed again in the backward pass" if ours.RECOMPUTE_NORM else "kept"),
+        ("backbone", "compiled at the first step" if ours.COMPILE_BACKBONE else "not compiled"),
         ("seed", str(cfg.SEED) if cfg.SEED >= 0 else "none: drawn anew in each run"),
     ]
 

@@ -21,10 +21,14 @@ class RunRequest:
             weights, with its own schedule; a run that resumes does not look at it.
         eval_only: evaluate ``MODEL.WEIGHTS`` (or, with ``resume``, the last checkpoint).
         verify: after ``eval_only``, compare with the catalog's AP and exit with 1 where it differs.
+        optimize: with ``eval_only``, evaluate what ``optimize_for_inference`` makes of the model.
         trust_pickle: load weights even from a pickle that can run code.
         output_json: file for the metrics.
         num_processes: processes on this machine; one per GPU, or on the CPU.
         num_machines, machine_rank, dist_url: see Detectron2's ``launch``.
+
+    Raises:
+        ValueError: ``optimize`` without ``eval_only``.
     """
 
     config: str
@@ -36,12 +40,17 @@ class RunRequest:
     init_from: str | None = None
     eval_only: bool = False
     verify: bool = False
+    optimize: bool = False
     trust_pickle: bool = False
     output_json: str | None = None
     num_processes: int = 1
     num_machines: int = 1
     machine_rank: int = 0
     dist_url: str = "auto"
+
+    def __post_init__(self):
+        if self.optimize and not self.eval_only:
+            raise ValueError("--optimize is for evaluation: give --eval-only too")
 
     @property
     def world_size(self) -> int:

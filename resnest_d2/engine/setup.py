@@ -21,6 +21,7 @@ from ..checkpoint import RunCheckpointer
 from ..config import get_config, stated_layers
 from ..data import SAMPLERS, check_jitter
 from ..evaluation import IMPLEMENTATIONS, write_results
+from ..inference import optimize_for_inference
 from ..modeling.checks import check_choice
 from .checks import (
     check_files,
@@ -150,6 +151,8 @@ def _evaluate(cfg: CfgNode, request: RunRequest) -> dict:
         cfg, model, cfg.OUTPUT_DIR, whole=True, trust_pickle=request.trust_pickle
     )
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=request.resume)
+    if request.optimize:
+        model = optimize_for_inference(model)
     results = Trainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:
         results = merge_results(results, Trainer.test_augmented(cfg, model))

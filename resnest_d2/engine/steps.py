@@ -10,6 +10,7 @@ from torch import nn
 from detectron2.config import CfgNode
 from detectron2.engine import SimpleTrainer
 
+from ..hardware import has_fast_bfloat16
 from .failures import LossGuard
 from .stopping import signals_held_back
 
@@ -128,11 +129,7 @@ def choose_dtype(cfg: CfgNode) -> torch.dtype | None:
         return torch.float16
     if cfg.RESNEST.AMP_DTYPE != "auto":
         return torch.bfloat16 if cfg.RESNEST.AMP_DTYPE == "bfloat16" else None
-    if cfg.MODEL.DEVICE == "cpu":
-        # PyTorch's bfloat16 convolutions without AVX-512 are slower than float32's.
-        fast = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-    else:
-        fast = torch.cuda.is_bf16_supported()
+    fast = has_fast_bfloat16(torch.device(cfg.MODEL.DEVICE).type)
     logger.info(
         f"RESNEST.AMP_DTYPE 'auto': this device trains in {'bfloat16' if fast else 'float32'}"
     )

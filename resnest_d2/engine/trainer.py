@@ -34,7 +34,7 @@ from ..data import (
     explained_worker_errors,
 )
 from ..evaluation import build_evaluator
-from ..modeling.checkpointing import checkpoint_stages
+from ..modeling.checkpointing import checkpoint_stages, recompute_norms
 from ..modeling.checks import ArgumentError
 from ..modeling.norm import PortableSyncBatchNorm, convert_sync_batchnorm
 from .best import BestCheckpoint
@@ -76,11 +76,13 @@ def adapt_sync_batchnorm(model: nn.Module, device: str) -> nn.Module:
 
 
 def add_checkpointing(model: nn.Module, cfg: CfgNode) -> None:
-    """Make the stages of ``RESNEST.ACTIVATION_CHECKPOINTING`` checkpointed, in place."""
+    """Do what ``RESNEST.ACTIVATION_CHECKPOINTING`` and ``RECOMPUTE_NORM`` ask for, in place."""
     try:
         checkpoint_stages(model, cfg.RESNEST.ACTIVATION_CHECKPOINTING)
     except ArgumentError as error:
         raise ValueError(f"RESNEST.ACTIVATION_CHECKPOINTING {error.problem}") from None
+    if cfg.RESNEST.RECOMPUTE_NORM:
+        recompute_norms(model)
 
 
 def _augmented_names(results: dict) -> dict:
@@ -115,6 +117,8 @@ class Trainer(DefaultTrainer):
         model = self.build_model(cfg)
         add_checkpointing(model, cfg)
         freeze_parameters(model, cfg.RESNEST.FREEZE)
+        if cfg.RESNEST.COMPILE_BACKBONE:
+            model.backbone.compile()
         self._trained = TrainedWeights(model)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)

@@ -139,7 +139,7 @@ def _memory(memory: int, available: int | None) -> list[str]:
         return []
     return [
         f"A step may need {memory / 2**30:.1f} GiB, and {available / 2**30:.1f} GiB are there. "
-        "Take smaller micro-batches (RESNEST.ACCUMULATE), checkpointed stages "
-        "(RESNEST.ACTIVATION_CHECKPOINTING), mixed precision (RESNEST.AMP_DTYPE) or smaller "
-        "images (INPUT.MIN_SIZE_TRAIN)"
+        "Take smaller micro-batches (RESNEST.ACCUMULATE), recomputed norms "
+        "(RESNEST.RECOMPUTE_NORM), checkpointed stages (RESNEST.ACTIVATION_CHECKPOINTING), mixed "
+        "precision (RESNEST.AMP_DTYPE) or smaller images (INPUT.MIN_SIZE_TRAIN)"
     ]

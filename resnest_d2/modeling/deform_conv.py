@@ -30,12 +30,23 @@ class DeformConv2d(Conv2d):
         Returns:
             (N, C_out, h, w)
         """
+        out = self.convolve(x, offset, mask)
+        if self.norm is not None:
+            out = self.norm(out)
+        if self.activation is not None:
+            out = self.activation(out)
+        return out
+
+    def convolve(
+        self, x: torch.Tensor, offset: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """:meth:`forward` without norm and activation."""
         low = x.dtype == torch.bfloat16 or x.dtype == torch.float16
         dtype = torch.float32 if low else x.dtype
         bias = self.bias
         if bias is not None:
             bias = bias.to(dtype)
-        out = deform_conv2d(
+        return deform_conv2d(
             x.to(dtype),
             offset.to(dtype),
             self.weight.to(dtype),
@@ -45,11 +56,6 @@ class DeformConv2d(Conv2d):
             dilation=self.dilation,
             mask=None if mask is None else mask.to(dtype),
         ).to(x.dtype)
-        if self.norm is not None:
-            out = self.norm(out)
-        if self.activation is not None:
-            out = self.activation(out)
-        return out
 
 
 class DeformSplitAttentionConv2d(SplitAttentionConv2d):

@@ -9,6 +9,8 @@ and all of its blocks take its dilation. The official classifiers pool (3x3, str
 block of such a stage and give that block the previous stage's dilation; timm keeps the latter only.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -16,6 +18,7 @@ from torch import nn
 from detectron2.layers import CNNBlockBase, Conv2d
 from detectron2.modeling.backbone.resnet import BasicStem, ResNet
 
+from .checkpointing import convolve, needs_gradients, normalise, recomputed
 from .checks import ArgumentError, check_choice
 from .deform_conv import DeformConv2d, DeformSplitAttentionConv2d
 from .init import msra_fill
@@ -89,12 +92,30 @@ class DeepStem(CNNBlockBase):
         self.conv1_1 = conv(in_channels, width, 2)
         self.conv1_2 = conv(width, width, 1)
         self.conv1_3 = conv(width, 2 * width, 1)
+        self.recompute_norm = False  # see checkpointing.recompute_norms
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not torch.jit.is_scripting():
+            if _recomputes(self, self.conv1_1, x):
+                return self._forward_recomputing(x)
         x = F.relu_(self.conv1_1(x))  # (N, w, H/2, W/2)
         x = F.relu_(self.conv1_2(x))
         x = F.relu_(self.conv1_3(x))  # (N, 2w, H/2, W/2)
+        return self.pool(x)
+
+    def pool(self, x: torch.Tensor) -> torch.Tensor:
         return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+
+    @torch.jit.unused
+    def _forward_recomputing(self, x: torch.Tensor) -> torch.Tensor:
+        x = convolve(self.conv1_1, x)
+        for conv, then in (
+            (self.conv1_1, partial(convolve, self.conv1_2)),
+            (self.conv1_2, partial(convolve, self.conv1_3)),
+            (self.conv1_3, self.pool),
+        ):
+            x = recomputed(lambda z, c=conv, f=then: f(F.relu_(normalise(c, z))), x, conv)
+        return x
 
 
 class Bottleneck(CNNBlockBase):
@@ -189,8 +210,12 @@ class Bottleneck(CNNBlockBase):
             )
         self.pool_after = avd_pool(not avd_first)
         self.conv3 = conv1x1(bottleneck_channels, out_channels, 1)
+        self.recompute_norm = False  # see checkpointing.recompute_norms
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not torch.jit.is_scripting():
+            if _recomputes(self, self.conv1, x):
+                return self._forward_recomputing(x)
         out = F.relu_(self.conv1(x))
         out = self.convolve(self.pool_before(out))
         out = self.conv3(self.pool_after(out))
@@ -200,6 +225,30 @@ class Bottleneck(CNNBlockBase):
     def convolve(self, x: torch.Tensor) -> torch.Tensor:
         """The 3x3 convolution, with norm, ReLU and attention."""
         return self.conv2(x)
+
+    @torch.jit.unused
+    def _forward_recomputing(self, x: torch.Tensor) -> torch.Tensor:
+        """The same from convolution to convolution; what is between them is computed again."""
+
+        def to_second(z: torch.Tensor) -> torch.Tensor:
+            return self.convolve_alone(self.pool_before(F.relu_(normalise(self.conv1, z))))
+
+        def to_third(z: torch.Tensor) -> torch.Tensor:
+            if isinstance(self.conv2, SplitAttentionConv2d):
+                z = self.conv2.attend(z)
+            else:
+                z = F.relu_(normalise(self.conv2, z))
+            return convolve(self.conv3, self.pool_after(z))
+
+        out = recomputed(to_second, convolve(self.conv1, x), self.conv1)
+        out = recomputed(to_third, out, self.conv2)
+        out = normalise(self.conv3, out)
+        out += self.shortcut(self.shortcut_pool(x))
+        return F.relu_(out)
+
+    def convolve_alone(self, x: torch.Tensor) -> torch.Tensor:
+        """The 3x3 convolution without what follows it."""
+        return convolve(_convolution(self.conv2), x)
 
 
 class DeformBottleneck(Bottleneck):
@@ -235,7 +284,7 @@ class DeformBottleneck(Bottleneck):
                 f"convolution, got {deform_num_groups}",
             )
         self.deform_modulated = deform_modulated
-        conv = self.conv2 if isinstance(self.conv2, DeformConv2d) else self.conv2.conv
+        conv = _convolution(self.conv2)
         taps = conv.kernel_size[0] * conv.kernel_size[1]
         self.conv2_offset = Conv2d(
             channels,
@@ -250,11 +299,32 @@ class DeformBottleneck(Bottleneck):
         nn.init.zeros_(self.conv2_offset.bias)
 
     def convolve(self, x: torch.Tensor) -> torch.Tensor:
+        offset, mask = self.deformation(x)
+        return self.conv2(x, offset, mask)
+
+    def convolve_alone(self, x: torch.Tensor) -> torch.Tensor:
+        return _convolution(self.conv2).convolve(x, *self.deformation(x))
+
+    def deformation(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Offsets and, where modulated, mask: see :meth:`DeformConv2d.forward`."""
         offset = self.conv2_offset(x)
         if not self.deform_modulated:
-            return self.conv2(x, offset, None)
+            return offset, None
         first, second, mask = offset.chunk(3, dim=1)
-        return self.conv2(x, torch.cat((first, second), dim=1), mask.sigmoid())
+        return torch.cat((first, second), dim=1), mask.sigmoid()
+
+
+def _convolution(conv2: nn.Module) -> nn.Module:
+    """The convolution in what stands for a block's 3x3 convolution."""
+    return conv2.conv if isinstance(conv2, SplitAttentionConv2d) else conv2
+
+
+def _recomputes(block: nn.Module, first: Conv2d, x: torch.Tensor) -> bool:
+    """Whether the block's forward pass is to keep what its convolutions give, and no more."""
+    if not block.recompute_norm or first.norm is None:
+        return False
+    # A compiler recomputes by its own plan.
+    return needs_gradients(block, x) and not torch.compiler.is_compiling()
 
 
 class ResNeSt(ResNet):

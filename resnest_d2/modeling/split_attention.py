@@ -154,7 +154,7 @@ class SplitAttentionConv2d(nn.Module):
         """Norm, ReLU and attention over the convolution's output (N, R*C, h, w) -> (N, C, h, w)."""
         x = F.relu_(self.bn0(x))
         # (N, R*C, h, w) -> (N, R, C, 1, 1) -> (N, C, 1, 1)
-        gap = x.mean(dim=(2, 3)).view(x.shape[0], self.radix, -1, 1, 1).sum(dim=1)
+        gap = _spatial_mean(x).view(x.shape[0], self.radix, -1, 1, 1).sum(dim=1)
         gap = self.fc1(gap)
         if not torch.jit.is_scripting():
             if needs_second_value(self.bn1) and gap.shape[0] == 1:
@@ -162,3 +162,13 @@ class SplitAttentionConv2d(nn.Module):
         logits = self.fc2(F.relu_(self.bn1(gap)))
         weights = radix_softmax(logits, self.radix, self.num_groups)
         return fuse_splits(x, weights, self.radix)
+
+
+def _spatial_mean(x: torch.Tensor) -> torch.Tensor:
+    """(N, C, h, w) -> (N, C)"""
+    if not torch.jit.is_scripting():
+        if torch.compiler.is_compiling():
+            # Over both axes at once the compiler makes one program for maps of up to 4096 positions
+            # and another for larger ones.
+            return x.mean(dim=3).mean(dim=2)
+    return x.mean(dim=(2, 3))

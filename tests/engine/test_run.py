@@ -66,6 +66,58 @@ def test_eval_only_repeats_the_numbers_and_leaves_the_run_alone(trained, request
     assert (folder / "config.yaml").read_bytes() == before
 
 
+@pytest.mark.parametrize("norm", ["SyncBN", "FrozenBN"])
+def test_recomputed_norms_train_the_same_weights(norm, request_for, tmp_path):
+    saved = []
+    for recompute in ("False", "True"):
+        opts = ("RESNEST.RECOMPUTE_NORM", recompute, "MODEL.RESNETS.NORM", norm)
+        folder = tmp_path / recompute
+        run(request_for(folder, *opts, val=()))
+        saved.append(torch.load(folder / "model_final.pth", weights_only=True)["model"])
+    torch.testing.assert_close(saved[1], saved[0], rtol=0, atol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_compiled_backbone_trains_like_the_plain_one_and_resumes(processes, request_for, tmp_path):
+    more = ("RESNEST.ACTIVATION_CHECKPOINTING", "('res3',)", "RESNEST.RECOMPUTE_NORM", "True")
+    opts = (*more, "MODEL.RESNETS.NORM", "SyncBN", "INPUT.MIN_SIZE_TRAIN", "(64, 96)")
+    saved = {}
+    for name, compiled, iterations in (
+        ("plain", "False", (4,)),
+        ("compiled", "True", (4,)),
+        ("resumed", "True", (2, 4)),
+    ):
+        for last in iterations:
+            end = ("SOLVER.MAX_ITER", str(last), "RESNEST.COMPILE_BACKBONE", compiled)
+            run(
+                request_for(
+                    tmp_path / name, *opts, *end, val=(), resume=True, num_processes=processes
+                )
+            )
+        saved[name] = torch.load(tmp_path / name / "model_final.pth", weights_only=True)["model"]
+    torch.testing.assert_close(saved["compiled"], saved["plain"], rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(saved["resumed"], saved["compiled"], rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_optimised_evaluation_gives_the_numbers_of_the_model(trained, request_for, monkeypatch):
+    monkeypatch.setattr(
+        "resnest_d2.inference.optimize.has_fast_bfloat16", lambda device_type: False
+    )
+    folder, results = trained
+    weights = ("MODEL.WEIGHTS", str(folder / "model_final.pth"))
+    again = run(request_for(folder, *weights, eval_only=True, optimize=True))
+    assert "compiled the backbone" in (folder / "inference" / "log.txt").read_text()
+    for task in ("bbox", "segm"):
+        assert again[task]["AP"] == pytest.approx(results[task]["AP"], abs=0.01)
+
+
+def test_optimising_is_for_evaluation(request_for, tmp_path):
+    with pytest.raises(ValueError, match="--optimize .*--eval-only"):
+        request_for(tmp_path, optimize=True)
+
+
 def test_resume_goes_on_where_the_run_stopped(request_for, tmp_path):
     run(request_for(tmp_path))
     run(request_for(tmp_path, "SOLVER.MAX_ITER", "3", resume=True))
@@ -239,13 +291,11 @@ def test_bfloat16_adamw_channels_last_and_fixed_norm_train_together(request_for,
         assert parameter.dtype == torch.float32 and torch.isfinite(parameter).all()
 
 
-@pytest.mark.parametrize(
-    ("capability", "dtype"), [("AVX512", torch.bfloat16), ("AVX2", torch.float32)]
-)
+@pytest.mark.parametrize(("fast", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_auto_chooses_bfloat16_where_the_cpu_is_fast_at_it(
-    capability, dtype, request_for, tmp_path, monkeypatch
+    fast, dtype, request_for, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr("resnest_d2.engine.steps.has_fast_bfloat16", lambda device_type: fast)
     trainer = Trainer(prepare(request_for(tmp_path, "RESNEST.AMP_DTYPE", "auto", val=())))
     seen = []
     trainer.model.backbone.register_forward_hook(lambda *args: seen.append(args[-1]["p2"].dtype))

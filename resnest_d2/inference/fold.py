@@ -1,0 +1,83 @@
+"""Batch norms folded into the convolutions before them.
+
+In evaluation a batch norm is a scale and a shift per channel, and a convolution can do both::
+
+    gamma * (conv(x) - mean) / sqrt(var + eps) + beta = conv'(x)
+    weight' = weight * s,  bias' = (bias - mean) * s + beta,  s = gamma / sqrt(var + eps)
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from detectron2.layers import FrozenBatchNorm2d, ModulatedDeformConv
+
+from ..modeling.split_attention import SplitAttentionConv2d
+
+__all__ = ["fold_batch_norms"]
+
+
+def fold_batch_norms(model: nn.Module) -> int:
+    """Fold every batch norm that directly follows a convolution into it, in place.
+
+    That is Detectron2's ``norm`` of a convolution (plain or deformable), the two norms inside of
+    split attention, and a batch norm behind a convolution in an ``nn.Sequential``. Norms that
+    depend on the input (group norm, batch norm without running statistics) stay, and so do those
+    of Detectron2's ``DeformConv``, which has no bias.
+
+    Returns:
+        How many were folded.
+
+    Raises:
+        ValueError: a batch norm is in training mode.
+    """
+    folded = 0
+    for module in model.modules():
+        for conv, owner, name in _pairs(module):
+            norm = getattr(owner, name)
+            if _fold(conv, norm):
+                # ``norm`` of a convolution is None where there is none, a layer elsewhere Identity.
+                setattr(owner, name, None if owner is conv else nn.Identity())
+                folded += 1
+    return folded
+
+
+def _pairs(module: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, str]]:
+    """Convolutions, with the module and the attribute that hold the norm behind each."""
+    if isinstance(module, (nn.Conv2d, ModulatedDeformConv)) and hasattr(module, "norm"):
+        yield module, module, "norm"
+    if isinstance(module, SplitAttentionConv2d):
+        yield module.conv, module, "bn0"
+        yield module.fc1, module, "bn1"
+    if isinstance(module, nn.Sequential):
+        children = list(module.named_children())
+        for (_, conv), (name, _) in zip(children, children[1:], strict=False):
+            plain = isinstance(conv, nn.Conv2d) and not (
+                getattr(conv, "norm", None) or getattr(conv, "activation", None)
+            )
+            if plain:
+                yield conv, module, name
+
+
+@torch.no_grad()
+def _fold(conv: nn.Module, norm: nn.Module | None) -> bool:
+    if not isinstance(norm, (_BatchNorm, FrozenBatchNorm2d)) or norm.running_mean is None:
+        return False
+    if isinstance(norm, _BatchNorm) and norm.training:
+        raise ValueError("batch norms are folded in evaluation mode: call eval() first")
+    # In float64: a float32 product of these would be rounded twice.
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight.double()
+    shift = -norm.running_mean.double()
+    if conv.bias is not None:
+        shift = shift + conv.bias.double()
+    shift = shift * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias.double()
+    weight = conv.weight.double() * scale[:, None, None, None]  # (C_out, C_in/groups, kh, kw)
+    conv.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
+    conv.bias = nn.Parameter(shift.to(conv.weight.dtype), requires_grad=False)
+    return True

@@ -1,0 +1,188 @@
+"""A trained detector made faster on the machine that it runs on.
+
+Batch norms are folded (:mod:`.fold`), the parts that map tensors to tensors (backbone with FPN, the
+heads' convolutions) run channels_last, in bfloat16 where the hardware gains by it, and compiled
+with their weights fixed; on a CPU, ROI align is replaced (:mod:`.pooling`). What is between the
+parts, from anchors to the last NMS, is Detectron2's own code in float32, as before.
+"""
+
+import copy
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from detectron2.modeling import GeneralizedRCNN, RetinaNet
+from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
+
+from ..hardware import has_fast_bfloat16
+from ..modeling.checks import ArgumentError
+from .fold import fold_batch_norms
+from .pooling import replace_poolers
+
+__all__ = ["optimize_for_inference"]
+
+logger = logging.getLogger(__name__)
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def optimize_for_inference(
+    model: nn.Module,
+    *,
+    dtype: torch.dtype | None = None,
+    compile: bool = True,
+    channels_last: bool = True,
+) -> nn.Module:
+    """A faster copy of a detector: same inputs, same outputs, inference alone.
+
+    Each part is compiled when it first runs, for images of all sizes; the log says so and how long
+    it took. Where that fails (no C++ compiler, say) the part runs as it is, and the log says why.
+
+    Args:
+        model: a detector of Detectron2 (``GeneralizedRCNN``, ``PanopticFPN``, ``RetinaNet``), or a
+            module that maps tensors to tensors, such as a backbone. It is left as it is.
+        dtype: of the parts' arithmetic; by default bfloat16 where the model's device gains by it,
+            else the model's own. A detector's results are float32 in any case.
+        compile: compile the parts with ``torch.compile``.
+        channels_last: memory format of weights and feature maps.
+
+    Returns:
+        The copy, in evaluation mode. It cannot be trained, saved or copied: keep ``model``.
+
+    Raises:
+        ArgumentError: a ``dtype`` that is not a floating point one, or float16 on a CPU.
+    """
+    device = next(model.parameters()).device
+    own = next(model.parameters()).dtype
+    if dtype is None:
+        dtype = torch.bfloat16 if own == torch.float32 and has_fast_bfloat16(device.type) else own
+    if dtype not in _DTYPES or (dtype == torch.float16 and device.type == "cpu"):
+        allowed = ", ".join(str(d) for d in _DTYPES)
+        raise ArgumentError("dtype", f"must be one of {allowed} (float16: on a GPU), got {dtype}")
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    folded = fold_batch_norms(model)
+    parts = list(_parts(model))
+    for part in parts:
+        part.module.to(dtype=dtype)
+        if channels_last:
+            part.module.to(memory_format=torch.channels_last)
+        run = _Run(part, dtype, own, compile=compile, channels_last=channels_last)
+        setattr(part.module, part.method, run)
+    replaced = replace_poolers(model) if device.type == "cpu" else 0
+    logger.info(
+        f"optimised for inference in {str(dtype).removeprefix('torch.')}: {folded} batch norms "
+        f"folded, {replaced} ROI poolers replaced; "
+        + ("compiled at their first image: " if compile else "parts: ")
+        + ", ".join(part.name for part in parts)
+    )
+    return model
+
+
+class _Part(NamedTuple):
+    """A method of a model's module that maps tensors to tensors.
+
+    A detector sees images of many sizes: one graph is made for all of them. Any other network gets
+    one for the size that it sees first, which is faster where images are small, and one for all
+    sizes when it sees a second.
+    """
+
+    name: str
+    module: nn.Module
+    method: str = "forward"
+    of_boxes: bool = False  # one item of its input is a box, not an image
+    of_detector: bool = True
+
+
+def _parts(model: nn.Module) -> Iterator[_Part]:
+    if not isinstance(model, (GeneralizedRCNN, RetinaNet)):
+        yield _Part(type(model).__name__, model, of_detector=False)
+        return
+    yield _Part("backbone", model.backbone)
+    if isinstance(model, RetinaNet):
+        yield _Part("head", model.head)
+        return
+    head = getattr(model.proposal_generator, "rpn_head", None)
+    if head is not None:
+        yield _Part("RPN head", head)
+    box_head = getattr(model.roi_heads, "box_head", None)
+    if isinstance(box_head, nn.ModuleList):
+        for stage, head in enumerate(box_head, 1):
+            yield _Part(f"box head {stage}", head, of_boxes=True)
+    elif box_head is not None:
+        yield _Part("box head", box_head, of_boxes=True)
+    for name in ("mask", "keypoint"):
+        head = getattr(model.roi_heads, f"{name}_head", None)
+        if hasattr(head, "layers"):
+            yield _Part(f"{name} head", head, "layers", of_boxes=True)
+    if isinstance(getattr(model, "sem_seg_head", None), SemSegFPNHead):
+        yield _Part("semantic head", model.sem_seg_head, "layers")
+
+
+class _Run:
+    """A part, run in another dtype and compiled at its first call."""
+
+    def __init__(
+        self,
+        part: _Part,
+        dtype: torch.dtype,
+        own: torch.dtype,
+        *,
+        compile: bool,
+        channels_last: bool,
+    ):
+        self.part = part
+        run = getattr(part.module, part.method)
+
+        def to(value: Any, dtype: torch.dtype, *, channels_last: bool = False) -> Any:
+            if not (isinstance(value, torch.Tensor) and value.is_floating_point()):
+                return value
+            if channels_last and value.dim() == 4:
+                return value.to(dtype, memory_format=torch.channels_last)
+            return value.to(dtype)
+
+        def call(*inputs):
+            inputs = tree_map(lambda value: to(value, dtype, channels_last=channels_last), inputs)
+            return tree_map(lambda value: to(value, own), run(*inputs))
+
+        # The compiler counts and limits what it makes of one code object: each part has its own.
+        call.__code__ = call.__code__.replace(co_name=f"run_{part.name.replace(' ', '_')}")
+        self.uncompiled = call
+        self.compiled: Callable | None = None
+        self.called = False
+        if compile:
+            self.compiled = torch.compile(call, fullgraph=True)
+
+    @torch.no_grad()
+    def __call__(self, *inputs):
+        tensors = [value for value in tree_leaves(inputs) if isinstance(value, torch.Tensor)]
+        # A graph for no box or for one would serve for no other number.
+        few = self.part.of_boxes and min(map(len, tensors), default=0) < 2
+        if self.compiled is None or few:
+            return self.uncompiled(*inputs)
+        if self.part.of_detector:
+            for value in tensors:
+                for dim in range(value.dim()):
+                    if dim != 1 and value.shape[dim] > 1:  # all sizes, not all channels
+                        torch._dynamo.maybe_mark_dynamic(value, dim)
+        # As an option of torch.compile it would come too late: Dynamo looks here.
+        with torch._inductor.config.patch(freezing=True):
+            return self.compiled(*inputs) if self.called else self._first_call(inputs)
+
+    def _first_call(self, inputs: tuple):
+        start = time.perf_counter()
+        try:
+            outputs = self.compiled(*inputs)
+        except Exception as error:  # of Dynamo, Inductor, a C++ compiler, Triton: many kinds
+            cause = str(error).strip().partition("\n")[0]
+            name = self.part.name
+            logger.warning(f"the {name} runs uncompiled: {type(error).__name__}: {cause}")
+            self.compiled = None
+            return self.uncompiled(*inputs)
+        self.called = True
+        logger.info(f"compiled the {self.part.name} in {time.perf_counter() - start:.0f} s")
+        return outputs

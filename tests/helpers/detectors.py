@@ -1,0 +1,61 @@
+"""Detectors of each family, small and random, with norms that do something."""
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from detectron2.layers import FrozenBatchNorm2d
+from detectron2.modeling import build_model
+
+from resnest_d2 import get_config
+
+FAMILIES = {
+    "faster": "faster_rcnn_resnest50_fpn",
+    "deformable": "faster_rcnn_resnest50_dcn_fpn",
+    "mask": "mask_rcnn_resnest50_fpn",
+    "cascade": "cascade_mask_rcnn_resnest50_fpn",
+    "keypoint": "keypoint_rcnn_resnest50_fpn",
+    "RetinaNet": "retinanet_resnest50_fpn",
+    "panoptic": "panoptic_fpn_resnest50",
+}
+
+_SMALL = (
+    *("MODEL.DEVICE", "cpu", "MODEL.RESNETS.DEPTH", "14", "MODEL.WEIGHTS", ""),
+    *("MODEL.RESNETS.WIDTH_PER_GROUP", "16", "MODEL.RESNETS.RES2_OUT_CHANNELS", "16"),
+    *("MODEL.RESNETS.STEM_WIDTH", "8", "MODEL.FPN.OUT_CHANNELS", "16"),
+    *("MODEL.ROI_BOX_HEAD.CONV_DIM", "16", "MODEL.ROI_BOX_HEAD.FC_DIM", "16"),
+    *("MODEL.ROI_MASK_HEAD.CONV_DIM", "16", "MODEL.SEM_SEG_HEAD.CONVS_DIM", "32"),
+    *("MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "(16, 16)"),
+    *("MODEL.ROI_HEADS.NUM_CLASSES", "3", "MODEL.RETINANET.NUM_CLASSES", "3"),
+    *("MODEL.RPN.POST_NMS_TOPK_TEST", "50", "TEST.DETECTIONS_PER_IMAGE", "20"),
+    *("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", "MODEL.RETINANET.SCORE_THRESH_TEST", "0.0"),
+)
+
+
+def small_detector(family: str, *opts: str) -> nn.Module:
+    """A detector of a family, in evaluation mode."""
+    model = build_model(get_config(FAMILIES[family], (*_SMALL, *opts)))
+    draw_norms(model)
+    for name, parameter in model.named_parameters():
+        if name.endswith(("bbox_pred.weight", "cls_score.weight", "anchor_deltas.weight")):
+            nn.init.normal_(parameter, std=0.05)  # boxes and scores that differ
+    return model.eval()
+
+
+def draw_norms(model: nn.Module) -> None:
+    """Random statistics, scales and shifts for every batch norm, in place."""
+    for module in model.modules():
+        if isinstance(module, (_BatchNorm, FrozenBatchNorm2d)):
+            with torch.no_grad():
+                module.running_mean.normal_(std=0.2)
+                module.running_var.uniform_(0.5, 2)
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(std=0.2)
+
+
+def image(height: int = 96, width: int = 128, dtype: torch.dtype = torch.float32) -> dict:
+    """An input of a detector: noise of large and small grain."""
+    coarse = torch.rand(1, 3, 6, 8)
+    pixels = nn.functional.interpolate(coarse, (height, width), mode="bilinear")[0]
+    pixels = (200 * pixels + 55 * torch.rand(3, height, width)).to(dtype)
+    return {"image": pixels, "height": height, "width": width}

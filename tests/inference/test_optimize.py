@@ -1,0 +1,151 @@
+import copy
+import logging
+
+import pytest
+import torch
+from detectors import FAMILIES, image, small_detector
+from torch import nn
+
+from resnest_d2 import ResNeSt, optimize_for_inference
+
+SIZES = ((256, 320), (320, 256), (256, 256), (256, 384))  # the smallest feature maps are 2x2
+
+
+def same_instances(actual, expected, tolerance: float) -> None:
+    """Equal in order and class; boxes in pixels, scores and masks within the tolerance."""
+    torch.testing.assert_close(actual.pred_classes, expected.pred_classes)
+    torch.testing.assert_close(actual.scores, expected.scores, rtol=0, atol=tolerance)
+    torch.testing.assert_close(
+        actual.pred_boxes.tensor, expected.pred_boxes.tensor, rtol=0, atol=100 * tolerance
+    )
+    if expected.has("pred_masks"):
+        differ = (actual.pred_masks != expected.pred_masks).float().mean()
+        assert differ <= 10 * tolerance
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_optimised_detector_detects_the_same(family):
+    model = small_detector(family)
+    optimised = optimize_for_inference(model, dtype=torch.float32, compile=False)
+    with torch.no_grad():
+        for size in SIZES:
+            inputs = [image(*size), image(*size)]
+            for expected, actual in zip(model(inputs), optimised(inputs), strict=True):
+                assert len(expected["instances"]) > 5
+                same_instances(actual["instances"], expected["instances"], 1e-4)
+                if "sem_seg" in expected:
+                    torch.testing.assert_close(
+                        actual["sem_seg"], expected["sem_seg"], rtol=1e-3, atol=1e-3
+                    )
+
+
+def test_the_model_is_left_as_it_was():
+    model = small_detector("mask").train()
+    before = copy.deepcopy(model.state_dict())
+    optimised = optimize_for_inference(model, compile=False)
+    assert model.training and not optimised.training
+    torch.testing.assert_close(dict(model.state_dict()), dict(before), rtol=0, atol=0)
+    model.backbone(torch.randn(2, 3, 64, 64))["p2"].sum().backward()
+
+
+def test_bfloat16_parts_leave_float32_results():
+    model = small_detector("mask")
+    optimised = optimize_for_inference(model, dtype=torch.bfloat16, compile=False)
+    inputs = image()
+    with torch.no_grad():
+        expected = model.backbone(model.preprocess_image([inputs]).tensor)
+        seen = []
+        optimised.backbone.bottom_up.register_forward_hook(lambda *args: seen.append(args[-1]))
+        actual = optimised.backbone(optimised.preprocess_image([inputs]).tensor)
+        instances = optimised([inputs])[0]["instances"]
+    assert seen[0]["res4"].dtype == torch.bfloat16
+    for name, value in actual.items():
+        assert value.dtype == torch.float32
+        assert 0 < (value - expected[name]).norm() < 0.05 * expected[name].norm()
+    assert instances.scores.dtype == torch.float32
+
+
+def test_any_network_of_tensors_is_optimised():
+    model = ResNeSt.from_variant("resnest14", out_features=("res2", "res5")).eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = model(x)
+        actual = optimize_for_inference(model, dtype=torch.float32, compile=False)(x)
+    for name, value in actual.items():
+        assert value.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.int8, "bfloat16"])
+def test_a_dtype_that_cannot_be_is_refused(dtype):
+    with pytest.raises(ValueError, match=r"dtype must be one of torch.float32, .*got"):
+        optimize_for_inference(ResNeSt.from_variant("resnest14"), dtype=dtype)
+
+
+@pytest.mark.parametrize(("fast", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_the_hardware_decides_on_the_dtype(fast, dtype, monkeypatch):
+    monkeypatch.setattr("resnest_d2.inference.optimize.has_fast_bfloat16", lambda device_type: fast)
+    model = optimize_for_inference(nn.Conv2d(3, 8, 3), compile=False)
+    assert model.weight.dtype == dtype
+
+
+def test_a_part_that_cannot_be_compiled_runs_as_it_is(caplog):
+    class Undecided(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x):
+            x = self.conv(x)
+            return x if x.sum() > 0 else -x  # no graph has both
+
+    model = Undecided().eval()
+    optimised = optimize_for_inference(model, dtype=torch.float32)
+    x = torch.randn(1, 3, 8, 8)
+    with torch.no_grad(), caplog.at_level(logging.WARNING, "resnest_d2"):
+        for _ in range(2):
+            torch.testing.assert_close(optimised(x), model(x))
+    messages = [r.message for r in caplog.records if "runs uncompiled" in r.message]
+    assert len(messages) == 1 and "Undecided" in messages[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "parts"),
+    [
+        ("faster", 3),
+        ("mask", 4),
+        ("cascade", 6),
+        ("keypoint", 4),
+        ("RetinaNet", 2),
+        ("panoptic", 5),
+    ],
+)
+def test_each_part_is_compiled_once_for_all_sizes(family, parts):
+    counters = torch._dynamo.utils.counters
+    torch._dynamo.reset()
+    counters.clear()
+    model = small_detector(family)
+    optimised = optimize_for_inference(model, dtype=torch.float32)
+    with torch.inference_mode():
+        for size in (SIZES[2], *SIZES):  # equal sides first: they must not be taken for one
+            # One image that is this small takes PyTorch's other convolution: a second graph.
+            inputs = [image(*size), image(*size)]
+            for actual, expected in zip(optimised(inputs), model(inputs), strict=True):
+                same_instances(actual["instances"], expected["instances"], 1e-4)
+    assert counters["stats"]["unique_graphs"] == parts
+    assert not counters["graph_break"]
+
+
+@pytest.mark.slow
+def test_a_network_alone_is_compiled_for_one_size_then_for_all():
+    counters = torch._dynamo.utils.counters
+    torch._dynamo.reset()
+    counters.clear()
+    model = ResNeSt.from_variant("resnest14").eval()
+    optimised = optimize_for_inference(model, dtype=torch.float32)
+    with torch.inference_mode():
+        for graphs, side in ((1, 64), (1, 64), (2, 96), (2, 128)):
+            x = torch.randn(1, 3, side, side + 32)
+            torch.testing.assert_close(optimised(x)["res5"], model(x)["res5"], rtol=1e-3, atol=1e-3)
+            assert counters["stats"]["unique_graphs"] == graphs
