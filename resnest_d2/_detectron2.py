@@ -7,11 +7,10 @@ try:
         # Detectron2 decorates functions with torch.jit.script, which PyTorch now advises against.
         warnings.filterwarnings("ignore", message="`torch.jit.script`", category=FutureWarning)
         # Not only a check: `export.torchscript` gives Detectron2's ResNet and FPN what
-        # torch.jit.script needs of them, which importing Detectron2 alone does not. The others are
-        # what the package imports: what they lack, OpenCV say, is explained below too.
+        # torch.jit.script needs of them, which importing Detectron2 alone does not. The other is
+        # what the package imports: what it lacks is explained below too.
         import detectron2.data
-        import detectron2.export.torchscript
-        import detectron2.utils.visualizer  # noqa: F401
+        import detectron2.export.torchscript  # noqa: F401
 except Exception as error:  # also torchvision's RuntimeError, an old Detectron2's AttributeError
     if not isinstance(error, ModuleNotFoundError) or error.name != "detectron2":
         raise ImportError(

@@ -17,7 +17,6 @@ from .config import add_resnest_config
 from .inference import optimize_for_inference
 from .modeling.checks import check_choice, error_text
 from .version import __version__
-from .visualize import draw_instances
 
 __all__ = ["Predictor", "read_config"]
 
@@ -127,6 +126,8 @@ class Predictor:
 
     def draw(self, image: Image, instances: Instances) -> np.ndarray:
         """The image with boxes, masks, class names and scores: RGB, uint8, (H, W, 3)."""
+        from .visualize import draw_instances  # matplotlib's import takes its time
+
         return draw_instances(_read_rgb(image), instances, self.class_names)
 
 

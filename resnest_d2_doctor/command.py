@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from .children import run_steps
+from .commands import COMMANDS, describe, root_parser
 from .data import check_data
 from .machine import check_machine
 from .report import PROBLEM, Check, as_json, as_table, can_colour
@@ -14,13 +15,20 @@ from .software import check_software, steps
 
 __all__ = ["add_arguments", "command", "diagnose", "doctor", "run"]
 
-SUMMARY = "check this environment, and say what to do about each problem"
 _EPILOG = "Exit codes: 0 no problem, 1 problems, 2 unknown arguments."
 
 
 def command(argv: Sequence[str] | None = None) -> int:
-    """``resnest-d2``: the doctor by itself, every other command through the package."""
+    """``resnest-d2``: the doctor by itself, every other command through the package.
+
+    So is the list of the commands: it need not wait for PyTorch.
+    """
     arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments[:1] in ([], ["-h"], ["--help"]):
+        parser, commands = root_parser()
+        for name, text in COMMANDS.items():
+            commands.add_parser(name, help=text)
+        parser.parse_args(arguments)  # exits
     if arguments[:1] == ["doctor"]:
         return doctor(arguments[1:])
     try:
@@ -38,7 +46,7 @@ def doctor(argv: Sequence[str]) -> int:
     """``resnest-d2 doctor`` and ``python -m resnest_d2_doctor``."""
     parser = argparse.ArgumentParser(
         prog="resnest-d2 doctor",
-        description=f"{SUMMARY[0].upper()}{SUMMARY[1:]}.",
+        description=describe("doctor"),
         epilog=_EPILOG,
     )
     add_arguments(parser)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import setuptools  # noqa: F401 (before pip, which a test imports: later its distutils were missed)
 
 from resnest_d2_doctor import children, machine, metadata, remedies, software
 from resnest_d2_doctor.command import command
@@ -215,15 +216,8 @@ def test_other_commands_name_the_failed_import_and_the_doctor(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("module", "code", "cause"),
-    [
-        ("torchvision", _NO_OPERATORS, "operator torchvision::nms does not exist"),
-        ("cv2", _ABSENT, "No module named 'cv2'"),
-    ],
-)
-def test_importing_the_package_names_the_cause_and_the_doctor(tmp_path, module, code, cause):
-    _stub(tmp_path, **{module: code})
+def test_importing_the_package_names_the_cause_and_the_doctor(tmp_path):
+    _stub(tmp_path, torchvision=_NO_OPERATORS)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", "import resnest_d2"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), _ROOT])},
@@ -232,7 +226,7 @@ def test_importing_the_package_names_the_cause_and_the_doctor(tmp_path, module, 
     )
     last = done.stderr.strip().splitlines()[-2:]
     assert last[0].startswith("ImportError: resnest_d2 needs Detectron2, whose import fails")
-    assert cause in last[0]
+    assert "operator torchvision::nms does not exist" in last[0]
     assert "resnest-d2 doctor" in last[1]
 
 

@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+from resnest_d2.cli import main
+
 _WITHOUT_DETECTRON2 = """
 import sys
 
@@ -47,3 +51,43 @@ def test_import_adds_builders_and_changes_no_default(tmp_path):
     done = _python(_STOCK_STAYS, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert not list(tmp_path.iterdir())
+
+
+_ADDS_NOTHING_HEAVY = """
+import sys
+
+import detectron2.checkpoint, detectron2.config, detectron2.data, detectron2.modeling
+import detectron2.model_zoo
+
+before = {name.partition(".")[0] for name in sys.modules}
+import resnest_d2
+
+print(*sorted({name.partition(".")[0] for name in sys.modules} - before))
+"""
+
+_HELP_WITHOUT_TORCH = """
+import sys
+
+from resnest_d2_doctor import command
+
+try:
+    command(["--help"])
+finally:
+    assert "torch" not in sys.modules
+"""
+
+
+def test_import_adds_no_heavy_package_to_detectron2():
+    done = _python(_ADDS_NOTHING_HEAVY)
+    assert done.returncode == 0, done.stderr
+    heavy = "cv2 hotcoco huggingface_hub matplotlib onnx pandas scipy tensorboard timm wandb"
+    assert not set(done.stdout.split()) & set(heavy.split())
+    assert "resnest_d2" in done.stdout
+
+
+def test_help_does_not_wait_for_torch_and_lists_every_command(capsys):
+    done = _python(_HELP_WITHOUT_TORCH)
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert done.stdout == capsys.readouterr().out

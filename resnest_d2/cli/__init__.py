@@ -7,16 +7,15 @@ after it had saved: ``--resume`` goes on with it.
 import argparse
 from collections.abc import Sequence
 
+from resnest_d2_doctor.commands import root_parser
+
 from . import convert, data, doctor, predict, replay, run, zoo
 
 __all__ = ["main"]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="resnest-d2", description="ResNeSt backbones for Detectron2: train, evaluate, predict."
-    )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    parser, commands = root_parser()
     for module in (run, replay, predict, data, zoo, convert, doctor):
         module.add_commands(commands)
     return parser

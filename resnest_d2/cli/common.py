@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from resnest_d2_doctor.commands import COMMANDS
+
 from ..modeling.checks import REFUSALS, error_text
 
 if TYPE_CHECKING:
@@ -14,15 +16,20 @@ __all__ = ["REFUSALS", "add_parser", "execute", "fail", "process_options", "refu
 
 
 def add_parser(
-    commands, name: str, run: Callable[[argparse.Namespace], int], text: str, **kwargs
+    commands,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    text: str | None = None,
+    **kwargs,
 ) -> argparse.ArgumentParser:
     """A subcommand's parser.
 
     Args:
         commands: what ``add_subparsers`` returned.
         run: the command; it returns the exit code.
-        text: what it does, without a capital and a full stop.
+        text: what it does, without a capital and a full stop; that of ``COMMANDS`` by default.
     """
+    text = text or COMMANDS[name]
     parser = commands.add_parser(
         name,
         help=text,

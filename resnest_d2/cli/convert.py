@@ -19,9 +19,7 @@ Examples:
 
 def add_commands(commands) -> None:
     """Add it to a parser's subcommands."""
-    parser = add_parser(
-        commands, "convert", _convert, "rename weights between formats", epilog=_CONVERT_EPILOG
-    )
+    parser = add_parser(commands, "convert", _convert, epilog=_CONVERT_EPILOG)
     parser.add_argument("source", metavar="SRC", help="a .pth, .pkl or .safetensors file")
     parser.add_argument(
         "target", metavar="DST", help=".pth, or .safetensors with the provenance in its metadata"

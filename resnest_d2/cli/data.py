@@ -5,6 +5,8 @@ import dataclasses
 import json
 import os
 
+from resnest_d2_doctor.commands import COMMANDS, describe
+
 from .common import REFUSALS, add_parser, fail, refuse
 
 __all__ = ["add_commands"]
@@ -31,8 +33,7 @@ Example: a fifth of the images for validation, into mine/train.json and mine/val
 
 def add_commands(commands) -> None:
     """Add it to a parser's subcommands."""
-    text = "check, split, count and show COCO-format data"
-    group = commands.add_parser("data", help=text, description=text[0].upper() + text[1:] + ".")
+    group = commands.add_parser("data", help=COMMANDS["data"], description=describe("data"))
     parts = group.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     check = add_parser(

@@ -11,9 +11,7 @@ __all__ = ["add_commands"]
 
 def add_commands(commands) -> None:
     """Add it to a parser's subcommands."""
-    parser = add_parser(
-        commands, "predict", _predict, "detect objects in pictures with a trained checkpoint"
-    )
+    parser = add_parser(commands, "predict", _predict)
     parser.add_argument("sources", nargs="+", metavar="IMAGE", help="picture files")
     parser.add_argument(
         "--checkpoint", required=True, metavar="FILE", help="a checkpoint, or a run's output folder"

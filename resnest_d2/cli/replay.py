@@ -19,7 +19,6 @@ def add_commands(commands) -> None:
         commands,
         "replay",
         _replay,
-        "repeat the batch whose loss was not finite, and say where it comes from",
         epilog=_EPILOG,
     )
     parser.add_argument("file", metavar="FILE", help="nonfinite_…pth of a run's OUTPUT_DIR")

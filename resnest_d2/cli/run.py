@@ -39,10 +39,8 @@ was saved: --resume goes on from it. torchrun itself exits with 1 whatever its p
 
 def add_commands(commands) -> None:
     """Add both to a parser's subcommands."""
-    _add_run_arguments(
-        add_parser(commands, "train", _train, "train a detector", epilog=_RUN_EPILOG)
-    )
-    evaluate = add_parser(commands, "evaluate", _train, "evaluate a checkpoint (train --eval-only)")
+    _add_run_arguments(add_parser(commands, "train", _train, epilog=_RUN_EPILOG))
+    evaluate = add_parser(commands, "evaluate", _train)
     _add_run_arguments(evaluate)
     evaluate.set_defaults(eval_only=True)
 

@@ -32,7 +32,6 @@ def add_commands(commands) -> None:
         commands,
         "zoo",
         _zoo,
-        "list the models, show one, or download weights",
         epilog=_ZOO_EPILOG,
         usage="%(prog)s [-h] [--task T] [--backbone B] [--min-ap AP] [--json] [NAME]\n"
         "       %(prog)s download [--sha256 HEX] NAME",

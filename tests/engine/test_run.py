@@ -84,9 +84,9 @@ def test_compiled_backbone_trains_like_the_plain_one_and_resumes(processes, requ
     opts = (*more, "MODEL.RESNETS.NORM", "SyncBN", "INPUT.MIN_SIZE_TRAIN", "(64, 96)")
     saved = {}
     for name, compiled, iterations in (
-        ("plain", "False", (4,)),
-        ("compiled", "True", (4,)),
-        ("resumed", "True", (2, 4)),
+        ("plain", "False", (1,)),
+        ("compiled", "True", (3,)),
+        ("resumed", "True", (1, 3)),
     ):
         for last in iterations:
             end = ("SOLVER.MAX_ITER", str(last), "RESNEST.COMPILE_BACKBONE", compiled)
@@ -95,9 +95,10 @@ def test_compiled_backbone_trains_like_the_plain_one_and_resumes(processes, requ
                     tmp_path / name, *opts, *end, val=(), resume=True, num_processes=processes
                 )
             )
-        saved[name] = torch.load(tmp_path / name / "model_final.pth", weights_only=True)["model"]
-    torch.testing.assert_close(saved["compiled"], saved["plain"], rtol=1e-2, atol=1e-3)
-    torch.testing.assert_close(saved["resumed"], saved["compiled"], rtol=0, atol=0)
+            weights = torch.load(tmp_path / name / "model_final.pth", weights_only=True)["model"]
+            saved[name, last] = weights
+    torch.testing.assert_close(saved["resumed", 1], saved["plain", 1], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(saved["resumed", 3], saved["compiled", 3], rtol=0, atol=0)
 
 
 @pytest.mark.slow

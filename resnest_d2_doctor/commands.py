@@ -1,0 +1,30 @@
+"""The commands of ``resnest-d2``: their list must not wait for PyTorch to be imported."""
+
+import argparse
+
+__all__ = ["COMMANDS", "describe", "root_parser"]
+
+COMMANDS = {
+    "train": "train a detector",
+    "evaluate": "evaluate a checkpoint (train --eval-only)",
+    "replay": "repeat the batch whose loss was not finite, and say where it comes from",
+    "predict": "detect objects in pictures with a trained checkpoint",
+    "data": "check, split, count and show COCO-format data",
+    "zoo": "list the models, show one, or download weights",
+    "convert": "rename weights between formats",
+    "doctor": "check this environment, and say what to do about each problem",
+}
+
+
+def describe(name: str) -> str:
+    """What a command does, as a sentence."""
+    return COMMANDS[name][0].upper() + COMMANDS[name][1:] + "."
+
+
+def root_parser():
+    """The parser of ``resnest-d2``, and what its subcommands are added to."""
+    parser = argparse.ArgumentParser(
+        prog="resnest-d2", description="ResNeSt backbones for Detectron2: train, evaluate, predict."
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    return parser, commands
