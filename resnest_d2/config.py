@@ -162,8 +162,8 @@ def add_resnest_config(cfg: CfgNode) -> None:
       norms, ReLUs, split attention and pools between them again in the backward pass. No
       convolution runs twice. With ``COMPILE_BACKBONE`` the compiler decides what is kept.
     - ``COMPILE_BACKBONE``: train the backbone, with its FPN, compiled by ``torch.compile``. The
-      first step takes minutes, and so does the first one of another image size. Stages of
-      ``ACTIVATION_CHECKPOINTING`` run as they are.
+      first step takes minutes, and so does the first one of another image size; where sizes vary,
+      a resumed run is equal up to rounding. Stages of ``ACTIVATION_CHECKPOINTING`` run as they are.
     - ``CHANNELS_LAST``: memory format of the model in training.
     - ``EMA.DECAY``: above 0, an exponential moving average of the weights, of which a step keeps
       this share, is what is evaluated and saved as ``model``. 0.999 is common.

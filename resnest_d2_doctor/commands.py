@@ -12,6 +12,7 @@ COMMANDS = {
     "data": "check, split, count and show COCO-format data",
     "zoo": "list the models, show one, or download weights",
     "convert": "rename weights between formats",
+    "benchmark": "measure speed and memory of networks side by side",
     "doctor": "check this environment, and say what to do about each problem",
 }
 

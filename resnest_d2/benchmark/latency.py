@@ -2,12 +2,12 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-__all__ = ["LatencyComparison", "compare_latency", "measure_latency"]
+__all__ = ["LatencyComparison", "alternate", "compare_latency", "measure_latency"]
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,26 @@ def compare_latency(
         runs: timed runs of each.
         warmup: untimed runs of each, before.
     """
-    times: dict[Callable, list[float]] = {ours: [], reference: []}
+    return LatencyComparison(*alternate((ours, reference), runs=runs, warmup=warmup))
+
+
+def alternate(
+    calls: Sequence[Callable[[], object]], *, runs: int = 10, warmup: int = 2
+) -> list[tuple[float, ...]]:
+    """Times of several callables in turn, each round in another order than the last.
+
+    Returns:
+        For each, its times in milliseconds; entry i of all are of one round.
+    """
+    times = [[] for _ in calls]
     for run in range(-warmup, runs):
-        for call in (ours, reference) if run % 2 else (reference, ours):
+        turn = list(enumerate(calls))
+        turn = turn[run % len(turn) :] + turn[: run % len(turn)]
+        for number, call in turn:
             milliseconds = _time(call)
             if run >= 0:
-                times[call].append(milliseconds)
-    return LatencyComparison(tuple(times[ours]), tuple(times[reference]))
+                times[number].append(milliseconds)
+    return [tuple(own) for own in times]
 
 
 def measure_latency(
@@ -67,10 +80,14 @@ def measure_latency(
 
 def _time(call: Callable[[], object]) -> float:
     """Milliseconds of one call, with the work that it leaves on a GPU."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    start = time.perf_counter()
+    if not torch.cuda.is_available():
+        start = time.perf_counter()
+        call()
+        return 1000 * (time.perf_counter() - start)
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize()
+    start.record()
     call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return 1000 * (time.perf_counter() - start)
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end)

@@ -1,5 +1,6 @@
 """Pictures and tables: what a model learned, which models there are."""
 
+from .benchmark import measurement_table, part_table, plot_measurements
 from .curves import plot_losses
 from .predictions import draw_annotations, draw_comparison, draw_instances, save_comparisons
 from .sheet import draw_sheet
@@ -14,7 +15,10 @@ __all__ = [
     "draw_comparison",
     "draw_instances",
     "draw_sheet",
+    "measurement_table",
     "model_table",
+    "part_table",
     "plot_losses",
+    "plot_measurements",
     "save_comparisons",
 ]

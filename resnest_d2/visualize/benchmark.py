@@ -1,0 +1,97 @@
+"""Measurements as a table and as a chart."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+from ..benchmark import Measurement
+
+__all__ = ["measurement_table", "part_table", "plot_measurements"]
+
+
+def measurement_table(measured: Sequence[Measurement], reference: str, *, form: str) -> str:
+    """One line a network.
+
+    Args:
+        reference: whose time the ratios are of.
+        form: of ``tabulate``: ``"simple"``, ``"github"``.
+    """
+    timed, trained = bool(measured[0].latency_ms), measured[0].saved is not None
+    headers = ["network", "M params", "G multiply-adds"]
+    if timed:
+        headers += ["ms", "ms, range", f"x, against {reference}", "x, range", "peak MiB"]
+    if trained:
+        headers += ["saved MiB"]
+    rows = []
+    for m in measured:
+        row = [m.name, f"{m.params / 1e6:.2f}", _number(m.multiply_adds, 1e9, ".3f")]
+        if timed:
+            row += [f"{m.median_ms:.1f}", _range(m.latency_ms, ".1f"), f"{m.ratio:.2f}"]
+            row += [_range(m.ratios, ".2f"), _number(m.peak, 2**20, ".0f")]
+        if trained:
+            row += [_number(m.saved, 2**20, ".0f")]
+        rows.append(row)
+    alignment = ["left", *["right"] * (len(headers) - 1)]
+    return tabulate(rows, headers, tablefmt=form, colalign=alignment, disable_numparse=True)
+
+
+def part_table(measured: Sequence[Measurement], *, form: str) -> str:
+    """Milliseconds by part of the detectors among the measured; empty where there is none."""
+    detectors = [m for m in measured if m.parts_ms]
+    parts = {part: None for m in detectors for part in m.parts_ms}
+    rows = [[part, *(_number(m.parts_ms.get(part), 1, ".1f") for m in detectors)] for part in parts]
+    rows += [["all", *(f"{sum(m.parts_ms.values()):.1f}" for m in detectors)]] if rows else []
+    headers = ["ms by part", *(m.name for m in detectors)]
+    alignment = ["left", *["right"] * len(detectors)]
+    return (
+        tabulate(rows, headers, tablefmt=form, colalign=alignment, disable_numparse=True)
+        if rows
+        else ""
+    )
+
+
+def plot_measurements(
+    measured: Sequence[Measurement], path: str | os.PathLike, *, title: str, note: str
+) -> None:
+    """A PNG of bars: latency with its range, and memory.
+
+    Args:
+        title: what was measured.
+        note: hardware and versions, below.
+    """
+    from matplotlib.figure import Figure
+
+    saved = measured[0].saved is not None
+    memory = [(m.saved if saved else m.peak) or 0 for m in measured]
+    panels = 2 if any(memory) else 1
+    figure = Figure(figsize=(6.2 * panels, 1.6 + 0.32 * len(measured)), layout="constrained")
+    axes = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
+    positions = range(len(measured))
+    medians = [m.median_ms for m in measured]
+    low = [m.median_ms - min(m.latency_ms) for m in measured]
+    high = [max(m.latency_ms) - m.median_ms for m in measured]
+    bars = axes[0].barh(positions, medians, xerr=(low, high), color="#3b6ea5", ecolor="#888888")
+    axes[0].bar_label(bars, [f" {m:.0f}" for m in medians], padding=3)
+    axes[0].set_xlabel("milliseconds: median and range")
+    axes[0].set_yticks(positions, [m.name for m in measured])
+    axes[0].invert_yaxis()
+    if panels == 2:
+        bars = axes[1].barh(positions, [value / 2**20 for value in memory], color="#c98b3b")
+        axes[1].bar_label(bars, [f" {value / 2**20:.0f}" for value in memory])
+        axes[1].set_xlabel("MiB kept for the backward pass" if saved else "MiB at the peak")
+    for axis in axes:
+        axis.margins(x=0.15)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
+    figure.supxlabel(note, fontsize=7, color="#555555")
+    figure.savefig(Path(path), dpi=120)
+
+
+def _number(value: float | None, unit: float, form: str) -> str:
+    return "–" if value is None else format(value / unit, form)
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    return f"{min(values):{form}}–{max(values):{form}}"
