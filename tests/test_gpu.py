@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from detectors import image, small_detector
 
-from resnest_d2 import ResNeSt
+from resnest_d2 import ResNeSt, optimize_for_inference
+from resnest_d2.benchmark import measure
 from resnest_d2.data import sample_set
 from resnest_d2.engine import RunRequest, run
 
@@ -67,3 +69,29 @@ def test_two_gpus_train_with_syncbn(tmp_path):
         )
     )
     assert output.is_file()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, None], ids=["float32", "chosen"])
+def test_optimised_detector_on_the_gpu_detects_the_same(dtype):
+    model = small_detector("mask", "MODEL.DEVICE", "cuda")
+    optimised = optimize_for_inference(model, dtype=dtype)
+    with torch.inference_mode():
+        for size in ((256, 320), (320, 256)):
+            inputs = [image(*size), image(*size)]
+            x = model.preprocess_image(inputs).tensor
+            for name, value in model.backbone(x).items():
+                error = (optimised.backbone(x)[name] - value).norm() / value.norm()
+                assert error < (1e-2 if dtype else 5e-2)  # TF32, bfloat16
+            for found in optimised(inputs):
+                assert found["instances"].pred_masks.device.type == "cuda"
+    assert optimised.backbone.forward.called and optimised.roi_heads.box_head.forward.called
+
+
+@pytest.mark.parametrize("setting", ["recompute_norm", "checkpointed", "compiled", "bfloat16"])
+def test_benchmark_measures_training_on_the_gpu(setting):
+    names = [f"resnest50+{setting}", "resnest50"]
+    ours, plain = measure(
+        names, size=(128, 128), batch=2, training=True, device="cuda", runs=2, warmup=1
+    )
+    assert ours.peak < plain.peak if setting != "compiled" else ours.peak
+    assert len(plain.latency_ms) == 2

@@ -2,8 +2,9 @@
 
 Batch norms are folded (:mod:`.fold`), the parts that map tensors to tensors (backbone with FPN, the
 heads' convolutions) run channels_last, in bfloat16 where the hardware gains by it, and compiled
-with their weights fixed; on a CPU, ROI align is replaced (:mod:`.pooling`). What is between the
-parts, from anchors to the last NMS, is Detectron2's own code in float32, as before.
+with their weights fixed; on a CPU, ROI align is replaced (:mod:`.pooling`) and, in float32, large
+3x3 convolutions are (:mod:`.winograd`). What is between the parts, from anchors to the last NMS, is
+Detectron2's own code in float32, as before.
 """
 
 import copy
@@ -23,6 +24,7 @@ from ..hardware import has_fast_bfloat16
 from ..modeling.checks import ArgumentError
 from .fold import fold_batch_norms
 from .pooling import replace_poolers
+from .winograd import replace_convolutions
 
 __all__ = ["optimize_for_inference"]
 
@@ -67,16 +69,21 @@ def optimize_for_inference(
     model = copy.deepcopy(model).eval().requires_grad_(False)
     folded = fold_batch_norms(model)
     parts = list(_parts(model))
+    replaced = []
+    if device.type == "cpu":
+        replaced.append(f"{replace_poolers(model)} ROI poolers")
+        if dtype == own == torch.float32:
+            number = sum(replace_convolutions(part.module) for part in parts)
+            replaced.append(f"{number} convolutions by Winograd's")
     for part in parts:
         part.module.to(dtype=dtype)
         if channels_last:
             part.module.to(memory_format=torch.channels_last)
         run = _Run(part, dtype, own, compile=compile, channels_last=channels_last)
         setattr(part.module, part.method, run)
-    replaced = replace_poolers(model) if device.type == "cpu" else 0
     logger.info(
         f"optimised for inference in {str(dtype).removeprefix('torch.')}: {folded} batch norms "
-        f"folded, {replaced} ROI poolers replaced; "
+        f"folded, replaced: {', '.join(replaced) or 'none'}; "
         + ("compiled at their first image: " if compile else "parts: ")
         + ", ".join(part.name for part in parts)
     )

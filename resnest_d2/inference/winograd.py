@@ -1,0 +1,171 @@
+"""3x3 convolutions with four times fewer multiplications (Lavin & Gray, arXiv 1509.09308).
+
+Winograd's F(4x4, 3x3): an output tile of 4x4 pixels comes from an input tile of 6x6 by 36 products
+of channel matrices instead of 144, between two linear transforms::
+
+    Y = A^T [ (G w G^T) * (B^T d B) ] A
+
+oneDNN computes float32 convolutions directly, at the processor's peak; where they are most of the
+work, fewer multiplications are the only way to less time. Here the transforms and the products are
+matrix multiplications over some hundred tiles at a time, which stay in the processor's cache. The
+result is off by about 1e-5 of its largest value, ten times as much as that of a direct convolution.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from detectron2.layers import Conv2d
+
+__all__ = ["WinogradConv2d", "replace_convolutions"]
+
+# Of the interpolation points 0, 1, -1, 2, -2 and infinity.
+_BT = torch.tensor(
+    [
+        [4, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1],
+    ],
+    dtype=torch.float64,
+)
+_G = torch.tensor(
+    [
+        [1 / 4, 0, 0],
+        [-1 / 6, -1 / 6, -1 / 6],
+        [-1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6],
+        [1 / 24, -1 / 12, 1 / 6],
+        [0, 0, 1],
+    ],
+    dtype=torch.float64,
+)
+_AT = torch.tensor(
+    [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]],
+    dtype=torch.float64,
+)
+_VALUES = 384 * 256  # of one of the 36 matrices, tiles x channels: all of them are 14 MB
+_FEWEST = 100  # with fewer tiles a direct convolution is faster
+_CHANNELS = 64  # with fewer channels too
+
+
+class WinogradConv2d(nn.Module):
+    """Detectron2's ``Conv2d``, 3x3 with stride 1 and padding 1, for inference on a CPU.
+
+    Args:
+        of: the convolution whose output it gives. Its weights are shared.
+    """
+
+    def __init__(self, of: nn.Conv2d):
+        super().__init__()
+        self.of = of
+        weight = of.weight.double()  # (K, C, 3, 3)
+        transformed = torch.einsum("ai,kcij,bj->abck", _G, weight, _G)  # (6, 6, C, K)
+        transformed = transformed.reshape(36, weight.shape[1], weight.shape[0])
+        self.register_buffer("transformed", transformed.to(of.weight.dtype).contiguous())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) -> (N, K, H, W), channels_last"""
+        out = _operator(x, self.transformed, self.of.weight, self.of.bias)
+        if getattr(self.of, "norm", None) is not None:
+            out = self.of.norm(out)
+        if getattr(self.of, "activation", None) is not None:
+            out = self.of.activation(out)
+        return out
+
+
+def replace_convolutions(model: nn.Module) -> int:
+    """Put a :class:`WinogradConv2d` in the place of every convolution that it can be, in place.
+
+    Returns:
+        How many were replaced; none where PyTorch cannot make operators of one's own (before 2.4).
+    """
+    if not hasattr(torch.library, "custom_op"):
+        return 0
+    replaced = 0
+    for module in list(model.modules()):
+        if isinstance(module, WinogradConv2d):
+            continue
+        for name, child in list(module.named_children()):
+            if type(child) in (nn.Conv2d, Conv2d) and _fits(child):
+                setattr(module, name, WinogradConv2d(child))
+                replaced += 1
+    return replaced
+
+
+def _fits(conv: nn.Conv2d) -> bool:
+    geometry = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
+    plain = geometry == ((3, 3), (1, 1), (1, 1), (1, 1), 1) and conv.padding_mode == "zeros"
+    return plain and min(conv.in_channels, conv.out_channels) >= _CHANNELS
+
+
+def _winograd_conv2d(
+    x: torch.Tensor, transformed: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    height, width = x.shape[2:]
+    if len(x) * -(-height // 4) * -(-width // 4) >= _FEWEST:
+        return _convolve(x, transformed, bias)
+    return F.conv2d(x, weight, bias, padding=1).contiguous(memory_format=torch.channels_last)
+
+
+if hasattr(torch.library, "custom_op"):  # one operator, which a compiler does not look into
+    _operator = torch.library.custom_op(
+        "resnest_d2::winograd_conv2d", _winograd_conv2d, mutates_args=()
+    )
+
+    @_operator.register_fake
+    def _(x, transformed, weight, bias):
+        shape = (x.shape[0], weight.shape[0], x.shape[2], x.shape[3])
+        return x.new_empty(shape).to(memory_format=torch.channels_last)
+
+
+def _convolve(
+    x: torch.Tensor, transformed: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    batch, channels, height, width = x.shape
+    outputs = transformed.shape[2]
+    rows, columns = -(-height // 4), -(-width // 4)  # tiles
+    into = torch.kron(_BT, _BT).to(x.dtype)  # (36, 36)
+    back = torch.kron(_AT, _AT).to(x.dtype)  # (16, 36)
+    x = x.permute(0, 2, 3, 1)
+    out = x.new_empty(batch, height, width, outputs)
+    # Of a large image some rows of tiles at a time, of small ones some images.
+    most = _VALUES // max(channels, outputs)
+    images = min(batch, max(1, most // (rows * columns)))
+    some = rows if images > 1 else min(rows, max(1, most // columns))
+    size = 36 * images * some * columns * max(channels, outputs)
+    first, second = x.new_empty(size), x.new_empty(size)  # large ones are dear to allocate
+    for n in range(0, batch, images):
+        for top in range(0, 4 * rows, 4 * some):
+            bottom = min(top + 4 * some, 4 * rows)
+            part = x[n : n + images, max(0, top - 1) : bottom + 1]
+            above, below = int(top == 0), max(0, bottom + 1 - height)
+            part = F.pad(part, (0, 0, 1, 4 * columns + 1 - width, above, below))
+            # Tiles overlap by two pixels: a view (n, r, columns, C, 6, 6)
+            tiles = part.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3)
+            count = tiles.shape[2] * tiles.shape[3] * columns
+
+            def buffer(memory: torch.Tensor, *shape: int) -> torch.Tensor:
+                return memory[: math.prod(shape)].view(shape)
+
+            raw = buffer(first, *tiles.shape).copy_(tiles).view(36, -1)
+            inputs = torch.mm(into, raw, out=buffer(second, 36, count * channels))
+            products = torch.bmm(
+                inputs.view(36, count, channels), transformed, out=buffer(first, 36, count, outputs)
+            )
+            result = torch.mm(
+                back, products.view(36, -1), out=buffer(second, 16, count * outputs)
+            ).view(4, 4, *tiles.shape[2:5], outputs)
+            if bias is not None:
+                result += bias
+            pixels = buffer(first, tiles.shape[2], bottom - top, 4 * columns, outputs)
+            pixels.view(tiles.shape[2], -1, 4, columns, 4, outputs).copy_(
+                result.permute(2, 3, 0, 4, 1, 5)
+            )
+            end = min(bottom, height)
+            out[n : n + images, top:end] = pixels[:, : end - top, :width]
+    return out.permute(0, 3, 1, 2)
