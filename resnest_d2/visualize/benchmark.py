@@ -55,7 +55,7 @@ def part_table(measured: Sequence[Measurement], *, form: str) -> str:
 def plot_measurements(
     measured: Sequence[Measurement], path: str | os.PathLike, *, title: str, note: str
 ) -> None:
-    """A PNG of bars: latency with its range, and memory.
+    """A PNG of bars: latency with its range and, in training, memory kept for the backward pass.
 
     Args:
         title: what was measured.
@@ -63,10 +63,8 @@ def plot_measurements(
     """
     from matplotlib.figure import Figure
 
-    saved = measured[0].saved is not None
-    memory = [(m.saved if saved else m.peak) or 0 for m in measured]
-    panels = 2 if any(memory) else 1
-    figure = Figure(figsize=(6.2 * panels, 1.6 + 0.32 * len(measured)), layout="constrained")
+    panels = 1 if measured[0].saved is None else 2
+    figure = Figure(figsize=(4.4 + 4.4 * panels, 1.6 + 0.32 * len(measured)), layout="constrained")
     axes = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
     positions = range(len(measured))
     medians = [m.median_ms for m in measured]
@@ -78,9 +76,10 @@ def plot_measurements(
     axes[0].set_yticks(positions, [m.name for m in measured])
     axes[0].invert_yaxis()
     if panels == 2:
-        bars = axes[1].barh(positions, [value / 2**20 for value in memory], color="#c98b3b")
-        axes[1].bar_label(bars, [f" {value / 2**20:.0f}" for value in memory])
-        axes[1].set_xlabel("MiB kept for the backward pass" if saved else "MiB at the peak")
+        memory = [m.saved / 2**20 for m in measured]
+        bars = axes[1].barh(positions, memory, color="#c98b3b")
+        axes[1].bar_label(bars, [f" {mebibytes:.0f}" for mebibytes in memory])
+        axes[1].set_xlabel("MiB kept for the backward pass")
     for axis in axes:
         axis.margins(x=0.15)
         axis.spines[["top", "right"]].set_visible(False)
