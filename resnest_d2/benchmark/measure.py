@@ -87,42 +87,36 @@ def measure(
             f"negative runs: got {size}, {batch}, {runs}"
         )
     subjects = [Subject(spec, classifier=classifier, device=device) for spec in specs]
-    counts, memory, calls, parts = [], [], [], []
+    calls, untimed = [], []
     for subject in subjects:
         network = subject.build()
         inputs = subject.inputs(batch, size, training=training)
-        adds = None
+        found = dict.fromkeys(("multiply_adds", "peak", "saved"))
+        found["params"] = count_params(network)
         if not subject.is_detector:
             with torch.inference_mode():
-                adds = count_multiply_adds(network, inputs)
-        counts.append((count_params(network), adds))
+                found["multiply_adds"] = count_multiply_adds(network, inputs)
         prepared = subject.prepare(network, training=training)
-        calls.append(partial(prepared.call, inputs))
-        peak = saved = None
-        by_part = {}
+        call = partial(prepared.call, inputs)
         if runs:
-            calls[-1]()  # what is compiled is compiled now
+            call()  # what is compiled is compiled now
             if training:
-                saved = saved_memory(network, partial(prepared.forward, inputs))
+                found["saved"] = saved_memory(network, partial(prepared.forward, inputs))
             elif subject.is_detector:
-                by_part = part_times(prepared.network, prepared.call, size, runs=-(-runs // 2))
-            peak = peak_memory(calls[-1], device)
-        memory.append((peak, saved))
-        parts.append(by_part)
+                found["parts_ms"] = part_times(
+                    prepared.network, prepared.call, size, runs=-(-runs // 2)
+                )
+            found["peak"] = peak_memory(call, device)
+        calls.append(call)
+        untimed.append(found)
     times = alternate(calls, runs=runs, warmup=min(runs, warmup))
     base = times[specs.index(reference)]
     return [
         Measurement(
             name=spec,
-            params=params,
-            multiply_adds=adds,
             latency_ms=own,
             ratios=tuple(b / a for a, b in zip(own, base, strict=True)),
-            peak=peak,
-            saved=saved,
-            parts_ms=by_part,
+            **found,
         )
-        for spec, (params, adds), own, (peak, saved), by_part in zip(
-            specs, counts, times, memory, parts, strict=True
-        )
+        for spec, own, found in zip(specs, times, untimed, strict=True)
     ]

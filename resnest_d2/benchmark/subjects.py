@@ -1,7 +1,6 @@
 """What is measured, named by a text: ``official:resnest50``, ``resnest50+optimized+bfloat16``."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -45,7 +44,6 @@ class Prepared(NamedTuple):
     call: Callable[[object], object]
 
 
-@dataclass(frozen=True)
 class Subject:
     """A network with settings.
 
@@ -60,24 +58,17 @@ class Subject:
         ValueError: an unknown source, name or setting, with the choices.
     """
 
-    spec: str
-    classifier: bool = False
-    device: str = "cpu"
-    source: str = field(init=False)
-    name: str = field(init=False)
-    settings: tuple[str, ...] = field(init=False)
-
-    def __post_init__(self):
-        base, *settings = self.spec.split("+")
-        source, _, name = base.rpartition(":")
-        check_choice(f"the source of {self.spec!r}", source, SOURCES)
-        for setting in settings:
-            check_choice(f"a setting of {self.spec!r}", setting, SETTINGS)
-        if not source:
-            names = (*VARIANTS, *_RESNETS, *list_configs())
-            check_choice("a network", name, names[: len(VARIANTS)] if self.classifier else names)
-        for key, value in (("source", source), ("name", name), ("settings", tuple(settings))):
-            object.__setattr__(self, key, value)
+    def __init__(self, spec: str, *, classifier: bool = False, device: str = "cpu"):
+        self.classifier = classifier
+        self.device = device
+        base, *self.settings = spec.split("+")
+        self.source, _, self.name = base.rpartition(":")
+        check_choice(f"the source of {spec!r}", self.source, SOURCES)
+        for setting in self.settings:
+            check_choice(f"a setting of {spec!r}", setting, SETTINGS)
+        if not self.source:
+            others = () if classifier else (*_RESNETS, *list_configs())
+            check_choice("a network", self.name, (*VARIANTS, *others))
 
     @property
     def is_detector(self) -> bool:

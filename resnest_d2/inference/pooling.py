@@ -19,6 +19,8 @@ from detectron2.modeling.poolers import (
 )
 from detectron2.structures import Boxes
 
+from .replace import replace_modules
+
 __all__ = ["FastROIPooler", "replace_poolers"]
 
 _COUNTS = (1, 2, 3, 4, 6, 8, 12)  # samples a side that ROIs are grouped by; then powers of two
@@ -74,14 +76,13 @@ def replace_poolers(model: nn.Module) -> int:
     Returns:
         How many were replaced.
     """
-    replaced = 0
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, ROIPooler) and not isinstance(module, FastROIPooler):
-                if all(isinstance(pooler, ROIAlign) for pooler in child.level_poolers):
-                    setattr(module, name, FastROIPooler(child))
-                    replaced += 1
-    return replaced
+    return replace_modules(model, FastROIPooler, _aligns)
+
+
+def _aligns(module: nn.Module) -> bool:
+    return isinstance(module, ROIPooler) and all(
+        isinstance(pooler, ROIAlign) for pooler in module.level_poolers
+    )
 
 
 def _pool(

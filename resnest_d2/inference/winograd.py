@@ -19,6 +19,8 @@ from torch import nn
 
 from detectron2.layers import Conv2d
 
+from .replace import replace_modules
+
 __all__ = ["WinogradConv2d", "replace_convolutions"]
 
 # Of the interpolation points 0, 1, -1, 2, -2 and infinity.
@@ -48,6 +50,8 @@ _AT = torch.tensor(
     [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]],
     dtype=torch.float64,
 )
+_INTO = torch.kron(_BT, _BT)  # (36, 36), of a tile's 36 pixels
+_BACK = torch.kron(_AT, _AT)  # (16, 36)
 _VALUES = 384 * 256  # of one of the 36 matrices, tiles x channels: all of them are 14 MB
 _FEWEST = 100  # with fewer tiles a direct convolution is faster
 _CHANNELS = 64  # with fewer channels too
@@ -86,18 +90,12 @@ def replace_convolutions(model: nn.Module) -> int:
     """
     if not hasattr(torch.library, "custom_op"):
         return 0
-    replaced = 0
-    for module in list(model.modules()):
-        if isinstance(module, WinogradConv2d):
-            continue
-        for name, child in list(module.named_children()):
-            if type(child) in (nn.Conv2d, Conv2d) and _fits(child):
-                setattr(module, name, WinogradConv2d(child))
-                replaced += 1
-    return replaced
+    return replace_modules(model, WinogradConv2d, _fits)
 
 
-def _fits(conv: nn.Conv2d) -> bool:
+def _fits(conv: nn.Module) -> bool:
+    if type(conv) not in (nn.Conv2d, Conv2d):
+        return False
     geometry = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
     plain = geometry == ((3, 3), (1, 1), (1, 1), (1, 1), 1) and conv.padding_mode == "zeros"
     return plain and min(conv.in_channels, conv.out_channels) >= _CHANNELS
@@ -129,8 +127,7 @@ def _convolve(
     batch, channels, height, width = x.shape
     outputs = transformed.shape[2]
     rows, columns = -(-height // 4), -(-width // 4)  # tiles
-    into = torch.kron(_BT, _BT).to(x.dtype)  # (36, 36)
-    back = torch.kron(_AT, _AT).to(x.dtype)  # (16, 36)
+    into, back = _INTO.to(x.dtype), _BACK.to(x.dtype)
     x = x.permute(0, 2, 3, 1)
     out = x.new_empty(batch, height, width, outputs)
     # Of a large image some rows of tiles at a time, of small ones some images.
@@ -148,24 +145,27 @@ def _convolve(
             # Tiles overlap by two pixels: a view (n, r, columns, C, 6, 6)
             tiles = part.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3)
             count = tiles.shape[2] * tiles.shape[3] * columns
-
-            def buffer(memory: torch.Tensor, *shape: int) -> torch.Tensor:
-                return memory[: math.prod(shape)].view(shape)
-
-            raw = buffer(first, *tiles.shape).copy_(tiles).view(36, -1)
-            inputs = torch.mm(into, raw, out=buffer(second, 36, count * channels))
+            raw = _buffer(first, *tiles.shape).copy_(tiles).view(36, -1)
+            inputs = torch.mm(into, raw, out=_buffer(second, 36, count * channels))
             products = torch.bmm(
-                inputs.view(36, count, channels), transformed, out=buffer(first, 36, count, outputs)
+                inputs.view(36, count, channels),
+                transformed,
+                out=_buffer(first, 36, count, outputs),
             )
             result = torch.mm(
-                back, products.view(36, -1), out=buffer(second, 16, count * outputs)
+                back, products.view(36, -1), out=_buffer(second, 16, count * outputs)
             ).view(4, 4, *tiles.shape[2:5], outputs)
             if bias is not None:
                 result += bias
-            pixels = buffer(first, tiles.shape[2], bottom - top, 4 * columns, outputs)
+            pixels = _buffer(first, tiles.shape[2], bottom - top, 4 * columns, outputs)
             pixels.view(tiles.shape[2], -1, 4, columns, 4, outputs).copy_(
                 result.permute(2, 3, 0, 4, 1, 5)
             )
             end = min(bottom, height)
             out[n : n + images, top:end] = pixels[:, : end - top, :width]
     return out.permute(0, 3, 1, 2)
+
+
+def _buffer(memory: torch.Tensor, *shape: int) -> torch.Tensor:
+    """The beginning of ``memory`` in this shape."""
+    return memory[: math.prod(shape)].view(shape)

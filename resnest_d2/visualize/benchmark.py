@@ -40,16 +40,14 @@ def measurement_table(measured: Sequence[Measurement], reference: str, *, form: 
 def part_table(measured: Sequence[Measurement], *, form: str) -> str:
     """Milliseconds by part of the detectors among the measured; empty where there is none."""
     detectors = [m for m in measured if m.parts_ms]
+    if not detectors:
+        return ""
     parts = {part: None for m in detectors for part in m.parts_ms}
     rows = [[part, *(_number(m.parts_ms.get(part), 1, ".1f") for m in detectors)] for part in parts]
-    rows += [["all", *(f"{sum(m.parts_ms.values()):.1f}" for m in detectors)]] if rows else []
+    rows += [["all", *(f"{sum(m.parts_ms.values()):.1f}" for m in detectors)]]
     headers = ["ms by part", *(m.name for m in detectors)]
     alignment = ["left", *["right"] * len(detectors)]
-    return (
-        tabulate(rows, headers, tablefmt=form, colalign=alignment, disable_numparse=True)
-        if rows
-        else ""
-    )
+    return tabulate(rows, headers, tablefmt=form, colalign=alignment, disable_numparse=True)
 
 
 def plot_measurements(

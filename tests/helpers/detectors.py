@@ -53,9 +53,9 @@ def draw_norms(model: nn.Module) -> None:
                 module.bias.normal_(std=0.2)
 
 
-def image(height: int = 96, width: int = 128, dtype: torch.dtype = torch.float32) -> dict:
+def image(height: int = 96, width: int = 128) -> dict:
     """An input of a detector: noise of large and small grain."""
     coarse = torch.rand(1, 3, 6, 8)
     pixels = nn.functional.interpolate(coarse, (height, width), mode="bilinear")[0]
-    pixels = (200 * pixels + 55 * torch.rand(3, height, width)).to(dtype)
+    pixels = 200 * pixels + 55 * torch.rand(3, height, width)
     return {"image": pixels, "height": height, "width": width}

@@ -13,6 +13,7 @@ from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.modeling.backbone import FPN
 from detectron2.modeling.backbone.resnet import BasicStem, ResNet
 
+from resnest_d2.benchmark import saved_memory
 from resnest_d2.modeling import ResNeSt
 from resnest_d2.modeling.checkpointing import CheckpointedStage, checkpoint_stages, recompute_norms
 from resnest_d2.modeling.checks import ArgumentError
@@ -152,20 +153,7 @@ def test_blocks_run_twice_only_where_gradients_are_needed():
 
 
 def saved_bytes(model: nn.Module, x: torch.Tensor) -> int:
-    """Memory that the forward pass keeps for the backward pass, without the parameters'."""
-    own = {p.untyped_storage()._cdata for p in model.parameters()}
-    kept = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = (storage.nbytes(), storage)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        outputs = model(x)
-    assert outputs
-    return sum(size for size, _ in kept.values())
+    return saved_memory(model, lambda: model(x))
 
 
 def test_the_forward_pass_keeps_less():
