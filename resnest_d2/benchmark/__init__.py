@@ -1,21 +1,35 @@
 """Measurements. Functions return values; tools print them."""
 
 from .costs import count_multiply_adds, count_params
+from .distributed import (
+    Cluster,
+    ProcessTimes,
+    all_reduce_seconds,
+    expected_slowest,
+    measure_processes,
+    step_seconds,
+)
 from .environment import describe_environment
 from .evaluation import EvaluationComparison, compare_evaluators, draw_results
 from .latency import LatencyComparison, alternate, compare_latency, measure_latency
 from .measure import Measurement, measure
 from .memory import peak_memory, saved_memory
 from .parts import part_times
+from .scaling import QUANTITIES, Scaling, measure_scaling, scaling_of_processes
 from .subjects import SETTINGS, SOURCES, Subject
 
 __all__ = [
     "SETTINGS",
     "SOURCES",
+    "QUANTITIES",
+    "Cluster",
     "EvaluationComparison",
     "LatencyComparison",
     "Measurement",
+    "ProcessTimes",
+    "Scaling",
     "Subject",
+    "all_reduce_seconds",
     "alternate",
     "compare_evaluators",
     "compare_latency",
@@ -23,9 +37,14 @@ __all__ = [
     "count_params",
     "describe_environment",
     "draw_results",
+    "expected_slowest",
     "measure",
     "measure_latency",
+    "measure_processes",
+    "measure_scaling",
     "part_times",
     "peak_memory",
     "saved_memory",
+    "scaling_of_processes",
+    "step_seconds",
 ]

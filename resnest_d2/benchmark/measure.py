@@ -73,7 +73,7 @@ def measure(
         reference: whose time the ratios are of; one of ``specs``, by default the last.
 
     Raises:
-        ValueError: an unknown name or setting, the same name twice, no such reference.
+        ValueError: see :class:`.Subject`; the same name twice, no such reference.
         ModuleNotFoundError: a source's package is missing.
     """
     reference = specs[-1] if reference is None else reference
@@ -86,17 +86,19 @@ def measure(
             f"images have at least 32 pixels a side, a batch at least one, and there are no "
             f"negative runs: got {size}, {batch}, {runs}"
         )
-    subjects = [Subject(spec, classifier=classifier, device=device) for spec in specs]
+    subjects = [
+        Subject(spec, training=training, classifier=classifier, device=device) for spec in specs
+    ]
     calls, untimed = [], []
     for subject in subjects:
         network = subject.build()
-        inputs = subject.inputs(batch, size, training=training)
+        inputs = subject.inputs(batch, size)
         found = dict.fromkeys(("multiply_adds", "peak", "saved"))
         found["params"] = count_params(network)
         if not subject.is_detector:
             with torch.inference_mode():
                 found["multiply_adds"] = count_multiply_adds(network, inputs)
-        prepared = subject.prepare(network, training=training)
+        prepared = subject.prepare(network)
         call = partial(prepared.call, inputs)
         if runs:
             call()  # what is compiled is compiled now

@@ -1,5 +1,6 @@
 """Memory of a call: its peak, and what autograd keeps for the backward pass."""
 
+import ctypes
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,8 @@ __all__ = ["peak_memory", "saved_memory"]
 def peak_memory(call: Callable[[], object], device: str) -> int | None:
     """Bytes that a call takes beyond what is held before it, at most.
 
-    On a GPU of PyTorch's allocator; on a CPU of the process's resident set, which is known to a
-    page, on Linux (None elsewhere), and less where memory that was freed before is used again.
+    On a GPU of PyTorch's allocator; on a CPU of the process's resident set, on Linux (None
+    elsewhere), after what was freed before has gone back to the system, where libc can do that.
     """
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize()
@@ -24,6 +25,11 @@ def peak_memory(call: Callable[[], object], device: str) -> int | None:
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
     own = Path("/proc/self")
+    if not own.exists():
+        return None
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim:
+        trim(0)
     try:
         (own / "clear_refs").write_text("5")  # resets VmHWM, the peak: see proc(5)
     except OSError:

@@ -17,7 +17,7 @@ from ..modeling import VARIANTS, ResNeSt
 from ..modeling.checkpointing import checkpoint_stages, recompute_norms
 from ..modeling.checks import check_choice
 
-__all__ = ["SETTINGS", "SOURCES", "Subject"]
+__all__ = ["SETTINGS", "SOURCES", "Subject", "total_loss"]
 
 SOURCES = ("", "official", "timm")
 """Whose network: this package's or Detectron2's, ``resnest==0.0.5``'s, or timm's."""
@@ -51,14 +51,19 @@ class Subject:
         spec: ``[SOURCE:]NAME[+SETTING]…``. NAME is a ResNeSt variant (of the official package and
             timm: theirs), Detectron2's ``resnet50`` or ``resnet101``, or a packaged config: the
             whole detector. See :data:`SOURCES` and :data:`SETTINGS`.
+        training: a step of training, instead of inference.
         classifier: with pooling and 1000 classes instead of feature maps; not of a ResNet.
         device: where it runs.
 
     Raises:
-        ValueError: an unknown source, name or setting, with the choices.
+        ValueError: an unknown source, name or setting, with the choices; an optimised network in
+            training.
     """
 
-    def __init__(self, spec: str, *, classifier: bool = False, device: str = "cpu"):
+    def __init__(
+        self, spec: str, *, training: bool = False, classifier: bool = False, device: str = "cpu"
+    ):
+        self.training = training
         self.classifier = classifier
         self.device = device
         base, *self.settings = spec.split("+")
@@ -69,6 +74,8 @@ class Subject:
         if not self.source:
             others = () if classifier else (*_RESNETS, *list_configs())
             check_choice("a network", self.name, (*VARIANTS, *others))
+        if training and "optimized" in self.settings:
+            raise ValueError(f"{spec}: an optimized network cannot be trained")
 
     @property
     def is_detector(self) -> bool:
@@ -77,13 +84,15 @@ class Subject:
     def build(self) -> nn.Module:
         """The network as it is before the settings, in evaluation mode, with random weights.
 
+        A detector's score threshold is 0, so that it finds as many objects as it may.
+
         Raises:
             ModuleNotFoundError: the source's package is not installed.
             ValueError: the source has no such network.
         """
         return self._network().to(self.device).eval()
 
-    def prepare(self, network: nn.Module, *, training: bool) -> "Prepared":
+    def prepare(self, network: nn.Module) -> Prepared:
         """Apply the settings to what :meth:`build` gave, in place or, optimised, to a copy."""
         has = self.settings.__contains__
         dtype = torch.bfloat16 if has("bfloat16") else None
@@ -100,20 +109,20 @@ class Subject:
             network.compile()
         kind = torch.device(self.device).type
         autocast = partial(torch.autocast, kind, dtype or torch.bfloat16, enabled=bool(dtype))
-        network.train(training)
+        network.train(self.training)
 
         def forward(inputs):
             # Detectron2's losses want a storage to log to.
-            with torch.inference_mode(not training), autocast(), EventStorage():
+            with torch.inference_mode(not self.training), autocast(), EventStorage():
                 return network(inputs)
 
         def step(inputs):
-            _total(forward(inputs)).backward()
+            total_loss(forward(inputs)).backward()
             network.zero_grad()
 
-        return Prepared(network, forward, step if training else forward)
+        return Prepared(network, forward, step if self.training else forward)
 
-    def inputs(self, batch: int, size: tuple[int, int], *, training: bool) -> object:
+    def inputs(self, batch: int, size: tuple[int, int]) -> object:
         """Random images: (N, 3, H, W), or Detectron2's list of dicts, with objects to train on."""
         height, width = size
         if not self.is_detector:
@@ -125,7 +134,7 @@ class Subject:
         for _ in range(batch):
             image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
             images.append({"image": image, "height": height, "width": width})
-            if training:
+            if self.training:
                 images[-1]["instances"] = _objects(height, width)
         return images
 
@@ -139,14 +148,12 @@ class Subject:
             out = ("linear",) if self.classifier else ("res5",)
             return ResNeSt.from_variant(self.name, out_features=out, **options)
         config = _RESNETS.get(self.name, self.name)
-        stages = str(list(_STAGES))
-        model = build_model(
-            get_config(
-                config,
-                ["MODEL.DEVICE", self.device, "MODEL.WEIGHTS", ""]
-                + (["MODEL.RESNETS.OUT_FEATURES", stages] if self.name in _RESNETS else []),
-            )
-        )
+        options = ["MODEL.DEVICE", self.device, "MODEL.WEIGHTS", ""]
+        for head in ("ROI_HEADS", "RETINANET"):
+            options += [f"MODEL.{head}.SCORE_THRESH_TEST", "0.0"]
+        if self.name in _RESNETS:
+            options += ["MODEL.RESNETS.OUT_FEATURES", str(list(_STAGES))]
+        model = build_model(get_config(config, options))
         if self.name not in _RESNETS:
             return model
         for parameter in model.parameters():
@@ -154,7 +161,7 @@ class Subject:
         return model.backbone.bottom_up
 
 
-def _total(outputs: dict[str, torch.Tensor] | torch.Tensor) -> torch.Tensor:
+def total_loss(outputs: dict[str, torch.Tensor] | torch.Tensor) -> torch.Tensor:
     """A number to go backward from: the sum of the losses, or of the feature maps' means."""
     outputs = outputs.values() if isinstance(outputs, dict) else [outputs]
     return sum(output.float().mean() for output in outputs)

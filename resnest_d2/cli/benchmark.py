@@ -3,8 +3,12 @@
 import argparse
 import dataclasses
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from ..modeling.checks import check_choice
 from .common import REFUSALS, add_parser, refuse
 
 __all__ = ["add_commands"]
@@ -25,6 +29,8 @@ Examples:
   training steps, time and memory:
     %(prog)s resnest50+recompute_norm+bfloat16 resnest50 official:resnest50 --training \\
         --size 320 416 --batch 2
+  how cost grows with pixels, batch, depth, radix, cardinality, proposals, processes:
+    %(prog)s --scaling --runs 5 --out scaling
 
 All are measured in one process, in turn. Exit codes: 0 done, 1 failed, 2 refused input.
 """
@@ -49,6 +55,13 @@ def add_commands(commands) -> None:
     parser.add_argument(
         "--classifier", action="store_true", help="with 1000 classes, not feature maps"
     )
+    parser.add_argument(
+        "--scaling",
+        nargs="*",
+        metavar="QUANTITY",
+        help="how cost grows with pixels, batch, radix, cardinality, depth, proposals, processes, "
+        "and the fitted exponents; default: with all of them",
+    )
     parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda; %(default)s")
     parser.add_argument(
         "--runs", type=int, default=10, metavar="N", help="timed runs of each; %(default)s; 0: none"
@@ -63,41 +76,22 @@ def add_commands(commands) -> None:
 
 
 def _benchmark(args: argparse.Namespace) -> int:
-    from ..benchmark import describe_environment, measure
-    from ..modeling import VARIANTS
-    from ..visualize import measurement_table, part_table, plot_measurements
+    from ..benchmark import describe_environment
 
-    networks = args.networks or list(VARIANTS)
-    classifier = args.classifier or not args.networks
+    environment = describe_environment()
+    note = ", ".join(f"{key} {value}" for key, value in environment.items())
     try:
-        measured = measure(
-            networks,
-            size=tuple(args.size),
-            batch=args.batch,
-            training=args.training,
-            classifier=classifier,
-            device=args.device,
-            runs=args.runs,
-            reference=args.reference,
-        )
+        measured = _compare(args) if args.scaling is None else _scale(args)
     except (*REFUSALS, ModuleNotFoundError) as error:
         return refuse(error)
-    reference = args.reference or networks[-1]
-    environment = describe_environment()
-    shape = " x ".join(map(str, (args.batch, 3, *args.size)))
-    kind = "training step" if args.training else "inference"
-    what = f"{kind}, {shape}, {args.device}, {args.runs} runs in turn"
-    note = ", ".join(f"{key} {value}" for key, value in environment.items())
     record = {
         "settings": {k: v for k, v in vars(args).items() if k not in ("run", "out", "json")},
         "environment": environment,
-        "measurements": [_record(m) for m in measured],
+        **measured.record,
     }
 
     def text(form: str) -> str:
-        whole = measurement_table(measured, reference, form=form)
-        parts = part_table(measured, form=form)
-        return "\n\n".join(filter(None, (whole, parts, what, note)))
+        return "\n\n".join(filter(None, (*measured.tables(form), measured.title, note)))
 
     if args.out:
         folder = Path(args.out)
@@ -105,13 +99,92 @@ def _benchmark(args: argparse.Namespace) -> int:
         (folder / "benchmark.json").write_text(json.dumps(record, indent=1) + "\n")
         (folder / "benchmark.md").write_text(text("github") + "\n", encoding="utf-8")
         if args.runs:
-            plot_measurements(measured, folder / "benchmark.png", title=what, note=note)
+            measured.plot(folder / "benchmark.png", title=measured.title, note=note)
     print(json.dumps(record, indent=2) if args.json else text("simple"))
     return 0
 
 
-def _record(measurement) -> dict:
-    derived = {"median_ms": None, "ratio": None}
-    if measurement.latency_ms:
-        derived = {"median_ms": measurement.median_ms, "ratio": measurement.ratio}
-    return {**dataclasses.asdict(measurement), **derived}
+class _Measured(NamedTuple):
+    """What was measured: for JSON, as tables of a form of ``tabulate``, as a chart."""
+
+    title: str
+    record: dict[str, Any]
+    tables: Callable[[str], list[str]]
+    plot: Callable[..., None]
+
+
+def _compare(args: argparse.Namespace) -> _Measured:
+    from ..benchmark import measure
+    from ..modeling import VARIANTS
+    from ..visualize import measurement_table, part_table, plot_measurements
+
+    networks = args.networks or list(VARIANTS)
+    measured = measure(
+        networks,
+        size=tuple(args.size),
+        batch=args.batch,
+        training=args.training,
+        classifier=args.classifier or not args.networks,
+        device=args.device,
+        runs=args.runs,
+        reference=args.reference,
+    )
+    reference = args.reference or networks[-1]
+    shape = " x ".join(map(str, (args.batch, 3, *args.size)))
+    return _Measured(
+        f"{_kind(args)}, {shape}, {args.device}, {args.runs} runs in turn",
+        {"measurements": [_record(m) for m in measured]},
+        lambda form: [
+            measurement_table(measured, reference, form=form),
+            part_table(measured, form=form),
+        ],
+        partial(plot_measurements, measured),
+    )
+
+
+def _scale(args: argparse.Namespace) -> _Measured:
+    from ..benchmark import QUANTITIES, measure_processes, measure_scaling, scaling_of_processes
+    from ..visualize import plot_scalings, process_table, scaling_table
+
+    if args.networks or args.runs < 1:
+        raise ValueError(
+            "--scaling has its own networks and at least one run, got "
+            f"{' '.join(args.networks) or 'no network'}, {args.runs} runs"
+        )
+    quantities = args.scaling or [*QUANTITIES, "processes"]
+    for quantity in quantities:
+        check_choice("a quantity", quantity, (*QUANTITIES, "processes"))
+    how = {"device": args.device, "runs": args.runs}
+    scalings = [
+        measure_scaling(quantity, training=args.training, **how)
+        for quantity in quantities
+        if quantity != "processes"
+    ]
+    times = measure_processes(**how) if "processes" in quantities else None
+    if times:
+        scalings.append(scaling_of_processes(times))
+    return _Measured(
+        f"{_kind(args)} of {'two images' if args.training else 'one image'}, {args.device}, "
+        f"{args.runs} runs in turn",
+        {
+            "scalings": [_record(s) for s in scalings],
+            "processes": times and _record(times),
+        },
+        lambda form: [
+            scaling_table(scalings, form=form),
+            process_table(times, form=form) if times else "",
+        ],
+        partial(plot_scalings, scalings),
+    )
+
+
+def _kind(args: argparse.Namespace) -> str:
+    return "training step" if args.training else "inference"
+
+
+def _record(measured) -> dict[str, Any]:
+    """A dataclass's fields and properties; None where nothing was timed."""
+    properties = [k for k, v in vars(type(measured)).items() if isinstance(v, property)]
+    timed = getattr(measured, "latency_ms", True)
+    derived = {name: getattr(measured, name) if timed else None for name in properties}
+    return {**dataclasses.asdict(measured), **derived}

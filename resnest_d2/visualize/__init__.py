@@ -3,6 +3,7 @@
 from .benchmark import measurement_table, part_table, plot_measurements
 from .curves import plot_losses
 from .predictions import draw_annotations, draw_comparison, draw_instances, save_comparisons
+from .scaling import plot_scalings, process_table, scaling_table
 from .sheet import draw_sheet
 from .table import ap_table
 from .zoo import describe_model, describe_weights, model_table
@@ -20,5 +21,8 @@ __all__ = [
     "part_table",
     "plot_losses",
     "plot_measurements",
+    "plot_scalings",
+    "process_table",
     "save_comparisons",
+    "scaling_table",
 ]

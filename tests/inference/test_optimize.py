@@ -1,12 +1,17 @@
 import copy
 import logging
+import time
 
 import pytest
 import torch
 from detectors import FAMILIES, image, small_detector
 from torch import nn
 
-from resnest_d2 import ResNeSt, optimize_for_inference
+from detectron2.data import transforms as T
+from detectron2.data.detection_utils import read_image
+from detectron2.modeling import build_model
+
+from resnest_d2 import ResNeSt, get_config, optimize_for_inference
 
 SIZES = ((256, 320), (320, 256), (256, 256), (256, 384))  # the smallest feature maps are 2x2
 
@@ -149,3 +154,39 @@ def test_a_network_alone_is_compiled_for_one_size_then_for_all():
             x = torch.randn(1, 3, side, side + 32)
             torch.testing.assert_close(optimised(x)["res5"], model(x)["res5"], rtol=1e-3, atol=1e-3)
             assert counters["stats"]["unique_graphs"] == graphs
+
+
+@pytest.mark.slow
+def test_thirty_images_of_thirty_sizes_take_one_compilation_a_part(test_data):
+    model = build_model(
+        get_config(
+            "mask_rcnn_resnest50_fpn",
+            ("MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0"),
+        )
+    ).eval()
+    resize = T.ResizeShortestEdge([800, 800], 1333)
+    inputs = {}
+    for file in sorted((test_data / "coco_val_mini" / "images").glob("*.jpg")):
+        pixels = read_image(str(file), "RGB")
+        resized = resize.get_transform(pixels).apply_image(pixels)
+        tensor = torch.from_numpy(resized.transpose(2, 0, 1).copy())
+        item = {"image": tensor, "height": pixels.shape[0], "width": pixels.shape[1]}
+        inputs.setdefault(pixels.shape, item)
+    inputs = list(inputs.values())[:30]
+    assert len(inputs) == 30
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    optimised = optimize_for_inference(model)
+    times = []
+    with torch.inference_mode():
+        for item in inputs:
+            start = time.perf_counter()
+            (found,) = optimised([item])
+            times.append(time.perf_counter() - start)
+            assert len(found["instances"]) == 100
+    later = sorted(times[1:])
+    print(
+        f"first image {times[0]:.1f} s, later ones {later[0]:.2f} to {later[-1]:.2f} s, "
+        f"median {later[len(later) // 2]:.2f} s"
+    )
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 4
