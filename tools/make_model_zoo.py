@@ -26,6 +26,12 @@ from resnest_d2.model_zoo import (  # noqa: E402
 
 PAGE = ROOT / "MODEL_ZOO.md"
 CHART = ROOT / "docs" / "accuracy_cost.png"
+BENCHMARKS = {
+    "variants": "Classifiers",
+    "backbone": "Backbone",
+    "mask_rcnn": "Mask R-CNN",
+    "cascade_mask_rcnn": "Cascade Mask R-CNN",
+}
 
 TITLES = {
     "detection": "Object detection",
@@ -90,6 +96,15 @@ one centre crop of the given side; those of ResNeSt-14 and 26 are timm's. Latenc
 224 × 224 pixels.
 
 ![Accuracy over multiply-adds and over parameters](docs/accuracy_cost.png)
+"""
+
+SPEED = """\
+## Speed
+
+Networks of one table were measured in turn in one process by `resnest-d2 benchmark`; settings and
+all runs are in the `.json` beside each table. `+optimized` is
+[`optimize_for_inference`](docs/inference.md), on this CPU in float32; the ratio is the last row's
+time over the row's. Detectors have random weights and detect 100 objects.
 """
 
 ABLATED = """\
@@ -222,6 +237,15 @@ def weights_table() -> str:
     return table(["name", "format", "images", "hash", "licence", "note"], rows, left=6)
 
 
+def benchmarks() -> Iterable[str]:
+    """Tables and charts that ``resnest-d2 benchmark --out docs/benchmark/NAME`` wrote."""
+    for name, title in BENCHMARKS.items():
+        folder = f"docs/benchmark/{name}"
+        yield f"### {title}\n"
+        yield (ROOT / folder / "benchmark.md").read_text(encoding="utf-8")
+        yield f"![{title}: latency]({folder}/benchmark.png)\n"
+
+
 def sections() -> Iterable[str]:
     """The page's paragraphs and tables, in order."""
     height, width = MEASURED["counts"]["image_size"]
@@ -243,6 +267,8 @@ def sections() -> Iterable[str]:
     exact = CLASSIFIERS["resnest50_fast_1s1x64d"].measured(224).params
     yield ABLATED.format(exact=exact)
     yield ablation_table() + "\n"
+    yield SPEED
+    yield from benchmarks()
     yield FILES
     yield weights_table() + "\n"
     yield "## Measured\n"

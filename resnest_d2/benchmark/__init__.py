@@ -6,6 +6,7 @@ from .distributed import (
     ProcessTimes,
     all_reduce_seconds,
     expected_slowest,
+    latency_seconds,
     measure_processes,
     step_seconds,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "describe_environment",
     "draw_results",
     "expected_slowest",
+    "latency_seconds",
     "measure",
     "measure_latency",
     "measure_processes",

@@ -23,6 +23,7 @@ __all__ = [
     "ProcessTimes",
     "all_reduce_seconds",
     "expected_slowest",
+    "latency_seconds",
     "measure_processes",
     "step_seconds",
 ]
@@ -39,20 +40,25 @@ class Cluster:
         gpu_link: of a GPU to the others of its node.
         node_link: of a node to the others, of all its GPUs together.
         gpus_per_node: in a node.
-        hop_seconds: what a message takes from a node to another, whatever its size.
+        hop_seconds: what a message takes from a GPU to another, whatever its size.
     """
 
     gpu_link: float
     node_link: float
     gpus_per_node: int = 8
-    hop_seconds: float = 20e-6
+    hop_seconds: float = 10e-6
+
+
+def latency_seconds(gpus: int, cluster: Cluster) -> float:
+    """Time to sum a few bytes over GPUs: 2 log2(n) hops, as in a tree."""
+    return float(2 * np.log2(gpus) * cluster.hop_seconds)
 
 
 def all_reduce_seconds(gradient_bytes: float, gpus: int, cluster: Cluster) -> float:
     """Time to sum gradients over GPUs: within the nodes, then between them.
 
-    Each level moves 2 (n - 1) / n of the bytes over its slowest link, as a ring does; messages
-    between m nodes pass 2 log2(m) hops, as in NCCL's trees.
+    Each level moves 2 (n - 1) / n of the bytes over its slowest link, as a ring does, and each
+    bucket takes :func:`latency_seconds`.
 
     Args:
         gradient_bytes: of one GPU; 4 a trained parameter.
@@ -66,11 +72,16 @@ def all_reduce_seconds(gradient_bytes: float, gpus: int, cluster: Cluster) -> fl
     seconds = 2 * (inside - 1) / inside * gradient_bytes / cluster.gpu_link
     seconds += 2 * (nodes - 1) / nodes * gradient_bytes / cluster.node_link
     buckets = max(1, gradient_bytes / BUCKET_BYTES)
-    return seconds + buckets * 2 * np.log2(nodes) * cluster.hop_seconds
+    return seconds + buckets * latency_seconds(gpus, cluster)
 
 
 def step_seconds(
-    compute: float, all_reduce: float, gradient_bytes: float, *, slowest: float = 1.0
+    compute: float,
+    all_reduce: float,
+    gradient_bytes: float,
+    *,
+    slowest: float = 1.0,
+    waiting: float = 0.0,
 ) -> float:
     """Expected time of a step of data parallel training.
 
@@ -82,10 +93,11 @@ def step_seconds(
         all_reduce: seconds to sum the gradients, see :func:`all_reduce_seconds`.
         gradient_bytes: of one GPU.
         slowest: computing of the slowest GPU over that of the mean, see :func:`expected_slowest`.
+        waiting: seconds of exchanges that nothing hides: two :func:`latency_seconds` a SyncBN.
     """
     forward, backward = slowest * compute / 3, slowest * compute * 2 / 3
     last = all_reduce * min(1.0, BUCKET_BYTES / gradient_bytes)
-    return forward + max(backward, all_reduce - last) + last
+    return forward + max(backward, all_reduce - last) + last + waiting
 
 
 def expected_slowest(costs: Sequence[float], gpus: int, images_per_gpu: int = 1) -> float:

@@ -13,12 +13,13 @@ import pickle
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from torch.utils.data import get_worker_info
 
 from detectron2.utils.serialize import PicklableWrapper
+
+from .packing import pack, unpack
 
 __all__ = [
     "CheckedLoader",
@@ -104,10 +105,10 @@ def hand_over(batch: list) -> list | bytes:
     if get_worker_info() is None:
         return batch
     try:
-        return bytes(ForkingPickler.dumps(batch))
+        return pack(batch)
     except (OSError, RuntimeError) as error:
         reason = f"a data worker cannot hand over its batch: {error}. {_WORKER_REMEDY}"
-        return pickle.dumps([Failure(DataWorkerError(reason))])
+        return pack([Failure(DataWorkerError(reason))])
 
 
 class CheckedLoader:
@@ -132,7 +133,7 @@ class CheckedLoader:
 
 def _take_over(batch: bytes) -> list:
     try:
-        return pickle.loads(batch)
+        return unpack(batch)
     except (EOFError, OSError, RuntimeError) as error:  # its worker must live until here
         raise DataWorkerError(
             f"a batch cannot be taken over from its data worker: {error}. {_WORKER_REMEDY}; or too "

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from checkout import ROOT, needs_checkout
 from PIL import Image
 
 from resnest_d2.benchmark import (
@@ -13,6 +14,7 @@ from resnest_d2.benchmark import (
     Scaling,
     all_reduce_seconds,
     expected_slowest,
+    latency_seconds,
     measure_processes,
     measure_scaling,
     scaling_of_processes,
@@ -56,7 +58,7 @@ def test_of_training_the_least_batch_is_two():
 
 @pytest.mark.parametrize("gpus", [2, 8])
 def test_within_a_node_gradients_pass_the_slowest_link_twice_but_for_their_own_part(gpus):
-    cluster = Cluster(gpu_link=100e9, node_link=10e9)
+    cluster = Cluster(gpu_link=100e9, node_link=10e9, hop_seconds=0.0)
     expected = 2 * (gpus - 1) / gpus * 200e6 / 100e9
     assert all_reduce_seconds(200e6, gpus, cluster) == pytest.approx(expected)
 
@@ -67,7 +69,10 @@ def test_between_nodes_hops_and_their_link_are_added():
     seconds = all_reduce_seconds(25 * 2**20, 64, cluster)
     between = 2 * 7 / 8 * 25 * 2**20 / 10e9
     assert seconds - all_reduce_seconds(25 * 2**20, 8, cluster) == pytest.approx(between)
-    assert all_reduce_seconds(25 * 2**20, 64, slow) - seconds == pytest.approx(2 * 3 * 1e-3)
+    hops = 2 * 6 * 1e-3
+    assert latency_seconds(64, slow) == pytest.approx(hops)
+    assert all_reduce_seconds(25 * 2**20, 64, slow) - seconds == pytest.approx(hops)
+    assert all_reduce_seconds(75 * 2**20, 64, slow) - 3 * seconds == pytest.approx(3 * hops)
     with pytest.raises(ValueError, match="nodes have 8 GPUs, got 12"):
         all_reduce_seconds(1.0, 12, cluster)
 
@@ -79,6 +84,7 @@ def test_backward_pass_hides_all_but_the_last_bucket():
     assert step_seconds(3.0, 4.0, gradients) == pytest.approx(1.0 + 4.0)
     assert step_seconds(3.0, 1.0, 25 * 2**20) == pytest.approx(3.0 + 1.0)  # one bucket
     assert step_seconds(3.0, 0.0, gradients, slowest=1.5) == pytest.approx(4.5)
+    assert step_seconds(3.0, 0.0, gradients, waiting=0.5) == pytest.approx(3.5)
 
 
 def test_the_slowest_of_many_is_expected_by_order_statistics():
@@ -131,3 +137,11 @@ def test_command_writes_table_json_and_chart(tmp_path, capsys):
 def test_what_cannot_be_varied_is_refused(arguments, message, capsys):
     assert main(["benchmark", *arguments]) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+@needs_checkout
+def test_page_shows_what_its_code_prints(capsys):
+    page = (ROOT / "docs" / "scaling.md").read_text()
+    code, shown = re.search(r"```python\n(.*?)```\s+```\n(.*?)```", page, re.DOTALL).groups()
+    exec(code, {})
+    assert capsys.readouterr().out == shown

@@ -1,5 +1,6 @@
 import copy
 import logging
+import os
 import time
 
 import pytest
@@ -156,8 +157,16 @@ def test_a_network_alone_is_compiled_for_one_size_then_for_all():
             assert counters["stats"]["unique_graphs"] == graphs
 
 
+@pytest.fixture
+def all_cores():
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count())
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.slow
-def test_thirty_images_of_thirty_sizes_take_one_compilation_a_part(test_data):
+def test_thirty_images_of_thirty_sizes_take_one_compilation_a_part(test_data, all_cores):
     model = build_model(
         get_config(
             "mask_rcnn_resnest50_fpn",

@@ -1,0 +1,76 @@
+"""A batch on its way from a data worker: its structure as bytes, its tensors in one shared memory.
+
+PyTorch sends each tensor of a batch in a shared memory of its own, and to take one over costs a
+connection to its worker, about a millisecond: for a batch of eight small images that was 7 % of a
+training step, in the process that trains.
+"""
+
+import io
+import itertools
+import pickle
+from collections.abc import Callable
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+import torch
+
+__all__ = ["pack", "unpack"]
+
+_ALIGNMENT = 64  # bytes, as PyTorch's own tensors
+
+
+class _Packer(ForkingPickler):
+    """Pickles with the values of tensors left to ``collect``."""
+
+    def __init__(self, file: io.BytesIO, collect: Callable[[pickle.PickleBuffer], None]):
+        super().__init__(file, 5, True, collect)
+
+    def reducer_override(self, value: Any):
+        plain = type(value) is torch.Tensor and value.layout == torch.strided
+        if plain and value.device.type == "cpu" and not value.requires_grad:
+            try:
+                return torch.from_numpy, (value.contiguous().numpy(),)
+            except TypeError:  # numpy has no such dtype
+                pass
+        return NotImplemented
+
+
+def pack(batch: Any) -> bytes:
+    """A batch of dicts, tensors, structures, for :func:`unpack` in another process.
+
+    Raises:
+        OSError, RuntimeError: the shared memory is full.
+    """
+    buffers: list[pickle.PickleBuffer] = []
+    structure = io.BytesIO()
+    _Packer(structure, buffers.append).dump(batch)
+    values = [buffer.raw() for buffer in buffers]
+    lengths = [len(value) for value in values]
+    shared = None  # a batch without tensors needs none, and can tell of a full one
+    if lengths:
+        shared = torch.empty(sum(map(_padded, lengths)), dtype=torch.uint8).share_memory_()
+    for place, value in zip(_places(shared, lengths), values, strict=True):
+        place[:] = value
+    return bytes(ForkingPickler.dumps((structure.getvalue(), lengths, shared)))
+
+
+def unpack(packed: bytes) -> Any:
+    """The batch; its tensors share one memory.
+
+    Raises:
+        EOFError, OSError, RuntimeError: its worker does not live any more, too many open files.
+    """
+    structure, lengths, shared = pickle.loads(packed)
+    return pickle.loads(structure, buffers=_places(shared, lengths))
+
+
+def _padded(length: int) -> int:
+    return -(-length // _ALIGNMENT) * _ALIGNMENT
+
+
+def _places(shared: torch.Tensor | None, lengths: list[int]) -> list[memoryview]:
+    starts = list(itertools.accumulate(map(_padded, lengths), initial=0))
+    return [
+        memoryview(shared.numpy())[start : start + length]
+        for start, length in zip(starts[:-1], lengths, strict=True)
+    ]
