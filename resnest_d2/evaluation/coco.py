@@ -4,11 +4,16 @@ import json
 import logging
 import math
 import os
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
+import hotcoco
+import torch
+
 from detectron2.config import CfgNode
 from detectron2.evaluation import COCOEvaluator
+from detectron2.structures import Instances
 from detectron2.utils.file_io import PathManager
 
 from ..checkpoint.atomic import writing
@@ -20,6 +25,7 @@ __all__ = ["CocoEvaluator", "build_coco_evaluator", "write_results"]
 
 logger = logging.getLogger(__name__)
 
+_ENCODED_PIXELS = 2**25  # of the masks that are encoded at once
 _RECALLS = {"keypoints": ("AR", "AR50", "AR75", "ARm", "ARl")}  # after 5 APs
 
 
@@ -69,6 +75,19 @@ class CocoEvaluator(COCOEvaluator):
     @cached_property
     def _truth(self) -> GroundTruth:
         return GroundTruth(self._coco_api, name=self._metadata.json_file)
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """Detectron2's, with the masks encoded together: the same bytes in half the time."""
+        for item, output in zip(inputs, outputs, strict=True):
+            instances, rles = output.get("instances"), []
+            if instances is not None and instances.has("pred_masks"):
+                rles = list(_encode(instances.pred_masks))
+                instances = Instances(instances.image_size, **instances.get_fields())
+                instances.remove("pred_masks")
+                output = {**output, "instances": instances}
+            super().process([item], [output])
+            for number, rle in enumerate(rles):
+                self._predictions[-1]["instances"][number]["segmentation"] = rle
 
     def _eval_predictions(self, predictions, img_ids=None):
         results = self._results_in_order(predictions)
@@ -151,6 +170,15 @@ class CocoEvaluator(COCOEvaluator):
         if class_names is not None and len(class_names) == 1:  # Detectron2 has no table then
             results[f"AP-{class_names[0]}"] = results["AP"]
         return results
+
+
+def _encode(masks: torch.Tensor) -> Iterator[dict]:
+    """COCO's run lengths of masks (N, H, W), bool, on any device."""
+    some = max(1, _ENCODED_PIXELS // max(1, masks[:1].numel()))
+    for part in masks.split(some) if len(masks) else ():
+        columns = part.to(torch.uint8).transpose(1, 2).contiguous().cpu().numpy()
+        for rle in hotcoco.mask.encode(columns.transpose(2, 1, 0)):  # (H, W, N), as Fortran has it
+            yield {**rle, "counts": rle["counts"].decode()}
 
 
 def build_coco_evaluator(

@@ -17,6 +17,7 @@ from truths import true_instances
 
 from detectron2.data import DatasetCatalog
 from detectron2.data.samplers import InferenceSampler
+from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, Instances
 
 from resnest_d2 import get_config
@@ -26,6 +27,7 @@ from resnest_d2.evaluation import (
     CocoEvaluator,
     build_coco_evaluator,
     build_evaluator,
+    coco,
     write_results,
 )
 
@@ -177,6 +179,25 @@ def test_detections_are_written_with_the_data_set_s_ids_in_its_order(tmp_path):
     written = json.loads((tmp_path / "elsewhere" / "coco_instances_results.json").read_text())
     assert [(r["image_id"], r["category_id"]) for r in written] == [(10, 10), (20, 3), (30, 10)]
     assert not (tmp_path / "inference").exists()
+
+
+@pytest.mark.parametrize("number", [0, 1, 5])
+def test_masks_are_encoded_as_detectron2_does(data, tmp_path, monkeypatch, number):
+    monkeypatch.setattr(coco, "_ENCODED_PIXELS", 2 * 30 * 41)  # two at once
+    masks = torch.rand(number, 30, 41) < torch.linspace(0, 1, number)[:, None, None]
+    instances = Instances(
+        (30, 41),
+        pred_boxes=Boxes(torch.rand(number, 4)),
+        scores=torch.rand(number),
+        pred_classes=torch.arange(number),
+        pred_masks=masks,
+    )
+    ours, theirs = _evaluator(data, tmp_path), COCOEvaluator(data, output_dir=str(tmp_path))
+    for evaluator in (ours, theirs):
+        evaluator.reset()
+        evaluator.process([{"image_id": 7}], [{"instances": instances}])
+    assert len(ours._predictions) == 1 and ours._predictions == theirs._predictions
+    assert instances.has("pred_masks")
 
 
 def test_chosen_images_alone_can_be_evaluated(tmp_path):
