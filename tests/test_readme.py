@@ -42,3 +42,8 @@ def test_every_config_that_the_readme_names_exists():
     assert len(names) >= 8
     for name in names:
         assert (ROOT / "configs" / name).is_file(), name
+
+
+def test_the_table_of_the_readme_is_what_the_benchmark_wrote():
+    written = (ROOT / "docs" / "benchmark" / "backbone" / "benchmark.md").read_text()
+    assert written.partition("\n\n")[0] in README.read_text()
