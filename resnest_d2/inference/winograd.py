@@ -16,6 +16,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from detectron2.layers import Conv2d
 
@@ -53,8 +54,8 @@ _AT = torch.tensor(
 _INTO = torch.kron(_BT, _BT)  # (36, 36), of a tile's 36 pixels
 _BACK = torch.kron(_AT, _AT)  # (16, 36)
 _VALUES = 384 * 256  # of one of the 36 matrices, tiles x channels: all of them are 14 MB
-_FEWEST = 100  # with fewer tiles a direct convolution is faster
-_CHANNELS = 64  # with fewer channels too
+_FEWEST = 100  # with fewer tiles, reading four times the weights takes what is saved
+_CHANNELS = 64 * 128  # in times out, of a group; with fewer too
 
 
 class WinogradConv2d(nn.Module):
@@ -67,13 +68,14 @@ class WinogradConv2d(nn.Module):
     def __init__(self, of: nn.Conv2d):
         super().__init__()
         self.of = of
-        weight = of.weight.double()  # (K, C, 3, 3)
-        transformed = torch.einsum("ai,kcij,bj->abck", _G, weight, _G)  # (6, 6, C, K)
-        transformed = transformed.reshape(36, weight.shape[1], weight.shape[0])
+        weight = of.weight.double().unflatten(0, (of.groups, -1))  # (g, K/g, C/g, 3, 3)
+        transformed = torch.einsum("ai,gkcij,bj->abgck", _G, weight, _G).flatten(0, 1)
         self.register_buffer("transformed", transformed.to(of.weight.dtype).contiguous())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) -> (N, K, H, W), channels_last"""
+        """(N, C, H, W), best channels_last -> (N, K, H, W)"""
+        if statically_known_true(_tiles(x) < _FEWEST):
+            return self.of(x)
         out = _operator(x, self.transformed, self.of.weight, self.of.bias)
         if getattr(self.of, "norm", None) is not None:
             out = self.of.norm(out)
@@ -96,18 +98,22 @@ def replace_convolutions(model: nn.Module) -> int:
 def _fits(conv: nn.Module) -> bool:
     if type(conv) not in (nn.Conv2d, Conv2d):
         return False
-    geometry = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
-    plain = geometry == ((3, 3), (1, 1), (1, 1), (1, 1), 1) and conv.padding_mode == "zeros"
-    return plain and min(conv.in_channels, conv.out_channels) >= _CHANNELS
+    geometry = (conv.kernel_size, conv.stride, conv.padding, conv.dilation)
+    plain = geometry == ((3, 3), (1, 1), (1, 1), (1, 1)) and conv.padding_mode == "zeros"
+    return plain and conv.in_channels * conv.out_channels >= _CHANNELS * conv.groups**2
+
+
+def _tiles(x: torch.Tensor) -> int:
+    return x.shape[0] * ((x.shape[2] + 3) // 4) * ((x.shape[3] + 3) // 4)
 
 
 def _winograd_conv2d(
     x: torch.Tensor, transformed: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
-    height, width = x.shape[2:]
-    if len(x) * -(-height // 4) * -(-width // 4) >= _FEWEST:
+    if _tiles(x) >= _FEWEST:
         return _convolve(x, transformed, bias)
-    return F.conv2d(x, weight, bias, padding=1).contiguous(memory_format=torch.channels_last)
+    out = F.conv2d(x, weight, bias, padding=1, groups=transformed.shape[1])
+    return out.contiguous(memory_format=torch.channels_last)
 
 
 if hasattr(torch.library, "custom_op"):  # one operator, which a compiler does not look into
@@ -125,11 +131,12 @@ def _convolve(
     x: torch.Tensor, transformed: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
     batch, channels, height, width = x.shape
-    outputs = transformed.shape[2]
+    _, groups, _, own = transformed.shape  # (36, groups, C / groups, K / groups)
+    outputs = groups * own
     rows, columns = -(-height // 4), -(-width // 4)  # tiles
     into, back = _INTO.to(x.dtype), _BACK.to(x.dtype)
     x = x.permute(0, 2, 3, 1)
-    out = x.new_empty(batch, height, width, outputs)
+    out = x.new_empty(batch, rows, 4, columns, 4, groups, own)
     # Of a large image some rows of tiles at a time, of small ones some images.
     most = _VALUES // max(channels, outputs)
     images = min(batch, max(1, most // (rows * columns)))
@@ -142,28 +149,27 @@ def _convolve(
             part = x[n : n + images, max(0, top - 1) : bottom + 1]
             above, below = int(top == 0), max(0, bottom + 1 - height)
             part = F.pad(part, (0, 0, 1, 4 * columns + 1 - width, above, below))
-            # Tiles overlap by two pixels: a view (n, r, columns, C, 6, 6)
-            tiles = part.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3)
-            count = tiles.shape[2] * tiles.shape[3] * columns
+            # Tiles overlap by two pixels: a view (n, r, columns, groups, C / groups, 6, 6)
+            tiles = part.unfold(1, 6, 4).unfold(2, 6, 4).unflatten(3, (groups, -1))
+            tiles = tiles.permute(5, 6, 3, 0, 1, 2, 4)
+            n_r_columns = tiles.shape[3:6]
+            count = math.prod(n_r_columns)
             raw = _buffer(first, *tiles.shape).copy_(tiles).view(36, -1)
-            inputs = torch.mm(into, raw, out=_buffer(second, 36, count * channels))
+            inputs = torch.mm(into, raw, out=_buffer(second, *raw.shape))
             products = torch.bmm(
-                inputs.view(36, count, channels),
-                transformed,
-                out=_buffer(first, 36, count, outputs),
+                inputs.view(36 * groups, count, -1),
+                transformed.flatten(0, 1),
+                out=_buffer(first, 36 * groups, count, own),
             )
             result = torch.mm(
                 back, products.view(36, -1), out=_buffer(second, 16, count * outputs)
-            ).view(4, 4, *tiles.shape[2:5], outputs)
+            ).view(4, 4, groups, *n_r_columns, own)
             if bias is not None:
-                result += bias
-            pixels = _buffer(first, tiles.shape[2], bottom - top, 4 * columns, outputs)
-            pixels.view(tiles.shape[2], -1, 4, columns, 4, outputs).copy_(
-                result.permute(2, 3, 0, 4, 1, 5)
-            )
-            end = min(bottom, height)
-            out[n : n + images, top:end] = pixels[:, : end - top, :width]
-    return out.permute(0, 3, 1, 2)
+                result += bias.view(groups, 1, 1, 1, own)
+            into_rows = slice(top // 4, bottom // 4)
+            out[n : n + images, into_rows].copy_(result.permute(3, 4, 0, 5, 1, 2, 6))
+    out = out.view(batch, 4 * rows, 4 * columns, outputs)[:, :height, :width]
+    return out.contiguous().permute(0, 3, 1, 2)
 
 
 def _buffer(memory: torch.Tensor, *shape: int) -> torch.Tensor:

@@ -15,11 +15,12 @@ pytestmark = pytest.mark.skipif(
     ("shape", "outputs"),
     [((1, 64, 40, 41), 64), ((2, 64, 43, 90), 96), ((300, 64, 7, 7), 64), ((1, 64, 3, 5), 64)],
 )
-@pytest.mark.parametrize("bias", [True, False])
-def test_output_is_that_of_the_convolution(shape, outputs, bias, monkeypatch):
+@pytest.mark.parametrize(("groups", "bias"), [(1, True), (2, True), (4, False)])
+def test_output_is_that_of_the_convolution(shape, outputs, groups, bias, monkeypatch):
     monkeypatch.setattr("resnest_d2.inference.winograd._VALUES", 64 * 64)  # several chunks
-    conv = Conv2d(64, outputs, 3, padding=1, bias=bias, activation=nn.ReLU(inplace=True)).double()
-    x = torch.randn(shape, dtype=torch.float64)
+    kinds = {"groups": groups, "bias": bias, "activation": nn.ReLU(inplace=True)}
+    conv = Conv2d(64, outputs, 3, padding=1, **kinds).double()
+    x = torch.randn(shape, dtype=torch.float64).to(memory_format=torch.channels_last)
     with torch.no_grad():
         found = WinogradConv2d(conv)(x)
         torch.testing.assert_close(found, conv(x), rtol=1e-10, atol=1e-10)
@@ -37,14 +38,17 @@ def test_float32_is_off_by_little():
 
 def test_only_what_it_can_be_is_replaced():
     other = [
-        nn.Conv2d(64, 64, 1),
-        nn.Conv2d(64, 64, 3),
-        nn.Conv2d(64, 64, 3, padding=1, stride=2),
-        nn.Conv2d(64, 64, 3, padding=2, dilation=2),
-        nn.Conv2d(64, 64, 3, padding=1, groups=2),
-        nn.Conv2d(32, 64, 3, padding=1),
+        nn.Conv2d(128, 128, 1),
+        nn.Conv2d(128, 128, 3),
+        nn.Conv2d(128, 128, 3, padding=1, stride=2),
+        nn.Conv2d(128, 128, 3, padding=2, dilation=2),
+        nn.Conv2d(128, 128, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(128, 128, 3, padding=1, groups=2),
+        nn.Conv2d(64, 64, 3, padding=1),
     ]
-    model = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), *other)
-    assert replace_convolutions(model) == 1
-    assert isinstance(model[0], WinogradConv2d) and list(model[1:]) == other
+    grouped = nn.Conv2d(128, 256, 3, padding=1, groups=2)
+    model = nn.Sequential(nn.Conv2d(64, 128, 3, padding=1), grouped, *other)
+    assert replace_convolutions(model) == 2
+    assert [type(module) for module in model[:2]] == [WinogradConv2d] * 2
+    assert list(model[2:]) == other
     assert replace_convolutions(model) == 0
