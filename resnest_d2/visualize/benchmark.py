@@ -1,6 +1,7 @@
 """Measurements as a table and as a chart."""
 
 import os
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def plot_measurements(
         axis.margins(x=0.15)
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
-    figure.supxlabel(note, fontsize=7, color="#555555")
+    figure.supxlabel(textwrap.fill(note, 130 * panels), fontsize=7, color="#555555")
     figure.savefig(Path(path), dpi=120)
 
 

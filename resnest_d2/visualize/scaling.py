@@ -96,5 +96,5 @@ def plot_scalings(
     for axes in panels[len(scalings) :]:
         axes.remove()
     figure.suptitle(title)
-    figure.supxlabel(note, fontsize=7, color="#555555")
+    figure.supxlabel(textwrap.fill(note, 60 * columns), fontsize=7, color="#555555")
     figure.savefig(Path(path), dpi=120)
