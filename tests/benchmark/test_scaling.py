@@ -32,6 +32,7 @@ def test_exponent_is_that_of_a_power_law():
     assert Scaling("batch", "", (1, 2), times[:2], (None, None)).multiply_adds_exponent is None
 
 
+@pytest.mark.slow
 def test_pixels_and_proposals_are_varied():
     pixels = measure_scaling("pixels", runs=1, warmup=0)
     assert pixels.values[:2] == (128 * 128, 192 * 192)
@@ -50,6 +51,7 @@ def test_radix_takes_the_variants(facts):
         assert counted == published - linear
 
 
+@pytest.mark.slow
 def test_of_training_the_least_batch_is_two():
     batch = measure_scaling("batch", training=True, runs=1, warmup=0)
     assert batch.values == (2, 4, 8)
