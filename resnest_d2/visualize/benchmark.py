@@ -4,10 +4,14 @@ import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
 from ..benchmark import Measurement
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["measurement_table", "part_table", "plot_measurements"]
 
@@ -27,12 +31,12 @@ def measurement_table(measured: Sequence[Measurement], reference: str, *, form: 
         headers += ["saved MiB"]
     rows = []
     for m in measured:
-        row = [m.name, f"{m.params / 1e6:.2f}", _number(m.multiply_adds, 1e9, ".3f")]
+        row = [m.name, f"{m.params / 1e6:.2f}", number_text(m.multiply_adds, 1e9, ".3f")]
         if timed:
-            row += [f"{m.median_ms:.1f}", _range(m.latency_ms, ".1f"), f"{m.ratio:.2f}"]
-            row += [_range(m.ratios, ".2f"), _number(m.peak, 2**20, ".0f")]
+            row += [f"{m.median_ms:.1f}", range_text(m.latency_ms, ".1f"), f"{m.ratio:.2f}"]
+            row += [range_text(m.ratios, ".2f"), number_text(m.peak, 2**20, ".0f")]
         if trained:
-            row += [_number(m.saved, 2**20, ".0f")]
+            row += [number_text(m.saved, 2**20, ".0f")]
         rows.append(row)
     alignment = ["left", *["right"] * (len(headers) - 1)]
     return tabulate(rows, headers, tablefmt=form, colalign=alignment, disable_numparse=True)
@@ -44,7 +48,9 @@ def part_table(measured: Sequence[Measurement], *, form: str) -> str:
     if not detectors:
         return ""
     parts = {part: None for m in detectors for part in m.parts_ms}
-    rows = [[part, *(_number(m.parts_ms.get(part), 1, ".1f") for m in detectors)] for part in parts]
+    rows = [
+        [part, *(number_text(m.parts_ms.get(part), 1, ".1f") for m in detectors)] for part in parts
+    ]
     rows += [["all", *(f"{sum(m.parts_ms.values()):.1f}" for m in detectors)]]
     headers = ["ms by part", *(m.name for m in detectors)]
     alignment = ["left", *["right"] * len(detectors)]
@@ -82,14 +88,22 @@ def plot_measurements(
     for axis in axes:
         axis.margins(x=0.15)
         axis.spines[["top", "right"]].set_visible(False)
+    save_chart(figure, path, title=title, note=note)
+
+
+def save_chart(figure: "Figure", path: str | os.PathLike, *, title: str, note: str) -> None:
+    """Write a chart as PNG, with what was measured above it and on what, in small print, below."""
     figure.suptitle(title)
-    figure.supxlabel(textwrap.fill(note, 130 * panels), fontsize=7, color="#555555")
+    characters = int(15 * figure.get_figwidth())  # that fit on a line
+    figure.supxlabel(textwrap.fill(note, characters), fontsize=7, color="#555555")
     figure.savefig(Path(path), dpi=120)
 
 
-def _number(value: float | None, unit: float, form: str) -> str:
+def number_text(value: float | None, unit: float, form: str) -> str:
+    """The value in its unit; a dash where there is none."""
     return "–" if value is None else format(value / unit, form)
 
 
-def _range(values: Sequence[float], form: str) -> str:
+def range_text(values: Sequence[float], form: str) -> str:
+    """The least and the largest."""
     return f"{min(values):{form}}–{max(values):{form}}"

@@ -3,12 +3,12 @@
 import os
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
 
 from ..benchmark import ProcessTimes, Scaling
+from .benchmark import number_text, range_text, save_chart
 
 __all__ = ["plot_scalings", "process_table", "scaling_table"]
 
@@ -21,7 +21,6 @@ def scaling_table(scalings: Sequence[Scaling], *, form: str) -> str:
     """
     rows = []
     for s in scalings:
-        adds = s.multiply_adds_exponent
         rows.append(
             [
                 s.quantity,
@@ -29,8 +28,8 @@ def scaling_table(scalings: Sequence[Scaling], *, form: str) -> str:
                 ", ".join(map(str, s.values)),
                 ", ".join(f"{median:.0f}" for median in s.medians_ms),
                 f"{s.exponent:.2f}",
-                f"{min(s.exponents):.2f}–{max(s.exponents):.2f}",
-                "–" if adds is None else f"{adds:.2f}",
+                range_text(s.exponents, ".2f"),
+                number_text(s.multiply_adds_exponent, 1, ".2f"),
             ]
         )
     headers = ["quantity", "of", "values", "ms", "exponent", "range", "of multiply-adds"]
@@ -45,10 +44,7 @@ def process_table(times: ProcessTimes, *, form: str) -> str:
         "all, synchronised": times.synchronised_ms,
         "exchange alone": times.all_reduce_ms,
     }
-    rows = [
-        [kind, f"{np.median(own):.0f}", f"{min(own):.0f}–{max(own):.0f}"]
-        for kind, own in kinds.items()
-    ]
+    rows = [[kind, f"{np.median(own):.0f}", range_text(own, ".0f")] for kind, own in kinds.items()]
     rows += [["synchronised, by the formula", f"{times.expected_ms:.0f}", "–"]]
     headers = [f"training step, {times.processes} processes", "ms", "ms, range"]
     alignment = ("left", "right", "right")
@@ -73,18 +69,14 @@ def plot_scalings(
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, s in zip(panels, scalings, strict=False):
         values, medians = np.asarray(s.values), np.asarray(s.medians_ms)
-        spread = [
-            medians - [min(t) for t in s.latency_ms],
-            [max(t) for t in s.latency_ms] - medians,
-        ]
+        spread = medians - np.min(s.latency_ms, axis=1), np.max(s.latency_ms, axis=1) - medians
         axes.errorbar(values, medians, yerr=spread, fmt="o", color="#3b6ea5", ecolor="#888888")
         middle = np.exp(np.log(medians).mean() - s.exponent * np.log(values).mean())
         axes.plot(values, middle * values**s.exponent, color="#c98b3b")
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_xticks(
-            values, [EngFormatter(places=0, sep="").format_eng(v) for v in values], fontsize=8
-        )
+        names = [EngFormatter(places=0, sep="").format_eng(value) for value in values]
+        axes.set_xticks(values, names, fontsize=8)
         axes.set_ylim(medians.min() / 2, medians.max() * 2)
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:.0f}")
@@ -95,6 +87,4 @@ def plot_scalings(
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[len(scalings) :]:
         axes.remove()
-    figure.suptitle(title)
-    figure.supxlabel(textwrap.fill(note, 60 * columns), fontsize=7, color="#555555")
-    figure.savefig(Path(path), dpi=120)
+    save_chart(figure, path, title=title, note=note)
