@@ -48,11 +48,18 @@ setup(
         "tensorboard",
         "torch>=2.3",
         "torchvision>=0.18",
+        "tqdm",
     ],
     extras_require={
+        "explain": ["captum>=0.9"],
+        "export": ["onnx>=1.17", "onnxruntime>=1.19"],
         "hub": ["huggingface_hub>=0.23"],  # timm's weights
         "test": [
+            "captum>=0.9",
+            "onnx>=1.17",
+            "onnxruntime>=1.19",
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "resnest==0.0.5",  # the official classification models, to compare with
             "ruff==0.17.6",
             "timm>=1.0",

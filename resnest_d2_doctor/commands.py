@@ -9,6 +9,8 @@ COMMANDS = {
     "evaluate": "evaluate a checkpoint (train --eval-only)",
     "replay": "repeat the batch whose loss was not finite, and say where it comes from",
     "predict": "detect objects in pictures with a trained checkpoint",
+    "explain": "draw the split attention for a picture, and what a detection rests on",
+    "export": "write a checkpoint as one file that runs without Detectron2, and check it",
     "data": "check, split, count and show COCO-format data",
     "zoo": "list the models, show one, or download weights",
     "convert": "rename weights between formats",

@@ -12,6 +12,7 @@ from .distributed import (
 )
 from .environment import describe_environment
 from .evaluation import EvaluationComparison, compare_evaluators, draw_results
+from .exported import measure_exported
 from .latency import LatencyComparison, alternate, compare_latency, measure_latency
 from .measure import Measurement, measure
 from .memory import peak_memory, saved_memory
@@ -41,6 +42,7 @@ __all__ = [
     "expected_slowest",
     "latency_seconds",
     "measure",
+    "measure_exported",
     "measure_latency",
     "measure_processes",
     "measure_scaling",

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 
 from resnest_d2_doctor.commands import root_parser
 
-from . import benchmark, convert, data, doctor, predict, replay, run, zoo
+from . import benchmark, convert, data, doctor, explain, export, predict, replay, run, zoo
 
 __all__ = ["main"]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser, commands = root_parser()
-    for module in (run, replay, predict, data, zoo, convert, benchmark, doctor):
+    for module in (run, replay, predict, explain, export, data, zoo, convert, benchmark, doctor):
         module.add_commands(commands)
     return parser
 

@@ -1,13 +1,17 @@
 """Detectors of each family, small and random, with norms that do something."""
 
+from pathlib import Path
+
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from detectron2.config import CfgNode
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import build_model
 
 from resnest_d2 import get_config
+from resnest_d2.checkpoint import RECORD_KEY, make_record
 
 FAMILIES = {
     "faster": "faster_rcnn_resnest50_fpn",
@@ -32,14 +36,27 @@ _SMALL = (
 )
 
 
+def small_config(family: str, *opts: str) -> CfgNode:
+    """The config of a family's small detector."""
+    return get_config(FAMILIES[family], (*_SMALL, *opts))
+
+
 def small_detector(family: str, *opts: str) -> nn.Module:
     """A detector of a family, in evaluation mode."""
-    model = build_model(get_config(FAMILIES[family], (*_SMALL, *opts)))
+    model = build_model(small_config(family, *opts))
     draw_norms(model)
     for name, parameter in model.named_parameters():
         if name.endswith(("bbox_pred.weight", "cls_score.weight", "anchor_deltas.weight")):
             nn.init.normal_(parameter, std=0.05)  # boxes and scores that differ
     return model.eval()
+
+
+def save_detector(path: Path, family: str, *opts: str) -> Path:
+    """A checkpoint of such a detector, with its config and three class names."""
+    record = make_record(small_config(family, *opts), ["ant", "bee", "cow"])
+    state = small_detector(family, *opts).state_dict()
+    torch.save({"model": state, RECORD_KEY: record}, path)
+    return path
 
 
 def draw_norms(model: nn.Module) -> None:

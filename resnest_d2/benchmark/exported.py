@@ -1,0 +1,56 @@
+"""An exported file beside the model that it was made of."""
+
+import os
+
+import numpy as np
+import torch
+
+from ..export import open_file
+from ..predictor import Predictor
+from .latency import alternate
+
+__all__ = ["measure_exported"]
+
+
+def measure_exported(
+    source: str | os.PathLike,
+    file: str | os.PathLike,
+    image: np.ndarray,
+    *,
+    format: str,
+    runs: int = 10,
+) -> dict[str, tuple[float, ...]]:
+    """Times of a detector's file, and of its model as it is and optimised, in turn on the CPU.
+
+    Args:
+        source: the checkpoint.
+        file: what it was exported to, whole.
+        image: RGB (3, H, W), 0-255, float32.
+        format: the file's.
+        runs: timed runs of each.
+
+    Returns:
+        Milliseconds by name: the format, ``"model"`` and ``"optimized"``.
+
+    Raises:
+        ValueError: the file is not a detector's.
+    """
+    run, metadata = open_file(os.fspath(file), format)
+    if metadata["part"] != "detector" or not metadata["non_maximum_suppression"]:
+        raise ValueError(f"{file} gives no detections: only a whole detector is timed here")
+    threshold = metadata["score_threshold"]
+    models = [
+        Predictor(source, device="cpu", score_threshold=threshold, optimize=optimize).model
+        for optimize in (False, True)
+    ]
+    height, width = image.shape[1:]
+    swapped = metadata["normalisation_inside"]["format"] == "BGR"
+    given = np.ascontiguousarray(image[::-1]) if swapped else image
+    inputs = [{"image": torch.from_numpy(given), "height": height, "width": width}]
+
+    def call(model):
+        with torch.inference_mode():
+            return model(inputs)
+
+    calls = [lambda: run(image), *(lambda model=model: call(model) for model in models)]
+    return dict(zip((format, "model", "optimized"), alternate(calls, runs=runs), strict=True))

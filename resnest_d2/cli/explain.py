@@ -1,0 +1,170 @@
+"""``explain``."""
+
+import argparse
+import json
+from pathlib import Path
+
+from .common import REFUSALS, add_parser, refuse
+
+__all__ = ["add_commands"]
+
+_EPILOG = """
+What is written to DIR:
+  attention_overview.png   how each block divides its weight between the splits, for the picture
+  attention_BLOCK.png      of one block: its weights, and the maps of its most and least selective
+                           channels
+  attention.npz            the arrays: blocks; BLOCK.weights (1, splits, channels) of each, and of
+                           the drawn one BLOCK.splits (1, splits, channels, h, w)
+  saliency_N.png, .npz     what each pixel adds to the score of detection N: attribution (h, w) in
+                           pixels of the resized picture, box, label, score, baseline
+and with --data:
+  attention_by_class.png   how far the weights depend on the classes that pictures hold
+  attention_by_class.npz   class_names, num_images, blocks; of each BLOCK.mean (classes, splits,
+                           channels), .deviation, .chance (classes), .overall (splits, channels)
+
+Saliency needs captum (pip install 'resnest-d2[explain]'), and time: it runs the network 64 times
+forward and backward.
+
+Examples:
+  %(prog)s street.jpg --checkpoint runs/mine
+  another block, the second detection, and the means by class over a data set:
+    %(prog)s street.jpg --checkpoint runs/mine --block res4.1 --detection 1 --data val.json val/
+
+Exit codes: 0 done, 2 refused input.
+"""
+
+
+def add_commands(commands) -> None:
+    """Add it to a parser's subcommands."""
+    parser = add_parser(commands, "explain", _explain, epilog=_EPILOG)
+    parser.add_argument("image", metavar="IMAGE", help="a picture file")
+    parser.add_argument(
+        "--checkpoint", required=True, metavar="FILE", help="a checkpoint, or a run's output folder"
+    )
+    parser.add_argument("--out", default="explained", metavar="DIR", help="default: %(default)s")
+    parser.add_argument(
+        "--block", metavar="NAME", help="e.g. res4.1; default: the most selective for the picture"
+    )
+    parser.add_argument(
+        "--detection",
+        type=int,
+        metavar="N",
+        help="number of the detection to explain, from 0; default: the first, of the highest score",
+    )
+    parser.add_argument(
+        "--data", nargs=2, metavar=("JSON", "IMAGES"), help="annotated pictures, for means by class"
+    )
+    parser.add_argument(
+        "--num-images",
+        type=int,
+        default=200,
+        metavar="N",
+        help="at most so many of them, drawn at random; default: %(default)s",
+    )
+    parser.add_argument("--score-threshold", type=float, default=0.5, metavar="P")
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, …; default: a GPU if any")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def _explain(args: argparse.Namespace) -> int:
+    from .. import visualize
+    from ..predictor import Predictor
+
+    by_class = None
+    try:
+        predictor = Predictor(
+            args.checkpoint, device=args.device, score_threshold=args.score_threshold
+        )
+        model = predictor.model
+        visualize.check_saliency(model)
+        if not Path(args.image).is_file():
+            raise FileNotFoundError(f"no such file: {args.image}")
+        inputs = predictor.preprocess(args.image)
+        found = predictor(args.image)
+        if args.detection is not None and not 0 <= args.detection < len(found):
+            raise ValueError(
+                f"--detection must be a number below {len(found)}, which were found, got "
+                f"{args.detection}"
+            )
+        blocks = visualize.image_attention(model, inputs)
+        if blocks:
+            block = args.block or max(blocks, key=lambda name: blocks[name].selectivity.mean())
+            blocks = visualize.image_attention(model, inputs, maps=[block])
+        elif args.block or args.data:
+            raise ValueError(f"--block and --data: {visualize.NO_ATTENTION}")
+        if args.data:
+            by_class = visualize.attention_by_class(
+                predictor, tuple(args.data), num_images=args.num_images
+            )
+    except (*REFUSALS, ModuleNotFoundError) as error:
+        return refuse(error)
+
+    folder = Path(args.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    note = f"{args.image}, {args.checkpoint}"
+    shown = inputs["image"].flip(0) if predictor.cfg.INPUT.FORMAT == "BGR" else inputs["image"]
+    image = shown.byte().permute(1, 2, 0).numpy()  # (h, w, 3)
+    detections = [
+        {"class": predictor.class_names[label], "score": score, "box": box}
+        for label, score, box in zip(
+            found.pred_classes.tolist(),
+            found.scores.tolist(),
+            found.pred_boxes.tensor.tolist(),
+            strict=True,
+        )
+    ]
+    record = {"image": args.image, "detections": detections, "files": []}
+
+    def add(name: str) -> Path:
+        record["files"].append(str(folder / name))
+        return folder / name
+
+    if blocks:
+        record["block"] = block
+        record["selectivity"] = {n: float(b.selectivity.mean()) for n, b in blocks.items()}
+        visualize.save_attention(blocks, add("attention.npz"))
+        visualize.plot_attention(blocks, image, add("attention_overview.png"), note=note)
+        covered = model.preprocess_image([inputs]).tensor.shape[-2:]
+        picture = add(f"attention_{block}.png")
+        visualize.plot_block(block, blocks[block], image, picture, covered=covered, note=note)
+    if by_class:
+        by_class.save(add("attention_by_class.npz"))
+        note_by_class = f"{len(by_class.holds)} images of {args.data[0]}, {args.checkpoint}"
+        picture = add("attention_by_class.png")
+        visualize.plot_class_attention(by_class, picture, block=block, note=note_by_class)
+    if detections:
+        number = args.detection or 0
+        result = visualize.explain_detection(model, inputs, number)
+        name = predictor.class_names[result.label]
+        result.save(add(f"saliency_{number}.npz"))
+        picture = add(f"saliency_{number}.png")
+        visualize.plot_saliency(result, image, name, picture, note=note)
+        in_box, area = result.share_in_box()
+        record["saliency"] = {
+            "detection": number,
+            "baseline_score": result.baseline,
+            "error": result.error,
+            "share_in_box": in_box,
+            "area_of_box": area,
+        }
+    print(json.dumps(record, indent=2) if args.json else _report(record, args.score_threshold))
+    return 0
+
+
+def _report(record: dict, threshold: float) -> str:
+    lines = [f"{record['image']}: {len(record['detections'])} detections"]
+    lines += [f"  {i} {d['class']} {d['score']:.2f}" for i, d in enumerate(record["detections"])]
+    if "saliency" in record:
+        own = record["saliency"]
+        lines.append(
+            f"detection {own['detection']}: {own['share_in_box']:.0%} of the saliency is in its "
+            f"box, {own['area_of_box']:.0%} of the image"
+        )
+    else:
+        lines.append(f"no detection scores more than {threshold}: no saliency")
+    if "block" in record:
+        lines.append("selectivity by block, 0-1:")
+        lines += [f"  {name} {value:.2f}" for name, value in record["selectivity"].items()]
+    else:
+        lines.append("the network has no split attention: there is none to show")
+    return "\n".join([*lines, "written:", *(f"  {file}" for file in record["files"])])

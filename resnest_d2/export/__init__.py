@@ -1,0 +1,9 @@
+"""Models as files that run without Detectron2: TorchScript, ONNX, torch.export."""
+
+from .export import Export, export_checkpoint
+from .parts import PARTS
+from .run_file import open_file
+from .verify import Agreement
+from .write import FORMATS
+
+__all__ = ["FORMATS", "PARTS", "Agreement", "Export", "export_checkpoint", "open_file"]

@@ -1,0 +1,268 @@
+"""From a checkpoint to a file that runs without Detectron2, checked before it gets its name."""
+
+import datetime
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+
+import detectron2
+from detectron2.modeling import RetinaNet
+from detectron2.structures import Instances
+
+from ..checkpoint import find_checkpoint, read_checkpoint, read_record
+from ..checkpoint.files import file_sha256
+from ..data import sample_set
+from ..modeling.checks import check_choice
+from ..predictor import Predictor, read_config
+from ..version import __version__
+from .parts import Detector, build_part
+from .verify import (
+    BOX_TOLERANCE,
+    FEATURE_TOLERANCE,
+    MASK_TOLERANCE,
+    SCORE_TOLERANCE,
+    Agreement,
+    compare_outputs,
+    run_in_new_process,
+)
+from .write import FORMATS, SUFFIXES, write_part
+
+__all__ = ["Export", "export_checkpoint"]
+
+logger = logging.getLogger(__name__)
+
+_NUM_IMAGES = 10
+
+
+@dataclass(frozen=True)
+class Export:
+    """A file that was written.
+
+    Attributes:
+        file: where it is.
+        metadata: what it carries.
+        agreement: with the model; None where it was not verified.
+        example: an image that it was verified on, RGB (3, H, W), 0-255, float32.
+    """
+
+    file: Path
+    metadata: dict[str, Any]
+    agreement: Agreement | None
+    example: np.ndarray
+
+
+def export_checkpoint(
+    source: str | os.PathLike,
+    target: str | os.PathLike,
+    *,
+    format: str,
+    part: str = "detector",
+    images: Sequence[str | os.PathLike] = (),
+    score_threshold: float | None = None,
+    verify: bool = True,
+    overwrite: bool = False,
+) -> Export:
+    """Write a checkpoint's model, or a part of it, as one file.
+
+    The file takes one image, RGB (3, H, W), float32, 0-255, of any size, and normalises it itself.
+    Resizing is the caller's: the metadata's ``resize`` says what the model was evaluated at. See
+    :mod:`.parts` for the outputs. A RetinaNet as ``torch-export`` goes without non-maximum
+    suppression.
+
+    Before the file gets its name, another process, which can import neither Detectron2 nor this
+    package, runs it on images of different sizes, and the results must be the model's.
+
+    Args:
+        source: a checkpoint, or a run's output folder.
+        target: the file to write; its folder must exist.
+        format: one of :data:`.write.FORMATS`.
+        part: one of :data:`.parts.PARTS`.
+        images: pictures to verify with, the first ten of them; by default some of the sample set.
+            A detector must find something in them.
+        score_threshold: detections with lower scores are left out, 0-1; by default the config's.
+        verify: False writes the file unchecked, and its metadata say so.
+        overwrite: replace ``target`` where it exists.
+
+    Raises:
+        FileExistsError, FileNotFoundError: of ``target``, its folder or the source.
+        ValueError: the checkpoint is refused; the format cannot hold the part; the model finds
+            nothing in the images.
+        ModuleNotFoundError: ONNX needs the packages onnx and onnxruntime.
+        RuntimeError: the file does not run, or differs from the model. Nothing is kept then.
+    """
+    check_choice("the format", format, FORMATS)
+    target = Path(target)
+    if target.exists() and not overwrite:
+        raise FileExistsError(f"{target} exists and is not overwritten unless you say so")
+    if target.is_dir() or not target.parent.is_dir():
+        raise FileNotFoundError(f"{target} must be a file in a folder that exists")
+    source = find_checkpoint(source)
+    predictor = _predictor(source, score_threshold)
+    nms = not (format == "torch-export" and isinstance(predictor.model, RetinaNet))
+    exported = build_part(predictor.model, predictor.cfg, part, nms=nms)
+    smallest = exported.smallest_side if format == "torch-export" else 1
+    cases = _pictures(predictor, images, smallest)
+    detects = isinstance(exported, Detector)
+    example = 0
+    if detects:
+        cases.append(_empty_picture(predictor, like=cases[0]))
+        expected = [_detections(predictor, case) for case in cases]
+        found = [len(outputs["scores"]) for outputs in expected]
+        example = int(np.argmax(found))
+        if not found[example]:
+            raise ValueError(
+                f"the model finds nothing in the {len(cases)} images (score threshold "
+                f"{_threshold(predictor):g}): give pictures of what it knows"
+            )
+    else:
+        unfolded = build_part(predictor.model, predictor.cfg, part, nms=nms, fold=False)
+        expected = [_outputs(unfolded, case) for case in cases]
+    metadata = {
+        "part": part,
+        "format": format,
+        "outputs": exported.output_names,
+        "non_maximum_suppression": detects,
+        "smallest_side": smallest,
+        "class_names": predictor.class_names,
+        **_describe(predictor, source),
+        "verified": verify
+        and {
+            "images": len(cases),
+            "boxes_within_pixels": BOX_TOLERANCE,
+            "scores_within": SCORE_TOLERANCE,
+            "mask_iou_at_least": MASK_TOLERANCE,
+            "features_within": FEATURE_TOLERANCE,
+        },
+    }
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+        written = Path(folder, f"model{SUFFIXES[format]}")
+        write_part(
+            exported, torch.from_numpy(cases[example]), written, format=format, metadata=metadata
+        )
+        agreement = None
+        if verify:
+            agreement = Agreement()
+            outputs = run_in_new_process(written, cases, format=format)
+            threshold = _threshold(predictor) if detects else None
+            for ours, theirs in zip(expected, outputs, strict=True):
+                compare_outputs(
+                    agreement,
+                    ours,
+                    theirs,
+                    score_threshold=threshold,
+                    max_detections=predictor.cfg.TEST.DETECTIONS_PER_IMAGE,
+                )
+            if agreement.problems:
+                raise RuntimeError(
+                    f"the {format} file differs from the model and is not kept: "
+                    + "; ".join(agreement.problems[:5])
+                )
+        with open(written, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(written, target)
+    return Export(target, metadata, agreement, cases[example])
+
+
+def _predictor(source: Path, score_threshold: float | None) -> Predictor:
+    if score_threshold is None:
+        cfg = read_config(read_record(read_checkpoint(source)), source)
+        retina = cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
+        head = cfg.MODEL.RETINANET if retina else cfg.MODEL.ROI_HEADS
+        score_threshold = head.SCORE_THRESH_TEST
+    return Predictor(source, device="cpu", score_threshold=score_threshold)
+
+
+def _threshold(predictor: Predictor) -> float:
+    return predictor.cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
+
+
+def _pictures(
+    predictor: Predictor, images: Sequence[str | os.PathLike], smallest: int
+) -> list[np.ndarray]:
+    """Pictures as the model is given them, RGB, cropped to different sizes."""
+    if not images:
+        _, folder = sample_set()["val"]
+        images = sorted(Path(folder).iterdir())
+    cases, sizes = [], set()
+    for image in images[:_NUM_IMAGES]:
+        case = predictor.preprocess(image)["image"].float().numpy()
+        if predictor.cfg.INPUT.FORMAT == "BGR":
+            case = case[::-1]
+        height, width = case.shape[1:]
+        if min(height, width) < smallest:
+            raise ValueError(
+                f"{image} is given to the model in {height} x {width} pixels: the file will take "
+                f"images from {smallest} x {smallest} on"
+            )
+        while (height, width) in sizes and max(height, width) > smallest:
+            height, width = max(height - 5, smallest), max(width - 3, smallest)
+        sizes.add((height, width))
+        cases.append(np.ascontiguousarray(case[:, :height, :width]))
+    return cases
+
+
+def _empty_picture(predictor: Predictor, *, like: np.ndarray) -> np.ndarray:
+    """A picture of one colour; one in which the model finds nothing, if there is."""
+    pictures = [np.full_like(like, value) for value in (127, 0, 255)]
+    empty = (p for p in pictures if not len(_detections(predictor, p)["scores"]))
+    return next(empty, pictures[0])
+
+
+def _outputs(part: torch.nn.Module, case: np.ndarray) -> dict[str, np.ndarray]:
+    with torch.no_grad():
+        outputs = part(torch.from_numpy(case))
+    return dict(zip(part.output_names, (x.numpy() for x in outputs), strict=True))
+
+
+def _detections(predictor: Predictor, case: np.ndarray) -> dict[str, np.ndarray]:
+    """What the model itself finds, as an exported detector gives it."""
+    image = torch.from_numpy(case if predictor.cfg.INPUT.FORMAT == "RGB" else case[::-1].copy())
+    height, width = image.shape[1:]
+    with torch.no_grad():
+        (output,) = predictor.model([{"image": image, "height": height, "width": width}])
+    found: Instances = output["instances"]
+    outputs = {
+        "boxes": found.pred_boxes.tensor.numpy(),
+        "scores": found.scores.numpy(),
+        "classes": found.pred_classes.numpy(),
+    }
+    if found.has("pred_masks"):
+        outputs["masks"] = found.pred_masks.numpy()
+    return outputs
+
+
+def _describe(predictor: Predictor, source: Path) -> dict[str, Any]:
+    cfg = predictor.cfg
+    return {
+        "input": {
+            "name": "image",
+            "shape": [3, "height", "width"],
+            "format": "RGB, 0-255, float32",
+        },
+        "normalisation_inside": {
+            "format": cfg.INPUT.FORMAT,
+            "mean": list(cfg.MODEL.PIXEL_MEAN),
+            "std": list(cfg.MODEL.PIXEL_STD),
+        },
+        "resize": {
+            "shortest_edge": cfg.INPUT.MIN_SIZE_TEST,
+            "longest_edge": cfg.INPUT.MAX_SIZE_TEST,
+        },
+        "score_threshold": _threshold(predictor),
+        "source": {"file": source.name, "sha256": file_sha256(source)},
+        "written": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "versions": {
+            "resnest_d2": __version__,
+            "detectron2": detectron2.__version__,
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+        },
+    }

@@ -1,0 +1,220 @@
+"""A model's parts as functions from one image to tensors, which is what a file can hold.
+
+All take an image (3, H, W), RGB, 0-255, float32, of any size, and do the rest: the channel order
+and the statistics of the model, the padding. Detectron2's own code runs in them, traced, with two
+exceptions that tracing would fix to what it sees: the masks are chosen by class and laid into
+the image here.
+"""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from detectron2.config import CfgNode
+from detectron2.modeling import GeneralizedRCNN, PanopticFPN, RetinaNet
+from detectron2.modeling.backbone import FPN
+from detectron2.modeling.roi_heads import StandardROIHeads
+from detectron2.structures import ImageList
+
+from ..inference import fold_batch_norms
+from ..modeling.checks import check_choice
+
+__all__ = ["PARTS", "DenseOutputs", "Detector", "Features", "build_part"]
+
+PARTS = ("detector", "backbone", "bottom_up")
+
+
+def build_part(
+    model: nn.Module, cfg: CfgNode, part: str, *, nms: bool = True, fold: bool = True
+) -> "_Part":
+    """A part of a copy of a model, on the CPU.
+
+    Args:
+        model: a detector of Detectron2, in evaluation mode.
+        cfg: its config.
+        part: ``"detector"``; ``"backbone"``, what the heads see (with FPN: p2 to p6); or
+            ``"bottom_up"``, the network beneath an FPN (res2 to res5).
+        nms: False for a detector's scores and boxes of all anchors instead of its detections.
+        fold: fold the batch norms into the convolutions.
+
+    Raises:
+        ValueError: the model has no such part, or no file can hold it; the message says why.
+    """
+    check_choice("the part", part, PARTS)
+    model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    if fold:
+        fold_batch_norms(model)
+    rgb = cfg.INPUT.FORMAT == "RGB"
+    if part == "bottom_up":
+        if not isinstance(model.backbone, FPN):
+            raise ValueError('the backbone has no FPN: its features are the part "backbone"')
+        return Features(model, model.backbone.bottom_up, rgb=rgb)
+    if part == "backbone":
+        return Features(model, model.backbone, rgb=rgb)
+    if not nms:
+        if not isinstance(model, RetinaNet):
+            raise ValueError(
+                f"{type(model).__name__} chooses its boxes by non-maximum suppression between its "
+                "two stages: only a RetinaNet exists without it"
+            )
+        return DenseOutputs(model, rgb=rgb)
+    _require_boxes_and_masks(model)
+    return Detector(model, rgb=rgb)
+
+
+def _require_boxes_and_masks(model: nn.Module) -> None:
+    if isinstance(model, RetinaNet):
+        return
+    name = type(model).__name__
+    if isinstance(model, PanopticFPN):
+        raise ValueError(f"{name}: a file holds boxes and masks, not panoptic segments")
+    if not isinstance(model, GeneralizedRCNN):
+        raise ValueError(f"{name} must be a GeneralizedRCNN or a RetinaNet")
+    if not isinstance(model.roi_heads, StandardROIHeads):
+        heads = type(model.roi_heads).__name__
+        raise ValueError(f"{heads} must be StandardROIHeads or CascadeROIHeads")
+    if model.roi_heads.keypoint_on:
+        raise ValueError("a file holds boxes and masks, not keypoints")
+
+
+class _Part(nn.Module):
+    """What the parts share: the model's input."""
+
+    output_names: list[str]
+    dynamic_axes: dict[str, dict[int, str]]
+
+    def __init__(self, model: nn.Module, *, rgb: bool):
+        super().__init__()
+        self.model = model
+        self.rgb = rgb
+        self.eval()
+
+    @property
+    def smallest_side(self) -> int:
+        """Pixels: from here on every feature map is wider than one, as torch.export's program asks.
+
+        Its compiler takes a size of one for a special case.
+        """
+        return 1 + max(shape.stride for shape in self.model.backbone.output_shape().values())
+
+    def preprocess(self, image: torch.Tensor) -> ImageList:
+        """The normalised and padded input of the backbone, from RGB (3, H, W).
+
+        As Detectron2's ``preprocess_image``, whose padding torch.export cannot follow.
+        """
+        if not self.rgb:
+            image = image.flip(0)
+        height, width = image.shape[-2:]
+        multiple = max(self.model.backbone.size_divisibility, 1)
+        image = (image - self.model.pixel_mean) / self.model.pixel_std
+        padded = F.pad(image, (0, -width % multiple, 0, -height % multiple))
+        return ImageList(padded[None], [(height, width)])
+
+
+class Detector(_Part):
+    """Detections of an image.
+
+    Returns boxes (N, 4): x0, y0, x1, y1 in the image's pixels; scores (N,), falling; classes (N,),
+    int64; and with a mask head masks (N, H, W), bool.
+    """
+
+    def __init__(self, model: nn.Module, *, rgb: bool):
+        super().__init__(model, rgb=rgb)
+        self.output_names = ["boxes", "scores", "classes"]
+        self.dynamic_axes = {name: {0: "detections"} for name in self.output_names}
+        self.has_masks = getattr(getattr(model, "roi_heads", None), "mask_on", False)
+        if self.has_masks:
+            self.output_names.append("masks")
+            self.dynamic_axes["masks"] = {0: "detections", 1: "height", 2: "width"}
+            model.roi_heads.mask_on = False  # done here instead
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        model, images = self.model, self.preprocess(image)
+        features = model.backbone(images.tensor)
+        if isinstance(model, RetinaNet):
+            features = [features[name] for name in model.head_in_features]
+            (found,) = model.forward_inference(images, features, model.head(features))
+        else:
+            proposals, _ = model.proposal_generator(images, features, None)
+            (found,), _ = model.roi_heads(images, features, proposals, None)
+        found.pred_boxes.clip(images.image_sizes[0])
+        found = found[found.pred_boxes.nonempty()]
+        boxes, classes = found.pred_boxes.tensor, found.pred_classes
+        outputs = boxes, found.scores, classes
+        if not self.has_masks:
+            return outputs
+        heads = model.roi_heads
+        pooled = heads.mask_pooler(
+            [features[name] for name in heads.mask_in_features], [found.pred_boxes]
+        )
+        masks = heads.mask_head.layers(pooled)  # (N, 1 or classes, h, w)
+        if masks.shape[1] == 1:
+            masks = masks[:, 0]
+        else:
+            masks = masks[torch.arange(classes.shape[0]), classes]
+        pasted = _paste(masks.sigmoid(), boxes, image.shape[-2], image.shape[-1])
+        return *outputs, pasted >= 0.5
+
+
+class DenseOutputs(_Part):
+    """What a RetinaNet gives before non-maximum suppression.
+
+    Returns boxes (A, 4), of all anchors of all levels: x0, y0, x1, y1 in the image's pixels,
+    not clipped to it; and scores (A, classes), 0-1.
+    """
+
+    output_names = ["boxes", "scores"]
+    dynamic_axes = {name: {0: "anchors"} for name in output_names}
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        model, images = self.model, self.preprocess(image)
+        features = model.backbone(images.tensor)
+        features = [features[name] for name in model.head_in_features]
+        logits, deltas = model._transpose_dense_predictions(
+            model.head(features), [model.num_classes, 4]
+        )
+        anchors = [boxes.tensor for boxes in model.anchor_generator(features)]
+        boxes = model.box2box_transform.apply_deltas(torch.cat(deltas, 1)[0], torch.cat(anchors))
+        return boxes, torch.cat(logits, 1)[0].sigmoid()
+
+
+class Features(_Part):
+    """The feature maps (C, h, w) of a backbone, by name."""
+
+    def __init__(self, model: nn.Module, backbone: nn.Module, *, rgb: bool):
+        super().__init__(model, rgb=rgb)
+        self.backbone = backbone
+        self.output_names = list(backbone.output_shape())
+        self.dynamic_axes = {
+            name: {1: f"{name}_height", 2: f"{name}_width"} for name in self.output_names
+        }
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        features = self.backbone(self.preprocess(image).tensor)
+        return tuple(features[name][0] for name in self.output_names)
+
+
+def _paste(masks: torch.Tensor, boxes: torch.Tensor, height, width) -> torch.Tensor:
+    """Masks over boxes -> masks over the image, as Detectron2's ``paste_masks_in_image``.
+
+    Bilinear interpolation is a product of one matrix per axis: it fits every format.
+
+    Args:
+        masks: (N, h, w) probabilities.
+        boxes: (N, 4) in pixels.
+
+    Returns:
+        (N, height, width) probabilities.
+    """
+    rows = _interpolation(boxes[:, 1], boxes[:, 3], height, masks.shape[-2])
+    columns = _interpolation(boxes[:, 0], boxes[:, 2], width, masks.shape[-1])
+    return rows @ masks @ columns.transpose(1, 2)
+
+
+def _interpolation(start: torch.Tensor, end: torch.Tensor, size, samples: int) -> torch.Tensor:
+    """How much each of the samples between two ends weighs in each pixel: (N, size, samples)."""
+    pixels = torch.arange(size, dtype=torch.float32) + 0.5
+    places = (pixels - start[:, None]) / (end - start)[:, None] * samples - 0.5
+    return (1 - (places[:, :, None] - torch.arange(samples)).abs()).clamp(min=0)
