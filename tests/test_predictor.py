@@ -1,20 +1,30 @@
 """Prediction from a checkpoint alone: the right model, the right pixels, or a refusal."""
 
+import json
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from detectors import save_detector
+from PIL import Image, ImageOps
+from pycocotools import mask as mask_util
 
-from detectron2.data import DatasetMapper
-from detectron2.modeling import build_model
+from detectron2.data import DatasetMapper, MetadataCatalog
+from detectron2.evaluation import inference_on_dataset
+from detectron2.modeling import GeneralizedRCNNWithTTA, build_model
 from detectron2.structures import Boxes, Instances
 
 from resnest_d2 import Predictor, get_config
 from resnest_d2.checkpoint import RECORD_KEY, make_record
+from resnest_d2.data import build_test_loader, register_coco
+from resnest_d2.evaluation import build_coco_evaluator
 
 CLASSES = ["circle", "square", "triangle", "star", "ring"]
 BGR = ["INPUT.FORMAT", "BGR", "MODEL.PIXEL_MEAN", "[103.53, 116.28, 123.675]"]
 BGR += ["MODEL.PIXEL_STD", "[1.0, 1.0, 1.0]", "INPUT.MIN_SIZE_TEST", "96"]
+
+TWO_SIZES = ("TEST.AUG.MIN_SIZES", "(48, 80)", "TEST.AUG.MAX_SIZE", "96")
 
 
 def _save(path, opts=(), weights=None, **record):
@@ -82,12 +92,15 @@ def test_company_in_a_batch_changes_nothing(checkpoint):
 
 
 @pytest.mark.slow
-def test_optimised_predictor_finds_the_same(checkpoint, predictor, images, monkeypatch):
+@pytest.mark.parametrize("tta", [False, True], ids=["once", "augmented"])
+def test_optimised_predictor_finds_the_same(tta, images, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "resnest_d2.inference.optimize.has_fast_bfloat16", lambda device_type: False
     )
-    optimised = Predictor(checkpoint, device="cpu", score_threshold=0, optimize=True)
-    for actual, expected in zip(optimised.batch(images), predictor.batch(images), strict=True):
+    _save(tmp_path / "model.pth", TWO_SIZES)
+    predictor = partial(Predictor, tmp_path / "model.pth", device="cpu", score_threshold=0, tta=tta)
+    optimised, plain = predictor(optimize=True), predictor()
+    for actual, expected in zip(optimised.batch(images), plain.batch(images), strict=True):
         torch.testing.assert_close(actual.scores, expected.scores, rtol=0, atol=1e-4)
         torch.testing.assert_close(
             actual.pred_boxes.tensor, expected.pred_boxes.tensor, rtol=0, atol=0.01
@@ -142,6 +155,95 @@ def test_training_evaluation_and_prediction_see_one_real_image_alike(opts, test_
             torch.testing.assert_close(seen, padded, rtol=0, atol=1e-5)
 
 
+# With std 1, activations and the rounding of a batch would be 50 times as large.
+@pytest.mark.parametrize(
+    "opts", [[], [*BGR, "MODEL.PIXEL_STD", "[57.4, 57.1, 58.4]"]], ids=["RGB", "BGR"]
+)
+def test_boxes_and_masks_are_those_of_evaluation(opts, test_data, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    sources = sorted((test_data / "coco_val_mini" / "images").glob("*.jpg"))[:5]
+    images = []
+    for number, source in enumerate(sources):
+        image = Image.open(source)
+        exif = Image.Exif()
+        exif[0x0112] = (1, 6, 3, 1, 8)[number]  # how the camera was held
+        image = image.convert("L" if number == 3 else "RGB")
+        image.save(folder / source.name, exif=exif, quality=95)
+        size = ImageOps.exif_transpose(Image.open(folder / source.name)).size
+        images.append({"file_name": source.name, "width": size[0], "height": size[1]})
+        images[-1]["id"] = 10 * number
+    categories = [{"id": 3 * number + 2, "name": name} for number, name in enumerate(CLASSES[:3])]
+    dataset = {"images": images, "categories": categories, "annotations": []}
+    (tmp_path / "set.json").write_text(json.dumps(dataset))
+    name = register_coco(tmp_path / "set.json", folder)
+
+    sizes = ("INPUT.MIN_SIZE_TEST", "96", "INPUT.MAX_SIZE_TEST", "160")
+    checkpoint = save_detector(tmp_path / "model.pth", "mask", *opts, *sizes)
+    predictor = Predictor(checkpoint, device="cpu", score_threshold=0.2)
+    cfg = predictor.cfg
+    model = build_model(cfg).eval()
+    model.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
+    evaluator = build_coco_evaluator(cfg, name, str(tmp_path / "evaluation"))
+    inference_on_dataset(model, build_test_loader(cfg, name), evaluator)
+    results = json.loads((tmp_path / "evaluation" / "coco_instances_results.json").read_text())
+
+    files = [folder / image["file_name"] for image in images]
+    for found in (predictor.batch(files), [predictor(file) for file in files]):
+        for image, instances in zip(images, found, strict=True):
+            expected = [result for result in results if result["image_id"] == image["id"]]
+            assert len(instances) == len(expected) > 3
+            assert instances.image_size == (image["height"], image["width"])
+            boxes = torch.tensor([result["bbox"] for result in expected])
+            boxes[:, 2:] += boxes[:, :2]
+            torch.testing.assert_close(instances.pred_boxes.tensor, boxes, rtol=0, atol=1e-3)
+            scores = torch.tensor([result["score"] for result in expected])
+            torch.testing.assert_close(instances.scores, scores, rtol=0, atol=1e-5)
+            labels = [(result["category_id"] - 2) // 3 for result in expected]
+            assert instances.pred_classes.tolist() == labels
+            for mask, result in zip(instances.pred_masks, expected, strict=True):
+                same = mask.numpy() == mask_util.decode(result["segmentation"])
+                assert same.mean() > 0.9999
+
+
+@pytest.mark.parametrize("family", ["faster", "mask"])
+def test_test_time_augmentation_is_evaluations(family, images, tmp_path):
+    opts = (*TWO_SIZES, "INPUT.MIN_SIZE_TEST", "64")
+    checkpoint = save_detector(tmp_path / "model.pth", family, *opts)
+    predictor = Predictor(checkpoint, device="cpu", score_threshold=0.2, tta=True)
+    plain = Predictor(checkpoint, device="cpu", score_threshold=0.2)
+    assert predictor.settings == {**plain.settings, "tta": True}
+    augmented = GeneralizedRCNNWithTTA(plain.cfg, plain.model)
+    path = tmp_path / "image.png"
+    for image, found in zip(images, predictor.batch(images), strict=True):
+        Image.fromarray(image).save(path)
+        item = DatasetMapper(plain.cfg, is_train=False)({"file_name": str(path)})
+        with torch.no_grad():
+            item |= {"height": image.shape[0], "width": image.shape[1]}
+            expected = augmented([item])[0]["instances"]
+        assert len(found) == len(expected) > 3
+        torch.testing.assert_close(found.pred_boxes.tensor, expected.pred_boxes.tensor)
+        torch.testing.assert_close(found.scores, expected.scores)
+        assert not torch.equal(found.scores, plain(image).scores)
+        if family == "mask":
+            assert torch.equal(found.pred_masks, expected.pred_masks)
+
+
+def test_augmentation_that_finds_nothing_is_an_empty_result(images, tmp_path):
+    _save(tmp_path / "model.pth", TWO_SIZES)
+    found = Predictor(tmp_path / "model.pth", device="cpu", score_threshold=1.0, tta=True)(
+        images[0]
+    )
+    assert len(found) == 0 and found.pred_masks.shape == (0, *images[0].shape[:2])
+
+
+@pytest.mark.parametrize("family", ["keypoint", "RetinaNet", "panoptic"])
+def test_families_without_augmentation_refuse_it(family, tmp_path):
+    checkpoint = save_detector(tmp_path / "model.pth", family)
+    with pytest.raises(ValueError, match=r"no test-time augmentation for .*model\.pth: .*MODEL\."):
+        Predictor(checkpoint, device="cpu", tta=True)
+
+
 def _by_hand(path, cfg):
     """Channel order, size and normalisation from the definitions, without Detectron2."""
     with Image.open(path) as image:
@@ -153,6 +255,41 @@ def _by_hand(path, cfg):
     pixels = pixels[..., ::-1] if cfg.INPUT.FORMAT == "BGR" else pixels
     pixels = (pixels - np.float32(cfg.MODEL.PIXEL_MEAN)) / np.float32(cfg.MODEL.PIXEL_STD)
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+def test_an_image_of_any_proportions_is_detected_in(predictor):
+    for height, width in ((1, 1), (1, 3000), (3000, 1)):
+        image = np.full((height, width, 3), 100, np.uint8)
+        assert min(predictor.preprocess(image)["image"].shape[1:]) >= 1
+        assert predictor(image).image_size == (height, width)
+
+
+def test_what_is_left_out_of_a_file_is_logged(predictor, tmp_path, caplog):
+    frames = [Image.new("L", (30, 20), value) for value in (0, 255)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    assert predictor(tmp_path / "moving.gif").image_size == (20, 30)
+    assert "moving.gif: the first of its frames" in caplog.text
+
+
+def test_category_ids_are_known_where_the_data_set_is(checkpoint, tmp_path):
+    assert Predictor(checkpoint, device="cpu").category_ids is None
+    coco = MetadataCatalog.get("coco_2017_train")
+    opts = ["DATASETS.TRAIN", "('coco_2017_train',)", "MODEL.ROI_HEADS.NUM_CLASSES", "80"]
+    _save(tmp_path / "coco.pth", opts, class_names=coco.thing_classes)
+    ids = Predictor(tmp_path / "coco.pth", device="cpu").category_ids
+    assert len(ids) == 80 and (ids[0], ids[11], ids[79]) == (1, 13, 90)  # COCO has no 12
+    _save(tmp_path / "mine.pth", opts, class_names=["person", *"abcdefg"])
+    assert Predictor(tmp_path / "mine.pth", device="cpu").category_ids is None
+
+
+@pytest.mark.parametrize("architecture", ["SemanticSegmentor", "ProposalNetwork"])
+def test_models_without_instances_are_refused(architecture, checkpoint, tmp_path):
+    stored = torch.load(checkpoint, weights_only=True)
+    cfg = get_config("sample_mask_rcnn_resnest14_fpn", ["MODEL.META_ARCHITECTURE", architecture])
+    stored[RECORD_KEY] = make_record(cfg, CLASSES)
+    torch.save(stored, tmp_path / "model.pth")
+    with pytest.raises(ValueError, match=f"model.pth holds a {architecture}: no detector"):
+        Predictor(tmp_path / "model.pth", device="cpu")
 
 
 def test_low_scores_are_left_out(checkpoint, images):

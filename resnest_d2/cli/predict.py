@@ -1,37 +1,92 @@
 """``predict``."""
 
 import argparse
+import dataclasses
 import json
-from pathlib import Path
+import sys
+from typing import TYPE_CHECKING
 
-from .common import REFUSALS, add_parser, refuse
+from .common import REFUSALS, add_parser, fail, refuse
+
+if TYPE_CHECKING:
+    from ..prediction import FilePredictions
 
 __all__ = ["add_commands"]
+
+_EPILOG = """
+SRC is a file, a folder (searched with its sub-folders for files that end in .jpg, .png, .tif and
+the like, hidden ones left out), or a quoted pattern, in which ** stands for any folders.
+
+DIR then holds a drawing of each picture, in the sources' folders, predictions.json (COCO results),
+images.json (their images and categories), predictions.csv, and failed.csv if files could not be
+read. Category ids are those of the training data if the checkpoint knows them, else class
+number + 1; see "info" in images.json.
+
+Stopped in any way, or with new pictures in SRC, the same command goes on with what is not done;
+failed files are tried again. Other settings need another DIR. Pictures of more than 178,956,970
+pixels are refused.
+
+Examples:
+  a folder:
+    %(prog)s photos/ --checkpoint runs/mine --out found
+  a pattern, without drawings:
+    %(prog)s 'photos/**/*.jpg' --checkpoint runs/mine/model_best.pth --out found --format none
+  test-time augmentation, for a script:
+    %(prog)s photos/ --checkpoint runs/mine --out found --tta --json --quiet
+
+Exit codes: 0 every file is predicted; 1 some could not be read (the others are done), or the
+results could not be written; 2 refused input; 130 interrupted.
+"""
+_LISTED = 20
 
 
 def add_commands(commands) -> None:
     """Add it to a parser's subcommands."""
-    parser = add_parser(commands, "predict", _predict)
-    parser.add_argument("sources", nargs="+", metavar="IMAGE", help="picture files")
+    parser = add_parser(commands, "predict", _predict, epilog=_EPILOG)
+    parser.add_argument("sources", nargs="+", metavar="SRC", help="files, folders, patterns")
     parser.add_argument(
         "--checkpoint", required=True, metavar="FILE", help="a checkpoint, or a run's output folder"
     )
-    parser.add_argument("--out", default="predictions", metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--score-threshold", type=float, default=0.5, metavar="P")
+    parser.add_argument(
+        "--out",
+        default="predictions",
+        metavar="DIR",
+        help="a new or an empty folder, or that of the same command; default: %(default)s",
+    )
+    parser.add_argument(
+        "--score-threshold", type=float, default=0.5, metavar="P", help="0-1; default: %(default)s"
+    )
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, …; default: a GPU if any")
+    parser.add_argument(
+        "--batch-size", type=int, default=4, metavar="N", help="pictures; default: %(default)s"
+    )
     parser.add_argument(
         "--optimize",
         action="store_true",
         help="compile the model first: the first picture takes a minute, the others less time",
     )
-    parser.add_argument("--json", action="store_true", help="print the detections as JSON")
+    parser.add_argument(
+        "--tta",
+        action="store_true",
+        help="test-time augmentation (TEST.AUG of the config): some 20 times slower",
+    )
+    parser.add_argument(
+        "--format",
+        default="png",
+        metavar="F",
+        help="of the drawings: png (the default), jpg or none",
+    )
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    parser.add_argument(
+        "--quiet", action="store_true", help="no progress bar, and no summary but for the failures"
+    )
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from PIL import Image
+    import torch
 
-    from detectron2.data.detection_utils import read_image
-
+    from ..checkpoint.atomic import write_failure_reason
+    from ..prediction import predict_files
     from ..predictor import Predictor
 
     try:
@@ -40,31 +95,46 @@ def _predict(args: argparse.Namespace) -> int:
             device=args.device,
             score_threshold=args.score_threshold,
             optimize=args.optimize,
+            tta=args.tta,
         )
-        missing = [source for source in args.sources if not Path(source).is_file()]
-        if missing:
-            raise FileNotFoundError(f"no such file: {', '.join(missing)}")
     except REFUSALS as error:
         return refuse(error)
-    folder = Path(args.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    found = {}
-    for source in args.sources:
-        image = read_image(source, format="RGB")
-        instances = predictor(image)
-        picture = folder / f"{Path(source).stem}.png"
-        Image.fromarray(predictor.draw(image, instances)).save(picture)
-        found[source] = [
-            {"class": predictor.class_names[label], "score": score, "box": box}
-            for label, score, box in zip(
-                instances.pred_classes.tolist(),
-                instances.scores.tolist(),
-                instances.pred_boxes.tensor.tolist(),
-                strict=True,
-            )
-        ]
-        if not args.json:
-            print(f"{source}: {len(instances)} instances -> {picture}")
+    try:
+        done = predict_files(
+            predictor,
+            args.sources,
+            args.out,
+            batch_size=args.batch_size,
+            picture_format=args.format,
+            progress=not args.quiet,
+        )
+    except REFUSALS as error:
+        return refuse(error)
+    except KeyboardInterrupt:
+        fail("interrupted (the same command goes on)")
+        return 130
+    except torch.cuda.OutOfMemoryError:
+        return fail("the GPU's memory is full (the same command goes on with a lower --batch-size)")
+    except OSError as error:
+        reason, advice = write_failure_reason(error)
+        return fail(
+            f"{args.out} cannot be written to: {reason} ({advice}, and the same command goes on)"
+        )
+    _show(done, args)
+    return 1 if done.failed else 0
+
+
+def _show(done: "FilePredictions", args: argparse.Namespace) -> None:
     if args.json:
-        print(json.dumps(found, indent=2))
-    return 0
+        print(json.dumps({**dataclasses.asdict(done), "folder": str(done.folder)}, indent=2))
+        return
+    if not args.quiet:
+        before = f", {done.earlier} had been before" if done.earlier else ""
+        print(f"{done.predicted} files predicted{before}, {len(done.failed)} failed")
+        print(f"{done.folder}: {done.instances} instances in predictions.json, predictions.csv")
+        for name, note in list(done.notes.items())[:_LISTED]:
+            print(f"note: {name}: {note}", file=sys.stderr)
+    for name, reason in list(done.failed.items())[:_LISTED]:
+        print(f"failed: {name}: {reason}", file=sys.stderr)
+    if len(done.failed) > _LISTED:
+        print(f"all {len(done.failed)} that failed: {done.folder / 'failed.csv'}", file=sys.stderr)

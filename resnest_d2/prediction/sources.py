@@ -1,0 +1,111 @@
+"""From what a user names, files, folders and patterns, to picture files and their names.
+
+A picture's name is its path below one root, the folder that all sources have in common. No two
+files share a name then, and the names say where pictures lie.
+"""
+
+import glob
+import itertools
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..data.pictures import SUFFIXES
+
+__all__ = ["PictureFiles", "drawing_names", "find_pictures"]
+
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """Files in the order of the sources, each once.
+
+    Attributes:
+        root: the deepest folder that holds all sources, an absolute path.
+        names: paths below it, with "/".
+    """
+
+    root: Path
+    names: tuple[str, ...]
+
+
+def find_pictures(
+    sources: Sequence[str | os.PathLike], *, except_in: str | os.PathLike
+) -> PictureFiles:
+    """The picture files that sources stand for.
+
+    Args:
+        sources: a file, whatever its name; a folder: all files in it and in its folders whose names
+            end in one of ``SUFFIXES``, but no hidden ones; a pattern of :mod:`glob`, with ``**``:
+            the files and folders that it matches.
+        except_in: a folder that is not searched: that of the results.
+
+    Raises:
+        FileNotFoundError: sources that stand for nothing.
+        ValueError: no picture in them, or a folder that cannot be read.
+    """
+    found: dict[str, None] = {}
+    starts, missing = [], []
+    results = os.path.realpath(except_in)
+    for source in map(os.fspath, sources):
+        if os.path.exists(source):
+            matches = [source]
+            starts.append(source if os.path.isdir(source) else os.path.dirname(source))
+        elif matches := sorted(glob.glob(source, recursive=True)):
+            plain = itertools.takewhile(lambda part: part == glob.escape(part), Path(source).parts)
+            starts.append(os.path.join("", *plain))
+        else:
+            missing.append(source)
+        for match in matches:
+            files = _pictures_in(match, results) if os.path.isdir(match) else [match]
+            found.update(dict.fromkeys(map(os.path.abspath, files)))
+    if missing:
+        raise FileNotFoundError(f"no such file, folder or match: {', '.join(missing)}")
+    if not found:
+        raise ValueError(
+            f"no pictures in {', '.join(map(os.fspath, sources))}: of a folder, visible files are "
+            f"taken that end in {', '.join(SUFFIXES)}"
+        )
+    root = os.path.commonpath([os.path.abspath(start) for start in starts])
+    names = (Path(os.path.relpath(path, root)).as_posix() for path in found)
+    return PictureFiles(Path(root), tuple(names))
+
+
+def drawing_names(names: Sequence[str], suffix: str, *, given: Mapping[str, str]) -> dict[str, str]:
+    """A name of its own for the drawing of each picture: ``a/b.jpg`` is drawn as ``a/b.png``.
+
+    Pictures that differ only in their suffixes keep it: ``b.jpg.png`` and ``b.tif.png``.
+
+    Args:
+        suffix: of the drawings, without a dot.
+        given: drawings that have their names, by picture; these stay. Names are compared without
+            regard to case, as some file systems do.
+    """
+    used = {name.casefold() for name in given.values()}
+    stems = Counter(os.path.splitext(name)[0].casefold() for name in names)
+    drawings = dict(given)
+    for name in names:
+        if name in given:
+            continue
+        stem = os.path.splitext(name)[0]
+        stem = stem if stems[stem.casefold()] == 1 else name
+        while f"{stem}.{suffix}".casefold() in used:
+            stem += "_"
+        drawings[name] = f"{stem}.{suffix}"
+        used.add(drawings[name].casefold())
+    return drawings
+
+
+def _pictures_in(folder: str, results: str) -> Iterator[str]:
+    def refuse(error: OSError):
+        raise ValueError(f"the folder {error.filename} cannot be read: {error.strerror}")
+
+    for place, folders, files in os.walk(folder, onerror=refuse):
+        if os.path.realpath(place) == results:
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                yield os.path.join(place, name)
