@@ -93,7 +93,8 @@ class Predictor:
         head = cfg.MODEL.RETINANET if retina else cfg.MODEL.ROI_HEADS
         names: list[str] = record["class_names"]
         self.class_names = names + [f"class {i}" for i in range(len(names), head.NUM_CLASSES)]
-        self.category_ids = record.get("category_ids") or _known_ids(cfg.DATASETS.TRAIN, names)
+        ids = record.get("category_ids") or _known_ids(cfg.DATASETS.TRAIN, names)
+        self.category_ids: list[int] | None = ids if len(ids) == len(self.class_names) else None
         self.model = build_model(cfg).eval()
         RunCheckpointer(self.model, whole=True).load_stored(stored)
         if optimize:
@@ -185,14 +186,14 @@ def _check_tta(cfg: CfgNode, path: os.PathLike) -> None:
         raise ValueError(f"no test-time augmentation for {path}: {error}") from error
 
 
-def _known_ids(datasets: Sequence[str], class_names: list[str]) -> list[int] | None:
-    """Category ids of the first of these data sets, where Detectron2 knows it by these classes."""
+def _known_ids(datasets: Sequence[str], class_names: list[str]) -> list[int]:
+    """Category ids of the first data set, if Detectron2 knows it by these classes; else none."""
     if not datasets or datasets[0] not in MetadataCatalog.list():
-        return None
+        return []
     metadata = MetadataCatalog.get(datasets[0])
-    numbers = metadata.get("thing_dataset_id_to_contiguous_id")
-    if not numbers or metadata.get("thing_classes") != class_names:
-        return None
+    if metadata.get("thing_classes") != class_names:
+        return []
+    numbers = metadata.get("thing_dataset_id_to_contiguous_id", {})
     return sorted(numbers, key=numbers.get)
 
 

@@ -83,6 +83,14 @@ def add_commands(commands) -> None:
 
 
 def _predict(args: argparse.Namespace) -> int:
+    try:
+        return _run(args)
+    except KeyboardInterrupt:
+        fail("interrupted (the same command goes on)")
+        return 130
+
+
+def _run(args: argparse.Namespace) -> int:
     import torch
 
     from ..checkpoint.atomic import write_failure_reason
@@ -97,7 +105,7 @@ def _predict(args: argparse.Namespace) -> int:
             optimize=args.optimize,
             tta=args.tta,
         )
-    except REFUSALS as error:
+    except (*REFUSALS, OSError) as error:
         return refuse(error)
     try:
         done = predict_files(
@@ -110,9 +118,6 @@ def _predict(args: argparse.Namespace) -> int:
         )
     except REFUSALS as error:
         return refuse(error)
-    except KeyboardInterrupt:
-        fail("interrupted (the same command goes on)")
-        return 130
     except torch.cuda.OutOfMemoryError:
         return fail("the GPU's memory is full (the same command goes on with a lower --batch-size)")
     except OSError as error:

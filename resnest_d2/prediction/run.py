@@ -1,7 +1,7 @@
 """Many files through one predictor, into one folder.
 
 The next batch is read while the model works. Batches are limited by pixels too, and masks are
-encoded as soon as they are there, so the number of files and their sizes do not show in the memory.
+encoded and dropped batch by batch, so the memory does not grow with the number of files.
 """
 
 import io
@@ -38,7 +38,6 @@ PICTURE_FORMATS = ("png", "jpg", "none")
 _THREADS = 4
 _BATCH_PIXELS = 2**25  # of a batch's files together, or one file that has more
 _DRAWN_SIDE = 4096  # pixels: drawing takes some 100 bytes a pixel
-_OWN_IDS = "class number + 1"
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # of atomic.writing
 
 
@@ -76,7 +75,7 @@ def predict_files(
 
     The folder then holds
 
-    - a drawing of each image, in the folders of the sources,
+    - a drawing of each image, in the folders of the sources, at most 4096 pixels wide and high,
     - ``predictions.json``: COCO results, with boxes, scores and, by model, masks or keypoints,
     - ``images.json``: the images and categories that belong to them, a COCO data set,
     - ``predictions.csv``: the boxes as a table,
@@ -110,6 +109,7 @@ def predict_files(
         "pictures": picture_format,
         "root": str(files.root),
     }
+    known_ids = predictor.category_ids
     failed: dict[str, str] = {}
     notes: dict[str, str] = {}
     with Journal(out, settings) as journal:
@@ -144,10 +144,10 @@ def predict_files(
             out,
             journal.records(),
             class_names=predictor.class_names,
-            category_ids=predictor.category_ids or range(1, len(predictor.class_names) + 1),
+            category_ids=known_ids or range(1, len(predictor.class_names) + 1),
             info={
                 "description": f"predictions by resnest_d2 {__version__}",
-                "category_ids": "of the training data" if predictor.category_ids else _OWN_IDS,
+                "category_ids": "of the training data" if known_ids else "class number + 1",
                 **settings,
             },
         )
@@ -217,7 +217,8 @@ def _read(root: Path, name: str) -> _Item:
 def _record(item: _Item, instances: Instances, drawing: str | None) -> dict[str, Any]:
     """A journal's line. Category ids in it are class numbers."""
     height, width = instances.image_size
-    results = instances_to_coco_json(instances, item.name)
+    with torch.inference_mode():  # it moves keypoints by half a pixel, in place
+        results = instances_to_coco_json(instances, item.name)
     return {
         "name": item.name,
         "stamp": item.stamp,

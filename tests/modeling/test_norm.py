@@ -19,7 +19,7 @@ def by_callable(channels: int) -> nn.Module:
     return nn.BatchNorm2d(channels, momentum=0.01)
 
 
-@pytest.mark.parametrize("norm", [*NORMS, None, by_callable], ids=str)
+@pytest.mark.parametrize("norm", [*NORMS, None, pytest.param(by_callable, id="callable")])
 def test_one_training_step_changes_the_weights(norm):
     model = ResNeSt.from_variant("resnest14", norm=norm)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -136,6 +136,19 @@ def test_category_ids_are_the_training_datas_where_they_are_known(tmp_path):
     assert "1.png" not in os.listdir(out)
 
 
+def test_keypoints_are_in_the_results(tmp_path):
+    path = save_detector(tmp_path / "model.pth", "keypoint", *SMALL)
+    Image.fromarray(picture(1)).save(tmp_path / "1.png")
+    predictor = Predictor(path, device="cpu", score_threshold=0.1)
+    predict_files(predictor, [tmp_path / "1.png"], tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    expected = predictor(picture(1)).pred_keypoints.clone()
+    expected[:, :, :2] -= 0.5  # in COCO they are pixel indices
+    assert len(found) == len(expected) > 0
+    actual = torch.tensor([f["keypoints"] for f in found])
+    torch.testing.assert_close(actual, expected.flatten(1))
+
+
 def test_files_that_cannot_be_read_are_listed_and_the_others_done(predictor, tmp_path):
     pictures = write_pictures(tmp_path / "pictures", 3)
     (pictures / "empty.png").touch()
