@@ -83,7 +83,13 @@ def _write_onnx(part: nn.Module, image: torch.Tensor, file: str, metadata: str) 
         )
     model = onnx.load(file)
     onnx.helper.set_model_props(model, {METADATA: metadata})
-    onnx.checker.check_model(model, full_check=False)
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"PyTorch {torch.__version__} writes no valid file of ONNX's opset {opset}: {reason}"
+        ) from error
     onnx.save(model, file)
 
 
