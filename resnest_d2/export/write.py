@@ -70,26 +70,26 @@ def _write_onnx(part: nn.Module, image: torch.Tensor, file: str, metadata: str) 
         ) from error
     deformable = any(isinstance(module, DeformConv2d) for module in part.modules())
     opset = _OPSET_DEFORMABLE if deformable else _OPSET
-    with _deform_conv_symbolic() if deformable else contextlib.nullcontext():
-        torch.onnx.export(
-            part,
-            (image,),
-            file,
-            **_RECORDING,
-            opset_version=opset,
-            input_names=["image"],
-            output_names=part.output_names,
-            dynamic_axes={"image": {1: "height", 2: "width"}, **part.dynamic_axes},
-        )
-    model = onnx.load(file)
-    onnx.helper.set_model_props(model, {METADATA: metadata})
     try:
+        with _deform_conv_symbolic() if deformable else contextlib.nullcontext():
+            torch.onnx.export(
+                part,
+                (image,),
+                file,
+                **_RECORDING,
+                opset_version=opset,
+                input_names=["image"],
+                output_names=part.output_names,
+                dynamic_axes={"image": {1: "height", 2: "width"}, **part.dynamic_axes},
+            )
+        model = onnx.load(file)
         onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
+    except (RuntimeError, onnx.checker.ValidationError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(
             f"PyTorch {torch.__version__} writes no valid file of ONNX's opset {opset}: {reason}"
         ) from error
+    onnx.helper.set_model_props(model, {METADATA: metadata})
     onnx.save(model, file)
 
 
