@@ -49,8 +49,7 @@ def optimize_for_inference(
         model: a detector of Detectron2 (``GeneralizedRCNN``, ``PanopticFPN``, ``RetinaNet``), or a
             module that maps tensors to tensors, such as a backbone. It is left as it is.
         dtype: of the parts' arithmetic; by default bfloat16 where the model's device gains by it,
-            else the model's own. A detector's results are float32 in any case. bfloat16 on a CPU
-            that computes it slower than float32 rounds the weights and computes in float32.
+            else the model's own. A detector's results are float32 in any case.
         compile: compile the parts with ``torch.compile``.
         channels_last: memory format of weights and feature maps.
 
@@ -70,14 +69,8 @@ def optimize_for_inference(
     model = copy.deepcopy(model).eval().requires_grad_(False)
     folded = fold_batch_norms(model)
     parts = list(_parts(model))
-    on_cpu = device.type == "cpu"
-    if on_cpu and dtype == torch.bfloat16 and own == torch.float32 and not has_fast_bfloat16("cpu"):
-        logger.info("this CPU computes bfloat16 slower than float32: the weights alone are rounded")
-        for part in parts:
-            part.module.to(dtype).to(own)
-        dtype = own
     replaced = []
-    if on_cpu:
+    if device.type == "cpu":
         replaced.append(f"{replace_poolers(model)} ROI poolers")
         if dtype == own == torch.float32:
             number = sum(replace_convolutions(part.module) for part in parts)

@@ -54,9 +54,7 @@ def test_the_model_is_left_as_it_was():
     model.backbone(torch.randn(2, 3, 64, 64))["p2"].sum().backward()
 
 
-@pytest.mark.parametrize(("fast", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_bfloat16_parts_leave_float32_results(fast, dtype, monkeypatch):
-    monkeypatch.setattr("resnest_d2.inference.optimize.has_fast_bfloat16", lambda device_type: fast)
+def test_bfloat16_parts_leave_float32_results():
     model = small_detector("mask")
     optimised = optimize_for_inference(model, dtype=torch.bfloat16, compile=False)
     inputs = image()
@@ -66,11 +64,7 @@ def test_bfloat16_parts_leave_float32_results(fast, dtype, monkeypatch):
         optimised.backbone.bottom_up.register_forward_hook(lambda *args: seen.append(args[-1]))
         actual = optimised.backbone(optimised.preprocess_image([inputs]).tensor)
         instances = optimised([inputs])[0]["instances"]
-    assert seen[0]["res4"].dtype == dtype
-    weight = optimised.roi_heads.box_predictor.cls_score.weight  # of no part
-    assert torch.equal(weight, model.roi_heads.box_predictor.cls_score.weight)
-    weight = optimised.backbone.bottom_up.res5[0].conv1.weight
-    assert torch.equal(weight.to(torch.bfloat16).to(weight.dtype), weight)
+    assert seen[0]["res4"].dtype == torch.bfloat16
     for name, value in actual.items():
         assert value.dtype == torch.float32
         assert 0 < (value - expected[name]).norm() < 0.05 * expected[name].norm()
