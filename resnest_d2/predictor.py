@@ -38,7 +38,7 @@ class Predictor:
     Args:
         source: a checkpoint file, or a run's output folder (its last checkpoint that can be read).
         device: e.g. ``"cpu"`` or ``"cuda:1"``; by default a GPU if there is one.
-        score_threshold: instances with lower scores are left out, 0-1.
+        score_threshold: instances with lower scores are left out, 0-1; None for the config's.
         optimize: make the model faster first, see :func:`.inference.optimize_for_inference`; the
             first image then takes up to a minute longer.
         tta: detect in each image at all sizes of ``TEST.AUG``, mirrored too, and merge what is
@@ -66,11 +66,11 @@ class Predictor:
         source: str | os.PathLike,
         *,
         device: str | None = None,
-        score_threshold: float = 0.5,
+        score_threshold: float | None = 0.5,
         optimize: bool = False,
         tta: bool = False,
     ):
-        if not 0 <= score_threshold <= 1:
+        if score_threshold is not None and not 0 <= score_threshold <= 1:
             raise ValueError(f"score_threshold must be from 0 to 1, got {score_threshold}")
         stored = read_checkpoint(source)
         record = read_record(stored)
@@ -80,8 +80,11 @@ class Predictor:
             raise ValueError(f"{stored.path} holds a {cfg.MODEL.META_ARCHITECTURE}: no detector")
         cfg.MODEL.WEIGHTS = ""
         cfg.MODEL.DEVICE = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = score_threshold
-        cfg.MODEL.RETINANET.SCORE_THRESH_TEST = score_threshold
+        retina = cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
+        head = cfg.MODEL.RETINANET if retina else cfg.MODEL.ROI_HEADS
+        if score_threshold is None:
+            score_threshold = head.SCORE_THRESH_TEST
+        head.SCORE_THRESH_TEST = score_threshold
         cfg.TEST.AUG.ENABLED = tta
         if tta:
             _check_tta(cfg, stored.path)
@@ -89,8 +92,6 @@ class Predictor:
         self.cfg = cfg
         self.checkpoint = stored.path
         self.settings = {"score_threshold": score_threshold, "optimize": optimize, "tta": tta}
-        retina = cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
-        head = cfg.MODEL.RETINANET if retina else cfg.MODEL.ROI_HEADS
         names: list[str] = record["class_names"]
         self.class_names = names + [f"class {i}" for i in range(len(names), head.NUM_CLASSES)]
         ids = record.get("category_ids") or _known_ids(cfg.DATASETS.TRAIN, names)

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import torch
 
-from ..export import open_file
+from ..export import model_inputs, open_file
 from ..predictor import Predictor
 from .latency import alternate
 
@@ -43,10 +43,7 @@ def measure_exported(
         Predictor(source, device="cpu", score_threshold=threshold, optimize=optimize).model
         for optimize in (False, True)
     ]
-    height, width = image.shape[1:]
-    swapped = metadata["normalisation_inside"]["format"] == "BGR"
-    given = np.ascontiguousarray(image[::-1]) if swapped else image
-    inputs = [{"image": torch.from_numpy(given), "height": height, "width": width}]
+    inputs = model_inputs(image, metadata["normalisation_inside"]["format"])
 
     def call(model):
         with torch.inference_mode():

@@ -69,7 +69,6 @@ def add_commands(commands) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from ..benchmark import measure_exported
     from ..checkpoint.atomic import is_write_failure, write_failure_reason
     from ..export import export_checkpoint
 
@@ -95,9 +94,14 @@ def _export(args: argparse.Namespace) -> int:
         raise
     times = {}
     if args.runs:
-        times = measure_exported(
-            args.source, export.file, export.example, format=args.format, runs=args.runs
-        )
+        from ..benchmark import measure_exported
+
+        try:
+            times = measure_exported(
+                args.source, export.file, export.example, format=args.format, runs=args.runs
+            )
+        except ValueError as error:
+            return refuse(error)
     latency = {name: statistics.median(own) for name, own in times.items()}
     agreement = export.agreement
     if args.json:

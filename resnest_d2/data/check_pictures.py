@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from detectron2.data.detection_utils import read_image
 
@@ -22,7 +22,6 @@ from .problems import Problem, shown
 __all__ = ["PictureEntry", "check_pictures", "file_digests", "shared_pictures"]
 
 _THREADS = 8  # files wait for disks and networks more than for processors
-_ORIENTATION = 0x0112  # EXIF
 _TURNED = (5, 6, 7, 8)  # orientations that exchange width and height
 _JPEG_END = b"\xff\xd9"
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
@@ -182,7 +181,7 @@ def _read_picture(path: str, num_bytes: int) -> _Picture:
         size = image.size
         try:
             # Not PNG's own method, which decodes the picture.
-            orientation = Image.Image.getexif(image).get(_ORIENTATION)
+            orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
         except Exception:  # Detectron2 ignores EXIF data that it cannot read
             orientation = None
         if image.format == "PNG" and end == _PNG_END:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 __all__ = ["SUFFIXES", "Picture", "PictureError", "count_pixels", "read_picture"]
 
@@ -31,7 +31,6 @@ SUFFIXES = (
 
 # Not all that Pillow knows: for an EPS file it starts Ghostscript.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-_ORIENTATION = 0x0112  # EXIF
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -150,6 +149,6 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
 
 def _orientation(image: Image.Image) -> int | None:
     try:
-        return image.getexif().get(_ORIENTATION)
+        return image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # as Detectron2 does, leave EXIF data alone that cannot be read
         return None

@@ -1,7 +1,6 @@
 """From a checkpoint to a file that runs without Detectron2, checked before it gets its name."""
 
 import datetime
-import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -17,11 +16,10 @@ import detectron2
 from detectron2.modeling import RetinaNet
 from detectron2.structures import Instances
 
-from ..checkpoint import find_checkpoint, read_checkpoint, read_record
 from ..checkpoint.files import file_sha256
 from ..data import sample_set
 from ..modeling.checks import check_choice
-from ..predictor import Predictor, read_config
+from ..predictor import Predictor
 from ..version import __version__
 from .parts import Detector, build_part
 from .verify import (
@@ -35,9 +33,7 @@ from .verify import (
 )
 from .write import FORMATS, SUFFIXES, write_part
 
-__all__ = ["Export", "export_checkpoint"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["Export", "export_checkpoint", "model_inputs"]
 
 _NUM_IMAGES = 10
 
@@ -104,8 +100,8 @@ def export_checkpoint(
         raise FileExistsError(f"{target} exists and is not overwritten unless you say so")
     if target.is_dir() or not target.parent.is_dir():
         raise FileNotFoundError(f"{target} must be a file in a folder that exists")
-    source = find_checkpoint(source)
-    predictor = _predictor(source, score_threshold)
+    predictor = Predictor(source, device="cpu", score_threshold=score_threshold)
+    threshold = predictor.settings["score_threshold"]
     nms = not (format == "torch-export" and isinstance(predictor.model, RetinaNet))
     exported = build_part(predictor.model, predictor.cfg, part, nms=nms)
     smallest = exported.smallest_side if format == "torch-export" else 1
@@ -120,7 +116,7 @@ def export_checkpoint(
         if not found[example]:
             raise ValueError(
                 f"the model finds nothing in the {len(cases)} images (score threshold "
-                f"{_threshold(predictor):g}): give pictures of what it knows"
+                f"{threshold:g}): give pictures of what it knows"
             )
     else:
         unfolded = build_part(predictor.model, predictor.cfg, part, nms=nms, fold=False)
@@ -132,7 +128,7 @@ def export_checkpoint(
         "non_maximum_suppression": detects,
         "smallest_side": smallest,
         "class_names": predictor.class_names,
-        **_describe(predictor, source),
+        **_describe(predictor),
         "verified": verify
         and {
             "images": len(cases),
@@ -151,13 +147,12 @@ def export_checkpoint(
         if verify:
             agreement = Agreement()
             outputs = run_in_new_process(written, cases, format=format)
-            threshold = _threshold(predictor) if detects else None
             for ours, theirs in zip(expected, outputs, strict=True):
                 compare_outputs(
                     agreement,
                     ours,
                     theirs,
-                    score_threshold=threshold,
+                    score_threshold=threshold if detects else None,
                     max_detections=predictor.cfg.TEST.DETECTIONS_PER_IMAGE,
                 )
             if agreement.problems:
@@ -169,19 +164,6 @@ def export_checkpoint(
             os.fsync(file.fileno())
         os.replace(written, target)
     return Export(target, metadata, agreement, cases[example])
-
-
-def _predictor(source: Path, score_threshold: float | None) -> Predictor:
-    if score_threshold is None:
-        cfg = read_config(read_record(read_checkpoint(source)), source)
-        retina = cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
-        head = cfg.MODEL.RETINANET if retina else cfg.MODEL.ROI_HEADS
-        score_threshold = head.SCORE_THRESH_TEST
-    return Predictor(source, device="cpu", score_threshold=score_threshold)
-
-
-def _threshold(predictor: Predictor) -> float:
-    return predictor.cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
 
 
 def _pictures(
@@ -216,6 +198,18 @@ def _empty_picture(predictor: Predictor, *, like: np.ndarray) -> np.ndarray:
     return next(empty, pictures[0])
 
 
+def model_inputs(image: np.ndarray, channels: str) -> list[dict[str, Any]]:
+    """What a detector itself is given where its file is given an image.
+
+    Args:
+        image: RGB (3, H, W), 0-255, float32.
+        channels: ``INPUT.FORMAT`` of the detector, ``"RGB"`` or ``"BGR"``.
+    """
+    height, width = image.shape[1:]
+    ordered = np.ascontiguousarray(image if channels == "RGB" else image[::-1])
+    return [{"image": torch.from_numpy(ordered), "height": height, "width": width}]
+
+
 def _outputs(part: torch.nn.Module, case: np.ndarray) -> dict[str, np.ndarray]:
     with torch.no_grad():
         outputs = part(torch.from_numpy(case))
@@ -224,10 +218,8 @@ def _outputs(part: torch.nn.Module, case: np.ndarray) -> dict[str, np.ndarray]:
 
 def _detections(predictor: Predictor, case: np.ndarray) -> dict[str, np.ndarray]:
     """What the model itself finds, as an exported detector gives it."""
-    image = torch.from_numpy(case if predictor.cfg.INPUT.FORMAT == "RGB" else case[::-1].copy())
-    height, width = image.shape[1:]
     with torch.no_grad():
-        (output,) = predictor.model([{"image": image, "height": height, "width": width}])
+        (output,) = predictor.model(model_inputs(case, predictor.cfg.INPUT.FORMAT))
     found: Instances = output["instances"]
     outputs = {
         "boxes": found.pred_boxes.tensor.numpy(),
@@ -239,8 +231,8 @@ def _detections(predictor: Predictor, case: np.ndarray) -> dict[str, np.ndarray]
     return outputs
 
 
-def _describe(predictor: Predictor, source: Path) -> dict[str, Any]:
-    cfg = predictor.cfg
+def _describe(predictor: Predictor) -> dict[str, Any]:
+    cfg, source = predictor.cfg, predictor.checkpoint
     return {
         "input": {
             "name": "image",
@@ -256,7 +248,7 @@ def _describe(predictor: Predictor, source: Path) -> dict[str, Any]:
             "shortest_edge": cfg.INPUT.MIN_SIZE_TEST,
             "longest_edge": cfg.INPUT.MAX_SIZE_TEST,
         },
-        "score_threshold": _threshold(predictor),
+        "score_threshold": predictor.settings["score_threshold"],
         "source": {"file": source.name, "sha256": file_sha256(source)},
         "written": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "versions": {

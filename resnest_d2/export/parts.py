@@ -16,10 +16,11 @@ from detectron2.config import CfgNode
 from detectron2.modeling import GeneralizedRCNN, PanopticFPN, RetinaNet
 from detectron2.modeling.backbone import FPN
 from detectron2.modeling.roi_heads import StandardROIHeads
-from detectron2.structures import ImageList
+from detectron2.structures import Boxes, ImageList
 
 from ..inference import fold_batch_norms
 from ..modeling.checks import check_choice
+from ..modeling.dense import dense_predictions
 
 __all__ = ["PARTS", "DenseOutputs", "Detector", "Features", "build_part"]
 
@@ -170,14 +171,10 @@ class DenseOutputs(_Part):
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         model, images = self.model, self.preprocess(image)
-        features = model.backbone(images.tensor)
-        features = [features[name] for name in model.head_in_features]
-        logits, deltas = model._transpose_dense_predictions(
-            model.head(features), [model.num_classes, 4]
-        )
-        anchors = [boxes.tensor for boxes in model.anchor_generator(features)]
-        boxes = model.box2box_transform.apply_deltas(torch.cat(deltas, 1)[0], torch.cat(anchors))
-        return boxes, torch.cat(logits, 1)[0].sigmoid()
+        features, logits, deltas = dense_predictions(model, images.tensor)
+        anchors = Boxes.cat(model.anchor_generator(features)).tensor
+        boxes = model.box2box_transform.apply_deltas(deltas[0], anchors)
+        return boxes, logits[0].sigmoid()
 
 
 class Features(_Part):

@@ -23,6 +23,8 @@ from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Boxes, ImageList, Instances
 
+from ..modeling.dense import dense_predictions
+
 __all__ = ["Saliency", "check_saliency", "explain_detection", "follow_detections"]
 
 _STEPS = 64  # of the integral
@@ -225,10 +227,10 @@ class _AtAnchors(_Followed):
 
     def _detect(self, images: ImageList) -> Instances:
         model = self.model
-        features, logits, deltas = self._predict(images.tensor)
+        features, logits, deltas = dense_predictions(model, images.tensor)
         anchors = Boxes.cat(model.anchor_generator(features)).tensor
-        boxes = model.box2box_transform.apply_deltas(torch.cat(deltas, dim=1)[0], anchors)
-        scores = torch.cat(logits, dim=1)[0].sigmoid()  # (A, classes)
+        boxes = model.box2box_transform.apply_deltas(deltas[0], anchors)
+        scores = logits[0].sigmoid()  # (A, classes)
         (found,) = model.forward_inference(images, features, model.head(features))
         # Detectron2 does not tell which anchor it was: the one that has the same box and score.
         differences = torch.cdist(found.pred_boxes.tensor, boxes, p=1)  # (D, A)
@@ -236,15 +238,7 @@ class _AtAnchors(_Followed):
         found.anchors = differences.argmin(dim=1)
         return found
 
-    def _predict(self, pixels: torch.Tensor):
-        features = self.model.backbone(pixels)
-        features = [features[name] for name in self.model.head_in_features]
-        logits, deltas = self.model._transpose_dense_predictions(
-            self.model.head(features), [self.model.num_classes, 4]
-        )
-        return features, logits, deltas
-
     def score(self, pixels: torch.Tensor, detection: int) -> torch.Tensor:
-        _, logits, _ = self._predict(pixels)
+        _, logits, _ = dense_predictions(self.model, pixels)
         place = self.instances.anchors[detection], self.instances.pred_classes[detection]
-        return torch.cat(logits, dim=1)[:, place[0], place[1]].sigmoid()
+        return logits[:, place[0], place[1]].sigmoid()

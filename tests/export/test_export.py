@@ -259,3 +259,10 @@ def test_order_and_a_score_at_the_threshold_do_not_matter():
     assert not agreement.problems and agreement.detections == 4
     compare_outputs(agreement, _detections(), one, score_threshold=0.3, max_detections=9)
     assert "without a partner" in agreement.problems[0]
+
+
+def test_only_a_whole_detector_is_timed(checkpoints, pictures, tmp_path, capsys):
+    arguments = ["export", str(checkpoints["mask"]), str(tmp_path / "backbone.pt"), "--no-verify"]
+    arguments += ["--format", "torchscript", "--part", "backbone", "--runs", "1"]
+    assert main([*arguments, "--images", str(pictures[0])]) == 2
+    assert "gives no detections" in capsys.readouterr().err
