@@ -2,8 +2,9 @@
 
 Batch norms are folded (:mod:`.fold`), the parts that map tensors to tensors (backbone with FPN, the
 heads' convolutions) run channels_last, in bfloat16 where the hardware gains by it, and compiled
-with their weights fixed; on a CPU, ROI align is replaced (:mod:`.pooling`) and, in float32, large
-3x3 convolutions are (:mod:`.winograd`). What is between the parts, from anchors to the last NMS, is
+with their weights fixed; on a CPU, split attention is written for the compiler
+(:mod:`.attention`), ROI align is replaced (:mod:`.pooling`) and, in float32, large 3x3 convolutions
+are (:mod:`.winograd`). What is between the parts, from anchors to the last NMS, is
 Detectron2's own code in float32, as before.
 """
 
@@ -22,6 +23,7 @@ from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 
 from ..hardware import has_fast_bfloat16
 from ..modeling.checks import ArgumentError
+from .attention import replace_attention
 from .fold import fold_batch_norms
 from .pooling import replace_poolers
 from .winograd import replace_convolutions
@@ -72,6 +74,7 @@ def optimize_for_inference(
     replaced = []
     if device.type == "cpu":
         replaced.append(f"{replace_poolers(model)} ROI poolers")
+        replaced.append(f"{replace_attention(model)} attention layers")
         if dtype == own == torch.float32:
             number = sum(replace_convolutions(part.module) for part in parts)
             replaced.append(f"{number} convolutions by Winograd's")
@@ -176,8 +179,11 @@ class _Run:
                 for dim in range(value.dim()):
                     if dim != 1 and value.shape[dim] > 1:  # all sizes, not all channels
                         torch._dynamo.maybe_mark_dynamic(value, dim)
-        # As an option of torch.compile it would come too late: Dynamo looks here.
-        with torch._inductor.config.patch(freezing=True):
+        # Calls from C++ spare a backbone 3 ms. They are compiled for longer, and a detector's other
+        # parts make these 3 ms few. The settings are here and no options of torch.compile, where
+        # "freezing" would come too late: Dynamo looks at it.
+        from_cpp = not self.part.of_detector and tensors[0].device.type == "cpu"
+        with torch._inductor.config.patch(freezing=True, cpp_wrapper=from_cpp):
             return self.compiled(*inputs) if self.called else self._first_call(inputs)
 
     def _first_call(self, inputs: tuple):

@@ -29,6 +29,7 @@ __all__ = [
     "attention_channels",
     "fuse_splits",
     "radix_softmax",
+    "spatial_mean",
 ]
 
 ONE_IMAGE = (
@@ -154,7 +155,7 @@ class SplitAttentionConv2d(nn.Module):
         """Norm, ReLU and attention over the convolution's output (N, R*C, h, w) -> (N, C, h, w)."""
         x = F.relu_(self.bn0(x))
         # (N, R*C, h, w) -> (N, R, C, 1, 1) -> (N, C, 1, 1)
-        gap = _spatial_mean(x).view(x.shape[0], self.radix, -1, 1, 1).sum(dim=1)
+        gap = spatial_mean(x).view(x.shape[0], self.radix, -1, 1, 1).sum(dim=1)
         gap = self.fc1(gap)
         if not torch.jit.is_scripting():
             if needs_second_value(self.bn1) and gap.shape[0] == 1:
@@ -164,7 +165,7 @@ class SplitAttentionConv2d(nn.Module):
         return fuse_splits(x, weights, self.radix)
 
 
-def _spatial_mean(x: torch.Tensor) -> torch.Tensor:
+def spatial_mean(x: torch.Tensor) -> torch.Tensor:
     """(N, C, h, w) -> (N, C)"""
     if not torch.jit.is_scripting():
         if torch.compiler.is_compiling():
