@@ -79,7 +79,7 @@ def optimize_for_inference(
             number = sum(replace_convolutions(part.module) for part in parts)
             replaced.append(f"{number} convolutions by Winograd's")
     for part in parts:
-        part.module.to(dtype=dtype)
+        _to_dtype(part.module, dtype)
         if channels_last:
             part.module.to(memory_format=torch.channels_last)
         run = _Run(part, dtype, own, compile=compile, channels_last=channels_last)
@@ -91,6 +91,31 @@ def optimize_for_inference(
         + ", ".join(part.name for part in parts)
     )
     return model
+
+
+_EXACT = ("objectness_logits", "anchor_deltas")  # of an RPN head
+
+
+def _to_dtype(module: nn.Module, dtype: torch.dtype) -> None:
+    """Convert a part, but for the layers that the RPN's boxes and their order come from.
+
+    In bfloat16 many objectness logits are equal, and which of them are kept is chance.
+    """
+    exact = {name: copy.deepcopy(getattr(module, name)) for name in _EXACT if hasattr(module, name)}
+    module.to(dtype=dtype)
+    for name, layer in exact.items():
+        setattr(module, name, _InOwnDtype(layer))
+
+
+class _InOwnDtype(nn.Module):
+    """A layer that takes its input in the dtype of its weights."""
+
+    def __init__(self, of: nn.Module):
+        super().__init__()
+        self.of = of
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.of(x.to(self.of.weight.dtype))
 
 
 class _Part(NamedTuple):
