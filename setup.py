@@ -28,6 +28,7 @@ setup(
     package_data={
         "resnest_d2.configs": ["*.yaml", "lazy/*.py", "lazy/common/*.py"],
         "resnest_d2.model_zoo": ["*.json"],
+        "resnest_d2.visualize": ["templates/*"],
     },
     python_requires=">=3.10",
     install_requires=[
@@ -54,10 +55,16 @@ setup(
         "explain": ["captum>=0.9"],
         "export": ["onnx>=1.17", "onnxruntime>=1.19"],
         "hub": ["huggingface_hub>=0.23"],  # timm's weights
+        "report": ["jinja2"],
         "test": [
             "captum>=0.9",
+            "ipykernel",  # with nbclient and nbformat: the notebook is run
+            "jinja2",
+            "nbclient",
+            "nbformat",
             "onnx>=1.17",
             "onnxruntime>=1.19",
+            "playwright",  # drives the system's Chromium; it downloads none
             "pytest>=8",
             "pytest-xdist>=3.6",
             "resnest==0.0.5",  # the official classification models, to compare with

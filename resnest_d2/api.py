@@ -58,6 +58,7 @@ def train(
     init_from: str | os.PathLike | None = None,
     on_bad_data: str = "error",
     num_processes: int = 1,
+    quiet: bool = False,
 ) -> RunResult:
     """Train a detector.
 
@@ -75,6 +76,7 @@ def train(
         on_bad_data: ``"error"`` refuses own data with problems, ``"skip"`` leaves the broken
             entries out.
         num_processes: processes on this machine, one per GPU, or on the CPU.
+        quiet: show only warnings and errors of the log; ``output_dir``/log.txt has all of it.
 
     Raises:
         ValueError, KeyError, FileNotFoundError, FileExistsError: what is wrong, where, and what is
@@ -111,6 +113,7 @@ def train(
             init_from=None if init_from is None else os.fspath(init_from),
             on_bad_data=on_bad_data,
             num_processes=num_processes,
+            quiet=quiet,
         )
         metrics = run(request)
     return RunResult(_floats(metrics), _to_predict_with(Path(output_dir)))
@@ -125,6 +128,7 @@ def evaluate(
     config: str | os.PathLike | CfgNode | None = None,
     on_bad_data: str = "error",
     num_processes: int = 1,
+    quiet: bool = False,
 ) -> RunResult:
     """Evaluate a checkpoint.
 
@@ -137,7 +141,7 @@ def evaluate(
         opts: ``[KEY, VALUE, …]``.
         config: None takes the one that training wrote into the checkpoint, and the classes must
             then be those that it was trained on.
-        on_bad_data, num_processes: see :func:`train`.
+        on_bad_data, num_processes, quiet: see :func:`train`.
 
     Raises:
         ValueError, KeyError, FileNotFoundError: see :func:`train`.
@@ -179,6 +183,7 @@ def evaluate(
             eval_only=True,
             on_bad_data=on_bad_data,
             num_processes=num_processes,
+            quiet=quiet,
         )
         metrics = run(request)
     return RunResult(_floats(metrics), path)

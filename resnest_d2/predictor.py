@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from detectron2.config import CfgNode, get_cfg
-from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.modeling import GeneralizedRCNNWithTTA, build_model
 from detectron2.structures import Instances
 
 from .checkpoint import RunCheckpointer, read_checkpoint, read_record
 from .config import add_resnest_config
+from .data import known_category_ids
 from .data.pictures import read_picture
 from .inference import optimize_for_inference
 from .modeling.checks import check_choice, error_text
@@ -94,7 +94,7 @@ class Predictor:
         self.settings = {"score_threshold": score_threshold, "optimize": optimize, "tta": tta}
         names: list[str] = record["class_names"]
         self.class_names = names + [f"class {i}" for i in range(len(names), head.NUM_CLASSES)]
-        ids = record.get("category_ids") or _known_ids(cfg.DATASETS.TRAIN, names)
+        ids = record.get("category_ids") or known_category_ids(cfg.DATASETS.TRAIN, names)
         self.category_ids: list[int] | None = ids if len(ids) == len(self.class_names) else None
         self.model = build_model(cfg).eval()
         RunCheckpointer(self.model, whole=True).load_stored(stored)
@@ -185,17 +185,6 @@ def _check_tta(cfg: CfgNode, path: os.PathLike) -> None:
         check_test_augmentation(cfg)
     except ValueError as error:
         raise ValueError(f"no test-time augmentation for {path}: {error}") from error
-
-
-def _known_ids(datasets: Sequence[str], class_names: list[str]) -> list[int]:
-    """Category ids of the first data set, if Detectron2 knows it by these classes; else none."""
-    if not datasets or datasets[0] not in MetadataCatalog.list():
-        return []
-    metadata = MetadataCatalog.get(datasets[0])
-    if metadata.get("thing_classes") != class_names:
-        return []
-    numbers = metadata.get("thing_dataset_id_to_contiguous_id", {})
-    return sorted(numbers, key=numbers.get)
 
 
 def _read_rgb(image: Image) -> np.ndarray:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 __all__ = ["Outcome", "run_steps"]
@@ -43,12 +44,18 @@ class Outcome:
         return not self.error and not self.needs
 
 
-def run_steps(steps: list[str], *, timeout: float = 90) -> dict[str, Outcome]:
+def run_steps(
+    steps: list[str],
+    *,
+    timeout: float = 90,
+    begins: Callable[[str], None] = lambda step: None,
+) -> dict[str, Outcome]:
     """Try all steps.
 
     Args:
         steps: names of :mod:`~resnest_d2_doctor.probes`, in this order.
         timeout: seconds that one step may take.
+        begins: told of each step that is begun.
     """
     outcomes: dict[str, Outcome] = {}
     remaining = list(steps)
@@ -56,13 +63,15 @@ def run_steps(steps: list[str], *, timeout: float = 90) -> dict[str, Outcome]:
         failed = {
             step: outcome.needs or step for step, outcome in outcomes.items() if not outcome.worked
         }
-        new = _one_child(remaining, failed, timeout)
+        new = _one_child(remaining, failed, timeout, begins)
         outcomes.update(new)
         remaining = [step for step in remaining if step not in outcomes]
     return outcomes
 
 
-def _one_child(steps: list[str], failed: dict[str, str], timeout: float) -> dict[str, Outcome]:
+def _one_child(
+    steps: list[str], failed: dict[str, str], timeout: float, begins: Callable[[str], None]
+) -> dict[str, Outcome]:
     """The outcomes of the steps up to the child's end: of one at least."""
     argument = json.dumps([sys.path, steps, failed])
     outcomes: dict[str, Outcome] = {}
@@ -92,6 +101,8 @@ def _one_child(steps: list[str], failed: dict[str, str], timeout: float) -> dict
             at = record.pop("step")
             if record:
                 outcomes[at] = Outcome(**record)
+            else:
+                begins(at)
         code = child.wait()
         messages.seek(0)
         said = messages.read().decode(errors="replace").strip().splitlines()

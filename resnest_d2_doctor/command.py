@@ -1,9 +1,10 @@
 """The door of the ``resnest-d2`` command, and ``doctor``, which must open where others cannot."""
 
 import argparse
+import contextlib
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from .children import run_steps
@@ -13,9 +14,19 @@ from .machine import check_machine
 from .report import PROBLEM, Check, as_json, as_table, can_colour
 from .software import check_software, steps
 
-__all__ = ["add_arguments", "command", "diagnose", "doctor", "run"]
+__all__ = ["EPILOG", "add_arguments", "command", "diagnose", "doctor", "run"]
 
-_EPILOG = "Exit codes: 0 no problem, 1 problems, 2 unknown arguments."
+EPILOG = """
+Examples:
+  all checks, and what to do about each problem:
+    resnest-d2 doctor
+  for a program, {"checks": [{"group", "name", "status", "found", "remedy"}]}:
+    resnest-d2 doctor --json
+  where the command itself is missing:
+    python -m resnest_d2_doctor
+
+Exit codes: 0 no problem, 1 problems, 2 unknown arguments.
+"""
 
 
 def command(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +58,8 @@ def doctor(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="resnest-d2 doctor",
         description=describe("doctor"),
-        epilog=_EPILOG,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_arguments(parser)
     return run(parser.parse_args(argv))
@@ -55,20 +67,45 @@ def doctor(argv: Sequence[str]) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the checks as JSON")
+    parser.add_argument(
+        "--quiet", action="store_true", help="no progress, and nothing printed but problems"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    checks = diagnose()
+    with _progress(not args.quiet) as show:
+        checks = diagnose(show)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without the arrow
-    print(as_json(checks) if args.json else as_table(checks, colour=can_colour()))
+    shown = [check for check in checks if check.status == PROBLEM or not args.quiet]
+    if args.json:
+        print(as_json(checks))
+    elif shown:
+        print(as_table(shown, colour=can_colour()))
     return int(any(check.status == PROBLEM for check in checks))
 
 
-def diagnose() -> list[Check]:
-    """All checks of this environment, in the report's order. Takes as long as importing PyTorch."""
+@contextlib.contextmanager
+def _progress(shown: bool) -> Iterator[Callable[[str], None]]:
+    """Says on a terminal's stderr what is done, in one line. tqdm may be what is missing here."""
+    clear = "\r\033[K"
+    if not shown or not sys.stderr.isatty():
+        yield lambda step: None
+        return
+    try:
+        yield lambda step: print(f"{clear}checking: {step} …", end="", file=sys.stderr, flush=True)
+    finally:
+        print(clear, end="", file=sys.stderr, flush=True)
+
+
+def diagnose(begins: Callable[[str], None] = lambda step: None) -> list[Check]:
+    """All checks of this environment, in the report's order. Takes as long as importing PyTorch.
+
+    Args:
+        begins: told of each step that is begun.
+    """
     with ThreadPoolExecutor(1) as pool:
-        probing = pool.submit(run_steps, steps())
+        probing = pool.submit(run_steps, steps(), begins=begins)
         machine = check_machine()
         outcomes = probing.result()
     return [*machine, *check_software(outcomes), *check_data(outcomes)]

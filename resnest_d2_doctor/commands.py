@@ -14,9 +14,29 @@ COMMANDS = {
     "data": "check, split, count and show COCO-format data",
     "zoo": "list the models, show one, or download weights",
     "convert": "rename weights between formats",
+    "compare": "compare the AP of runs, with intervals and what it costs",
+    "report": "write a page about runs: AP, curves, mistakes, pictures",
     "benchmark": "measure speed and memory of networks side by side",
     "doctor": "check this environment, and say what to do about each problem",
 }
+
+_EPILOG = """
+Examples:
+  train on your own COCO-format data:
+    %(prog)s train --config-file finetune_mask_rcnn_resnest50_fpn \\
+        --train-json train.json --train-images train/ --val-json val.json --val-images val/ \\
+        OUTPUT_DIR runs/mine
+  evaluate what came out of it:
+    %(prog)s evaluate --config-file runs/mine/config.yaml --val-json val.json --val-images val/ \\
+        MODEL.WEIGHTS runs/mine/model_final.pth
+  detect objects in a folder of pictures:
+    %(prog)s predict photos/ --checkpoint runs/mine --out predictions
+  options and examples of a command:
+    %(prog)s predict --help
+
+Exit codes: 0 done, 1 failed, 2 refused input, 130 interrupted; 75 a training that SIGTERM or
+SIGUSR1 has stopped after it had saved.
+"""
 
 
 def describe(name: str) -> str:
@@ -27,7 +47,10 @@ def describe(name: str) -> str:
 def root_parser():
     """The parser of ``resnest-d2``, and what its subcommands are added to."""
     parser = argparse.ArgumentParser(
-        prog="resnest-d2", description="ResNeSt backbones for Detectron2: train, evaluate, predict."
+        prog="resnest-d2",
+        description="ResNeSt backbones for Detectron2: train, evaluate, predict.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     return parser, commands

@@ -223,6 +223,21 @@ def test_registered_data_sets_are_named(shapes, tmp_path):
 
 
 @pytest.mark.slow
+def test_quiet_shows_nothing_and_logs_all(shapes, tmp_path, capsys):
+    loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "resnest_d2")]
+    before = [log.handlers[:] for log in loggers]
+    capsys.readouterr()
+    result = resnest_d2.train(
+        RECIPE, train=shapes["train"], output_dir=tmp_path / "run", opts=TINY, quiet=True
+    )
+    again = tmp_path / "again"
+    resnest_d2.evaluate(result.checkpoint, val=shapes["val"], output_dir=again, quiet=True)
+    assert not capsys.readouterr().out
+    assert [log.handlers for log in loggers] == before
+    assert "Starting training" in (tmp_path / "run" / "log.txt").read_text()
+    assert "Evaluation results for bbox" in (again / "inference" / "log.txt").read_text()
+
+
 def test_several_processes_give_the_metrics_too(shapes, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     parts = ("RESNETS", "FPN", "ROI_MASK_HEAD")  # the statistics of BN differ between processes

@@ -208,6 +208,34 @@ def test_a_library_that_hangs_or_exits_is_left_behind(tmp_path, monkeypatch):
     assert outcomes["import talks"].worked and outcomes["import json"].worked
 
 
+def test_steps_are_told_when_they_begin():
+    begun = []
+    steps = [f"import {name}" for name in ("json", "no_such_module", "csv")]
+    children.run_steps(steps, begins=begun.append)
+    assert begun == steps
+
+
+def test_quiet_prints_problems_alone_and_a_terminal_sees_what_is_done(monkeypatch, capsys):
+    checks = [Check("a", "sound", OK, "here"), Check("a", "broken", PROBLEM, "gone")]
+
+    def diagnose(begins):
+        begins("import torch")
+        return checks
+
+    module = sys.modules[command.__module__]
+    monkeypatch.setattr(module, "diagnose", diagnose)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert command(["doctor", "--quiet"]) == 1
+    printed = capsys.readouterr()
+    assert "broken" in printed.out and "sound" not in printed.out and not printed.err
+    checks.pop()
+    assert command(["doctor", "--quiet"]) == 0
+    assert not capsys.readouterr().out
+    assert command(["doctor"]) == 0
+    printed = capsys.readouterr()
+    assert "sound" in printed.out and "checking: import torch" in printed.err
+
+
 def test_other_commands_name_the_failed_import_and_the_doctor(tmp_path):
     done = _run("train", "--help", stubs=_stub(tmp_path, torchvision=_NO_OPERATORS))
     assert done.returncode == 1 and not done.stdout

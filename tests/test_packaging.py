@@ -70,6 +70,15 @@ def test_the_wheel_carries_the_catalogs_measurements(wheel):
     assert "resnest_d2/model_zoo/measured.json" in wheel.namelist()
 
 
+def test_the_wheel_carries_the_page_of_the_report(wheel):
+    folder = "resnest_d2/visualize/templates"
+    files = {path.name for path in (ROOT / folder).iterdir()}
+    assert files == {
+        name.rpartition("/")[2] for name in wheel.namelist() if name.startswith(f"{folder}/")
+    }
+    assert "report.html.j2" in files
+
+
 def test_no_requirement_names_detectron2(wheel):
     requirements = metadata(wheel).get_all("Requires-Dist")
 

@@ -280,6 +280,9 @@ def test_category_ids_are_known_where_the_data_set_is(checkpoint, tmp_path):
     assert len(ids) == 80 and (ids[0], ids[11], ids[79]) == (1, 13, 90)  # COCO has no 12
     _save(tmp_path / "mine.pth", opts, class_names=["person", *"abcdefg"])
     assert Predictor(tmp_path / "mine.pth", device="cpu").category_ids is None
+    _save(tmp_path / "broken.pth", category_ids="1, 2")
+    with pytest.raises(ValueError, match="broken.pth is damaged: its category_ids must be a list"):
+        Predictor(tmp_path / "broken.pth", device="cpu")
 
 
 @pytest.mark.parametrize("architecture", ["SemanticSegmentor", "ProposalNetwork"])

@@ -1,29 +1,19 @@
-"""README.md tells the truth: its Python runs, its files exist."""
+"""README.md tells the truth: files, configs, commands and figures are there.
+
+That its examples run is in ``test_examples.py``.
+"""
 
 import re
-import subprocess
-import sys
 
 from checkout import ROOT, needs_checkout
+from examples import parsers_of
+
+from resnest_d2.cli import build_parser
+from resnest_d2_doctor.commands import COMMANDS
 
 README = ROOT / "README.md"
 
 pytestmark = needs_checkout
-
-
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), flags=re.DOTALL)
-
-
-def test_python_of_the_readme_builds_and_runs_in_an_empty_project(tmp_path):
-    code = "\n".join(block for block in _blocks("python") if "Predictor" not in block)
-    check = 'assert outputs[0]["instances"].image_size == (480, 640)'
-    subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", f"{code}\n{check}"],
-        cwd=tmp_path,
-        env={"HOME": str(tmp_path)},
-        check=True,
-    )
 
 
 def test_every_file_that_the_readme_links_to_exists():
@@ -47,3 +37,22 @@ def test_every_config_that_the_readme_names_exists():
 def test_the_table_of_the_readme_is_what_the_benchmark_wrote():
     written = (ROOT / "docs" / "benchmark" / "backbone" / "benchmark.md").read_text()
     assert written.partition("\n\n")[0] in README.read_text()
+
+
+def test_the_table_of_commands_is_that_of_the_help():
+    rows = re.findall(r"^\| `([a-z]+)` \| (.+) \|$", README.read_text(), re.MULTILINE)
+    assert dict(rows) == COMMANDS and len(rows) == len(COMMANDS)
+
+
+def test_every_command_and_option_in_a_sentence_exists():
+    options = {p.prog: set(p._option_string_actions) for p in parsers_of(build_parser())}
+    pages = [README, *(ROOT / "docs").glob("*.md")]
+    named = [
+        text for page in pages for text in re.findall(r"`(resnest-d2 [^`]+)`", page.read_text())
+    ]
+    assert named
+    for text in named:
+        words = text.split()
+        prog = max((p for p in options if f"{text} ".startswith(f"{p} ")), key=len)
+        assert len(prog.split()) > 1 or words[1:] == ["…"], text
+        assert {w for w in words if w.startswith("--")} <= options[prog], text

@@ -17,6 +17,7 @@ from .latency import LatencyComparison, alternate, compare_latency, measure_late
 from .measure import Measurement, measure
 from .memory import peak_memory, saved_memory
 from .parts import part_times
+from .runs import RunCost, measure_runs
 from .scaling import QUANTITIES, Scaling, measure_scaling, scaling_of_processes
 from .subjects import SETTINGS, SOURCES, Subject
 
@@ -29,6 +30,7 @@ __all__ = [
     "LatencyComparison",
     "Measurement",
     "ProcessTimes",
+    "RunCost",
     "Scaling",
     "Subject",
     "all_reduce_seconds",
@@ -45,6 +47,7 @@ __all__ = [
     "measure_exported",
     "measure_latency",
     "measure_processes",
+    "measure_runs",
     "measure_scaling",
     "part_times",
     "peak_memory",

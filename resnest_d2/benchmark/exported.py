@@ -50,4 +50,5 @@ def measure_exported(
             return model(inputs)
 
     calls = [lambda: run(image), *(lambda model=model: call(model) for model in models)]
-    return dict(zip((format, "model", "optimized"), alternate(calls, runs=runs), strict=True))
+    times = alternate(calls, runs=runs, doing="timing")
+    return dict(zip((format, "model", "optimized"), times, strict=True))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ..progress import progress_bar
+
 __all__ = ["LatencyComparison", "alternate", "compare_latency", "measure_latency"]
 
 
@@ -53,21 +55,31 @@ def compare_latency(
 
 
 def alternate(
-    calls: Sequence[Callable[[], object]], *, runs: int = 10, warmup: int = 2
+    calls: Sequence[Callable[[], object]],
+    *,
+    runs: int = 10,
+    warmup: int = 2,
+    doing: str = "",
 ) -> list[tuple[float, ...]]:
     """Times of several callables in turn, each round in another order than the last.
+
+    Args:
+        doing: what a progress bar says, between the runs; empty: there is none.
 
     Returns:
         For each, its times in milliseconds; entry i of all are of one round.
     """
     times = [[] for _ in calls]
-    for run in range(-warmup, runs):
-        turn = list(enumerate(calls))
-        turn = turn[run % len(turn) :] + turn[: run % len(turn)]
-        for number, call in turn:
-            milliseconds = _time(call)
-            if run >= 0:
-                times[number].append(milliseconds)
+    hidden = {} if doing else {"disable": True}
+    with progress_bar(total=(runs + warmup) * len(calls), desc=doing, **hidden) as bar:
+        for run in range(-warmup, runs):
+            turn = list(enumerate(calls))
+            turn = turn[run % len(turn) :] + turn[: run % len(turn)]
+            for number, call in turn:
+                milliseconds = _time(call)
+                if run >= 0:
+                    times[number].append(milliseconds)
+                bar.update()
     return [tuple(own) for own in times]
 
 

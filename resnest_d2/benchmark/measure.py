@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 
+from ..progress import progress_bar
 from .costs import count_multiply_adds, count_params
 from .latency import alternate
 from .memory import peak_memory, saved_memory
@@ -90,7 +91,7 @@ def measure(
         Subject(spec, training=training, classifier=classifier, device=device) for spec in specs
     ]
     calls, untimed = [], []
-    for subject in subjects:
+    for subject in progress_bar(subjects, desc="building and counting"):
         network = subject.build()
         inputs = subject.inputs(batch, size)
         found = dict.fromkeys(("multiply_adds", "peak", "saved"))
@@ -111,7 +112,7 @@ def measure(
             found["peak"] = peak_memory(call, device)
         calls.append(call)
         untimed.append(found)
-    times = alternate(calls, runs=runs, warmup=min(runs, warmup))
+    times = alternate(calls, runs=runs, warmup=min(runs, warmup), doing="timing")
     base = times[specs.index(reference)]
     return [
         Measurement(

@@ -109,7 +109,9 @@ def measure_scaling(
         quantity=quantity,
         what=QUANTITIES[quantity],
         values=tuple(point.value for point in points),
-        latency_ms=tuple(alternate([p.call for p in points], runs=runs, warmup=warmup)),
+        latency_ms=tuple(
+            alternate([p.call for p in points], runs=runs, warmup=warmup, doing=quantity)
+        ),
         multiply_adds=tuple(point.multiply_adds for point in points),
     )
 

@@ -17,7 +17,7 @@ from ..modeling import VARIANTS, ResNeSt
 from ..modeling.checkpointing import checkpoint_stages, recompute_norms
 from ..modeling.checks import check_choice
 
-__all__ = ["SETTINGS", "SOURCES", "Subject", "total_loss"]
+__all__ = ["SETTINGS", "SOURCES", "Subject", "detector_options", "total_loss"]
 
 SOURCES = ("", "official", "timm")
 """Whose network: this package's or Detectron2's, ``resnest==0.0.5``'s, or timm's."""
@@ -148,9 +148,7 @@ class Subject:
             out = ("linear",) if self.classifier else ("res5",)
             return ResNeSt.from_variant(self.name, out_features=out, **options)
         config = _RESNETS.get(self.name, self.name)
-        options = ["MODEL.DEVICE", self.device, "MODEL.WEIGHTS", ""]
-        for head in ("ROI_HEADS", "RETINANET"):
-            options += [f"MODEL.{head}.SCORE_THRESH_TEST", "0.0"]
+        options = detector_options(self.device)
         if self.name in _RESNETS:
             options += ["MODEL.RESNETS.OUT_FEATURES", str(list(_STAGES))]
         model = build_model(get_config(config, options))
@@ -159,6 +157,14 @@ class Subject:
         for parameter in model.parameters():
             parameter.requires_grad_(True)  # the recipe freezes the first stages
         return model.backbone.bottom_up
+
+
+def detector_options(device: str) -> list[str]:
+    """Options of a config for random weights that find as many objects as they may."""
+    options = ["MODEL.DEVICE", device, "MODEL.WEIGHTS", ""]
+    for head in ("ROI_HEADS", "RETINANET"):
+        options += [f"MODEL.{head}.SCORE_THRESH_TEST", "0.0"]
+    return options
 
 
 def total_loss(outputs: dict[str, torch.Tensor] | torch.Tensor) -> torch.Tensor:

@@ -39,13 +39,18 @@ __all__ = ["RunCheckpointer", "make_record"]
 logger = logging.getLogger(__name__)
 
 
-def make_record(cfg: CfgNode, class_names: Sequence[str]) -> dict:
+def make_record(cfg: CfgNode, class_names: Sequence[str], category_ids: Sequence[int] = ()) -> dict:
     """What prediction needs beside the weights, as plain types.
 
     The config holds the input format and statistics (``INPUT.FORMAT``, ``MODEL.PIXEL_MEAN``,
     ``MODEL.PIXEL_STD``).
+
+    Args:
+        category_ids: of the training data, one for each class name, so that results of prediction
+            have its ids; empty where they are not known.
     """
-    return {"config": cfg.dump(), "class_names": list(class_names), "version": __version__}
+    record = {"config": cfg.dump(), "class_names": list(class_names), "version": __version__}
+    return {**record, "category_ids": list(category_ids)} if category_ids else record
 
 
 class RunCheckpointer(DetectionCheckpointer):

@@ -18,6 +18,8 @@ PROVENANCE_KEY = "provenance"
 def read_record(stored: StoredWeights) -> dict:
     """The record that training wrote beside the weights: ``config``, ``class_names``, ``version``.
 
+    And ``category_ids``, where they were known.
+
     Raises:
         ValueError: there is none, or a damaged one.
     """
@@ -32,6 +34,7 @@ def read_record(stored: StoredWeights) -> dict:
     if isinstance(record, dict):
         entries += [("config", record.get("config"), str)]
         entries += [("class_names", record.get("class_names"), list)]
+        entries += [("category_ids", record.get("category_ids", []), list)]
     for name, value, kind in entries:
         if not isinstance(value, kind):
             raise ValueError(

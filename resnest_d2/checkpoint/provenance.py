@@ -86,8 +86,8 @@ def convert_file(
     }
     metadata = {PROVENANCE_KEY: provenance}
     record = stored.metadata.get(RECORD_KEY)
-    if isinstance(record, dict) and all(isinstance(part, str) for part in _texts(record)):
-        metadata[RECORD_KEY] = record  # a run's config and class names
+    if isinstance(record, dict) and _is_plain(record):
+        metadata[RECORD_KEY] = record  # a run's config, class names and category ids
     write_weights(tensors, target, metadata=metadata)
     logger.info(
         f"{source} ({describe(stored.tensors, source_format)}, {source_format} names) -> "
@@ -96,7 +96,12 @@ def convert_file(
     return stored
 
 
-def _texts(record: dict) -> list:
-    names = record.get("class_names")
-    others = [value for key, value in record.items() if key != "class_names"]
-    return [*record, *others, *(names if isinstance(names, list) else [names])]
+def _is_plain(record: dict) -> bool:
+    """Whether a record is made of what training writes: texts, names, and numbers of categories."""
+    lists = {"class_names": str, "category_ids": int}
+    return all(
+        isinstance(value, str)
+        if key not in lists
+        else isinstance(value, list) and all(isinstance(part, lists[key]) for part in value)
+        for key, value in ({"class_names": None} | record).items()
+    )

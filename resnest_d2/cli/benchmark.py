@@ -8,16 +8,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..checkpoint.atomic import writing
 from ..modeling.checks import check_choice
-from .common import REFUSALS, add_parser, refuse
+from .common import (
+    REFUSALS,
+    add_json_option,
+    add_parser,
+    add_quiet_option,
+    not_written,
+    refuse,
+)
 
 __all__ = ["add_commands"]
+
+_NO_SETTINGS = ("run", "out", "json", "quiet")  # of the measurement
 
 _EPILOG = """
 NETWORK is [SOURCE:]NAME[+SETTING]…, NAME a ResNeSt variant such as resnest50, resnet50 or resnet101
 (Detectron2's), or a packaged config: the whole detector. SOURCE is official (needs resnest==0.0.5)
 or timm. Settings: channels_last, bfloat16, compiled; in inference optimized, float32; in training
-recompute_norm, checkpointed.
+recompute_norm, checkpointed. All are measured in one process, in turn.
 
 Examples:
   parameters and multiply-adds of all variants as classifiers at 224 x 224, and their latency:
@@ -32,7 +42,7 @@ Examples:
   how cost grows with pixels, batch, depth, radix, cardinality, proposals, processes:
     %(prog)s --scaling --runs 5 --out scaling
 
-All are measured in one process, in turn. Exit codes: 0 done, 1 failed, 2 refused input.
+Exit codes: 0 done, 1 a result could not be written, 2 refused input.
 """
 
 
@@ -72,12 +82,18 @@ def add_commands(commands) -> None:
     parser.add_argument(
         "--out", metavar="DIR", help="write benchmark.json, benchmark.md and benchmark.png"
     )
-    parser.add_argument("--json", action="store_true", help="print the measurements as JSON")
+    add_json_option(parser, "the measurements")
+    add_quiet_option(parser, "the measurements")
 
 
 def _benchmark(args: argparse.Namespace) -> int:
     from ..benchmark import describe_environment
 
+    try:
+        if args.out:
+            Path(args.out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return not_written(args.out, error)
     environment = describe_environment()
     note = ", ".join(f"{key} {value}" for key, value in environment.items())
     try:
@@ -85,7 +101,7 @@ def _benchmark(args: argparse.Namespace) -> int:
     except (*REFUSALS, ModuleNotFoundError) as error:
         return refuse(error)
     record = {
-        "settings": {k: v for k, v in vars(args).items() if k not in ("run", "out", "json")},
+        "settings": {k: v for k, v in vars(args).items() if k not in _NO_SETTINGS},
         "environment": environment,
         **measured.record,
     }
@@ -95,11 +111,17 @@ def _benchmark(args: argparse.Namespace) -> int:
 
     if args.out:
         folder = Path(args.out)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "benchmark.json").write_text(json.dumps(record, indent=1) + "\n")
-        (folder / "benchmark.md").write_text(text("github") + "\n", encoding="utf-8")
-        if args.runs:
-            measured.plot(folder / "benchmark.png", title=measured.title, note=note)
+        try:
+            for name, content in (
+                ("benchmark.json", json.dumps(record, indent=1)),
+                ("benchmark.md", text("github")),
+            ):
+                with writing(folder / name) as file:
+                    file.write(f"{content}\n".encode())
+            if args.runs:
+                measured.plot(folder / "benchmark.png", title=measured.title, note=note)
+        except OSError as error:
+            return not_written(args.out, error)
     print(json.dumps(record, indent=2) if args.json else text("simple"))
     return 0
 

@@ -1,8 +1,15 @@
-"""What the commands share."""
+"""What the commands share: the form of their help, their common options, exit codes, messages.
+
+Every help has the same form: what it is about, ``Examples:`` (a line that says what for, then the
+command), and ``Exit codes:``. ``--json`` is there where a program may want to read what a command
+prints: stdout is JSON alone then. ``--quiet`` is there where there is a progress bar or a log.
+"""
 
 import argparse
+import contextlib
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from resnest_d2_doctor.commands import COMMANDS
@@ -12,7 +19,20 @@ from ..modeling.checks import REFUSALS, error_text
 if TYPE_CHECKING:
     from ..engine import RunRequest
 
-__all__ = ["REFUSALS", "add_parser", "execute", "fail", "process_options", "refuse"]
+__all__ = [
+    "REFUSALS",
+    "add_json_option",
+    "add_model_options",
+    "add_parser",
+    "add_quiet_option",
+    "execute",
+    "fail",
+    "interrupted",
+    "log_on_stderr",
+    "not_written",
+    "process_options",
+    "refuse",
+]
 
 
 def add_parser(
@@ -41,6 +61,30 @@ def add_parser(
     return parser
 
 
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """``--checkpoint``, ``--score-threshold`` and ``--device``, of what detects."""
+    parser.add_argument(
+        "--checkpoint", required=True, metavar="FILE", help="a checkpoint, or a run's output folder"
+    )
+    parser.add_argument(
+        "--score-threshold", type=float, default=0.5, metavar="P", help="0-1; default: %(default)s"
+    )
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, …; default: a GPU if any")
+
+
+def add_json_option(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--json", action="store_true", help=f"print {what} as JSON")
+
+
+def add_quiet_option(parser: argparse.ArgumentParser, but: str = "errors") -> None:
+    """
+    Args:
+        but: what is printed nevertheless.
+    """
+    text = f"no progress bar, and nothing printed but {but}"
+    parser.add_argument("--quiet", action="store_true", help=text)
+
+
 def refuse(error: Exception) -> int:
     """Say why the input is refused."""
     _show(error)
@@ -51,6 +95,37 @@ def fail(error: Exception | str) -> int:
     """Say why the work is not done."""
     _show(error)
     return 1
+
+
+def not_written(target: str | os.PathLike, error: OSError) -> int:
+    """Say that the disk is full, or what else a file or a folder could not be written for."""
+    from ..checkpoint.atomic import write_failure_reason
+
+    reason, advice = write_failure_reason(error)
+    return fail(f"{target} is not written: {reason} ({advice})")
+
+
+def interrupted(advice: str = "") -> int:
+    """Say that Ctrl-C was obeyed: the shell's exit code for it."""
+    fail(f"interrupted ({advice})" if advice else "interrupted")
+    return 130
+
+
+@contextlib.contextmanager
+def log_on_stderr(wanted: bool = True) -> Iterator[None]:
+    """Send to stderr what is printed meanwhile, other processes included: stdout is for JSON."""
+    if not wanted:
+        yield
+        return
+    sys.stdout.flush()
+    stdout = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
 
 
 def process_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -74,29 +149,38 @@ def execute(
     build: Callable[[], "RunRequest"],
     prepare: Callable[["RunRequest"], object],
     run: Callable[["RunRequest"], dict],
+    *,
+    json: bool = False,
 ) -> int:
     """Check and do a run: its exit code. What went wrong is said once, by one process.
 
     Args:
         build: gives the request; it may refuse it.
         prepare, run: of :mod:`resnest_d2.engine`.
+        json: print the metrics as JSON, and the log on stderr.
     """
     from ..engine import explain, torchrun
+    from ..evaluation import results_json
 
     rank = 0
     try:
         try:
             rank = torchrun.process_rank()
             request = build()
-            prepare(request)
+            with log_on_stderr(json):
+                prepare(request)
         except REFUSALS as error:
             code = 2 if rank else refuse(error)
             torchrun.record(error_text(error))
             torchrun.leave()
             return code
-        run(request)
+        with log_on_stderr(json):
+            results = run(request)
+        if json and not rank and not request.machine_rank:
+            print(results_json(results))
     except KeyboardInterrupt:
-        return 130 if rank else _interrupted()
+        advice = "--resume goes on from the last checkpoint"
+        return 130 if rank else interrupted(advice)
     except Exception as error:
         message = explain(error)
         if message is None:
@@ -109,11 +193,6 @@ def execute(
         torchrun.leave()
         return code
     return 0
-
-
-def _interrupted() -> int:
-    fail("interrupted (--resume goes on from the last checkpoint)")
-    return 130
 
 
 def _show(error: Exception | str) -> None:

@@ -3,7 +3,7 @@
 import argparse
 
 from ..checkpoint import FORMATS
-from .common import REFUSALS, add_parser, fail, refuse
+from .common import REFUSALS, add_parser, not_written, refuse
 
 __all__ = ["add_commands"]
 
@@ -11,9 +11,11 @@ _CONVERT_EPILOG = """
 Examples:
   an official or timm classifier for Detectron2 (MODEL.WEIGHTS):
     %(prog)s resnest50-528c19ca.pth resnest50.pth
-    %(prog)s model.safetensors resnest50.pth
+    %(prog)s model.safetensors resnest50_timm.pth
   a detector's backbone file back to the official names, as safetensors:
     %(prog)s resnest50_detectron-255b5649.pth resnest50.safetensors --to official
+
+Exit codes: 0 done, 1 DST could not be written, 2 refused input.
 """
 
 
@@ -68,7 +70,7 @@ def _convert(args: argparse.Namespace) -> int:
     except REFUSALS as error:
         return refuse(error)
     except OSError as error:  # a full disk, a folder that is read-only
-        return fail(f"{args.target} is not written: {error}")
+        return not_written(args.target, error)
     what = describe(converted.tensors, args.source_format or converted.format)
     print(f"{args.source} -> {args.target}: {what}, {args.target_format} names")
     return 0

@@ -7,13 +7,28 @@ import os
 
 from resnest_d2_doctor.commands import COMMANDS, describe
 
-from .common import REFUSALS, add_parser, fail, refuse
+from .common import (
+    REFUSALS,
+    add_json_option,
+    add_parser,
+    add_quiet_option,
+    not_written,
+    refuse,
+)
 
 __all__ = ["add_commands"]
 
-_CHECK_EPILOG = """
-Exit codes: 0 no errors (warnings may be), 1 errors, 2 refused input.
+_DATA_EPILOG = """
+Examples:
+  all that is wrong with two data sets:
+    %(prog)s check train.json train/ val.json val/
+  options and examples of a command:
+    %(prog)s check --help
 
+Exit codes: 0 done, 1 failed, 2 refused input.
+"""
+
+_CHECK_EPILOG = """
 Examples:
   one data set:
     %(prog)s train.json train/
@@ -22,18 +37,49 @@ Examples:
   for a program, {"problems": [{"file", "id", "kind", "value", "severity"}]}:
     %(prog)s train.json train/ --json
 
+Exit codes: 0 no errors (warnings may be), 1 errors, 2 refused input.
+
 Kinds of problems (* a warning only):
 """
 
 _SPLIT_EPILOG = """
-Example: a fifth of the images for validation, into mine/train.json and mine/val.json
-    %(prog)s all.json --images images/ --val 0.2 --out mine
+Examples:
+  a fifth of the images for validation, into parts/train.json and parts/val.json:
+    %(prog)s all.json --images all/ --val 0.2 --out parts
+
+Exit codes: 0 done, 1 a file could not be written, 2 refused input.
+"""
+
+_STATS_EPILOG = """
+Examples:
+  tables:
+    %(prog)s train.json
+  for a program:
+    %(prog)s train.json --json
+
+Exit codes: 0 done, 2 refused input.
+"""
+
+_SHOW_EPILOG = """
+Examples:
+  sixteen pictures:
+    %(prog)s train.json train/ --out sheet.png
+  nine others:
+    %(prog)s train.json train/ --out sheet.png --num 9 --seed 1
+
+Exit codes: 0 done, 1 the file could not be written, 2 refused input.
 """
 
 
 def add_commands(commands) -> None:
     """Add it to a parser's subcommands."""
-    group = commands.add_parser("data", help=COMMANDS["data"], description=describe("data"))
+    group = commands.add_parser(
+        "data",
+        help=COMMANDS["data"],
+        description=describe("data"),
+        epilog=_DATA_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parts = group.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     check = add_parser(
@@ -42,7 +88,7 @@ def add_commands(commands) -> None:
         _check,
         "report all that is wrong with data sets",
         epilog=_CHECK_EPILOG + _kinds().replace("%", "%%"),
-        usage="%(prog)s [-h] [--json] JSON IMAGES [JSON IMAGES …]",
+        usage="%(prog)s [-h] [--json] [--quiet] JSON IMAGES [JSON IMAGES …]",
     )
     check.add_argument(
         "paths",
@@ -51,7 +97,8 @@ def add_commands(commands) -> None:
         help="annotations and the folder of their images; no two of several sets may share a "
         "picture, and all must have the same classes",
     )
-    check.add_argument("--json", action="store_true", help="print every problem as JSON")
+    add_json_option(check, "every problem")
+    add_quiet_option(check, "the problems")
 
     split = add_parser(
         parts, "split", _split, "split a file by image into train and val", epilog=_SPLIT_EPILOG
@@ -69,12 +116,23 @@ def add_commands(commands) -> None:
     split.add_argument(
         "--out", required=True, metavar="DIR", help="for train.json and val.json, never overwritten"
     )
+    add_json_option(split, "the files and what is in them")
+    add_quiet_option(split, "warnings")
 
-    stats = add_parser(parts, "stats", _stats, "count images, classes and sizes")
+    stats = add_parser(
+        parts, "stats", _stats, "count images, classes and sizes", epilog=_STATS_EPILOG
+    )
     stats.add_argument("json_file", metavar="JSON")
-    stats.add_argument("--json", action="store_true", help="print the numbers as JSON")
+    add_json_option(stats, "the numbers")
+    add_quiet_option(stats, "the numbers")
 
-    show = add_parser(parts, "show", _show, "draw pictures with their annotations on one sheet")
+    show = add_parser(
+        parts,
+        "show",
+        _show,
+        "draw pictures with their annotations on one sheet",
+        epilog=_SHOW_EPILOG,
+    )
     show.add_argument("json_file", metavar="JSON")
     show.add_argument("images", metavar="IMAGES", help="the folder of the images")
     show.add_argument("--out", required=True, metavar="FILE.png", help="overwritten if there")
@@ -82,6 +140,7 @@ def add_commands(commands) -> None:
     show.add_argument(
         "--seed", type=int, default=0, metavar="N", help="which pictures; %(default)s"
     )
+    add_quiet_option(show)
 
 
 def _kinds() -> str:
@@ -112,7 +171,8 @@ def _check(args: argparse.Namespace) -> int:
         if problems:
             print(report(problems, limit=40))
         more = ". All of them: --json" if len(problems) > 40 else ""
-        print(f"{errors} errors, {len(problems) - errors} warnings{more}")
+        if not args.quiet:
+            print(f"{errors} errors, {len(problems) - errors} warnings{more}")
     return 1 if errors else 0
 
 
@@ -126,8 +186,13 @@ def _split(args: argparse.Namespace) -> int:
     except REFUSALS as error:
         return refuse(error)
     except OSError as error:  # a full disk, a folder that is read-only
-        return fail(f"{args.out} is not written: {error}")
-    print(f"{split.train}: {split.train_images} images\n{split.val}: {split.val_images} images")
+        return not_written(args.out, error)
+    if args.json:
+        print(json.dumps(dataclasses.asdict(split), indent=2))
+        return 0
+    if not args.quiet:
+        print(f"{split.train}: {split.train_images} images")
+        print(f"{split.val}: {split.val_images} images")
     if split.one_sided:
         print(f"warning: in one of the two only: {', '.join(split.one_sided)}")
     return 0
@@ -147,6 +212,7 @@ def _stats(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     from PIL import Image
 
+    from ..checkpoint.atomic import writing
     from ..visualize import draw_sheet
 
     try:
@@ -157,8 +223,10 @@ def _show(args: argparse.Namespace) -> int:
         return refuse(error)
     try:
         os.makedirs(os.path.dirname(args.out) or ".", exist_ok=True)
-        Image.fromarray(sheet).save(args.out)
+        with writing(args.out) as file:
+            Image.fromarray(sheet).save(file, format="png")
     except OSError as error:
-        return fail(f"{args.out} is not written: {error}")
-    print(f"{args.out}: {sheet.shape[1]} x {sheet.shape[0]} pixels")
+        return not_written(args.out, error)
+    if not args.quiet:
+        print(f"{args.out}: {sheet.shape[1]} x {sheet.shape[0]} pixels")
     return 0

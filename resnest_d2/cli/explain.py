@@ -3,8 +3,21 @@
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .common import REFUSALS, add_parser, refuse
+from .common import (
+    REFUSALS,
+    add_json_option,
+    add_model_options,
+    add_parser,
+    add_quiet_option,
+    not_written,
+    refuse,
+)
+
+if TYPE_CHECKING:
+    from ..predictor import Predictor
+    from ..visualize import BlockAttention, ClassAttention
 
 __all__ = ["add_commands"]
 
@@ -26,11 +39,13 @@ Saliency needs captum (pip install 'resnest-d2[explain]'), and time: it runs the
 forward and backward.
 
 Examples:
-  %(prog)s street.jpg --checkpoint runs/mine
+  a picture:
+    %(prog)s street.jpg --checkpoint runs/mine --out explained
   another block, the second detection, and the means by class over a data set:
-    %(prog)s street.jpg --checkpoint runs/mine --block res4.1 --detection 1 --data val.json val/
+    %(prog)s street.jpg --checkpoint runs/mine --block res4.1 --detection 1 \\
+        --data val.json val/
 
-Exit codes: 0 done, 2 refused input.
+Exit codes: 0 done, 1 a result could not be written, 2 refused input.
 """
 
 
@@ -38,9 +53,7 @@ def add_commands(commands) -> None:
     """Add it to a parser's subcommands."""
     parser = add_parser(commands, "explain", _explain, epilog=_EPILOG)
     parser.add_argument("image", metavar="IMAGE", help="a picture file")
-    parser.add_argument(
-        "--checkpoint", required=True, metavar="FILE", help="a checkpoint, or a run's output folder"
-    )
+    add_model_options(parser)
     parser.add_argument("--out", default="explained", metavar="DIR", help="default: %(default)s")
     parser.add_argument(
         "--block", metavar="NAME", help="e.g. res4.1; default: the most selective for the picture"
@@ -61,16 +74,15 @@ def add_commands(commands) -> None:
         metavar="N",
         help="at most so many of them, drawn at random; default: %(default)s",
     )
-    parser.add_argument("--score-threshold", type=float, default=0.5, metavar="P")
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, …; default: a GPU if any")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    add_json_option(parser, "the figures")
+    add_quiet_option(parser)
 
 
 def _explain(args: argparse.Namespace) -> int:
     from .. import visualize
     from ..predictor import Predictor
 
-    by_class = None
+    by_class, block = None, None
     try:
         predictor = Predictor(
             args.checkpoint, device=args.device, score_threshold=args.score_threshold
@@ -98,12 +110,6 @@ def _explain(args: argparse.Namespace) -> int:
             )
     except (*REFUSALS, ModuleNotFoundError) as error:
         return refuse(error)
-
-    folder = Path(args.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    note = f"{args.image}, {args.checkpoint}"
-    shown = inputs["image"].flip(0) if predictor.cfg.INPUT.FORMAT == "BGR" else inputs["image"]
-    image = shown.byte().permute(1, 2, 0).numpy()  # (h, w, 3)
     detections = [
         {"class": predictor.class_names[label], "score": score, "box": box}
         for label, score, box in zip(
@@ -114,6 +120,34 @@ def _explain(args: argparse.Namespace) -> int:
         )
     ]
     record = {"image": args.image, "detections": detections, "files": []}
+    try:
+        _write(record, args, predictor, inputs, block, blocks, by_class)
+    except OSError as error:
+        return not_written(args.out, error)
+    if args.json:
+        print(json.dumps(record, indent=2))
+    elif not args.quiet:
+        print(_report(record, args.score_threshold))
+    return 0
+
+
+def _write(
+    record: dict,
+    args: argparse.Namespace,
+    predictor: "Predictor",
+    inputs: dict,
+    block: str | None,
+    blocks: dict[str, "BlockAttention"],
+    by_class: "ClassAttention | None",
+) -> None:
+    """Write arrays and pictures; their names and figures are added to the record."""
+    from .. import visualize
+
+    folder, model = Path(args.out), predictor.model
+    folder.mkdir(parents=True, exist_ok=True)
+    note = f"{args.image}, {args.checkpoint}"
+    shown = inputs["image"].flip(0) if predictor.cfg.INPUT.FORMAT == "BGR" else inputs["image"]
+    image = shown.byte().permute(1, 2, 0).numpy()  # (h, w, 3)
 
     def add(name: str) -> Path:
         record["files"].append(str(folder / name))
@@ -132,7 +166,7 @@ def _explain(args: argparse.Namespace) -> int:
         note_by_class = f"{len(by_class.holds)} images of {args.data[0]}, {args.checkpoint}"
         picture = add("attention_by_class.png")
         visualize.plot_class_attention(by_class, picture, block=block, note=note_by_class)
-    if detections:
+    if record["detections"]:
         number = args.detection or 0
         result = visualize.explain_detection(model, inputs, number)
         name = predictor.class_names[result.label]
@@ -147,8 +181,6 @@ def _explain(args: argparse.Namespace) -> int:
             "share_in_box": in_box,
             "area_of_box": area,
         }
-    print(json.dumps(record, indent=2) if args.json else _report(record, args.score_threshold))
-    return 0
 
 
 def _report(record: dict, threshold: float) -> str:

@@ -5,7 +5,15 @@ import dataclasses
 import json
 import statistics
 
-from .common import REFUSALS, add_parser, fail, refuse
+from .common import (
+    REFUSALS,
+    add_json_option,
+    add_parser,
+    add_quiet_option,
+    fail,
+    not_written,
+    refuse,
+)
 
 __all__ = ["add_commands"]
 
@@ -20,7 +28,7 @@ masks must be the model's.
 
 Examples:
   a detector for ONNX Runtime, checked on pictures of yours:
-    %(prog)s runs/mine model.onnx --format onnx --images pictures/*.jpg
+    %(prog)s runs/mine model.onnx --format onnx --images photos/*.jpg
   for torch.jit.load:
     %(prog)s runs/mine/model_final.pth model.pt --format torchscript
   its backbone with the FPN, for torch.export.load:
@@ -65,11 +73,12 @@ def add_commands(commands) -> None:
         help="afterwards, time the file and the model in turn, N times each",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT where it exists")
-    parser.add_argument("--json", action="store_true", help="print it all as JSON")
+    add_json_option(parser, "file, metadata, differences and times")
+    add_quiet_option(parser)
 
 
 def _export(args: argparse.Namespace) -> int:
-    from ..checkpoint.atomic import is_write_failure, write_failure_reason
+    from ..checkpoint.atomic import is_write_failure
     from ..export import export_checkpoint
 
     try:
@@ -87,8 +96,7 @@ def _export(args: argparse.Namespace) -> int:
         return refuse(error)
     except Exception as error:
         if is_write_failure(error):
-            reason, advice = write_failure_reason(error)
-            return fail(f"{args.target} is not written: {reason} ({advice})")
+            return not_written(args.target, error)
         if isinstance(error, RuntimeError):
             return fail(error)
         raise
@@ -112,6 +120,8 @@ def _export(args: argparse.Namespace) -> int:
             "latency_ms": latency,
         }
         print(json.dumps(record, indent=2))
+        return 0
+    if args.quiet:
         return 0
     size = export.file.stat().st_size / 2**20
     print(f"{export.file}: {export.metadata['part']}, {export.metadata['format']}, {size:.1f} MiB")

@@ -6,7 +6,16 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from .common import REFUSALS, add_parser, fail, refuse
+from .common import (
+    REFUSALS,
+    add_json_option,
+    add_model_options,
+    add_parser,
+    add_quiet_option,
+    fail,
+    interrupted,
+    refuse,
+)
 
 if TYPE_CHECKING:
     from ..prediction import FilePredictions
@@ -28,11 +37,12 @@ pixels are refused.
 
 Examples:
   a folder:
-    %(prog)s photos/ --checkpoint runs/mine --out found
+    %(prog)s photos/ --checkpoint runs/mine --out predictions
   a pattern, without drawings:
-    %(prog)s 'photos/**/*.jpg' --checkpoint runs/mine/model_best.pth --out found --format none
+    %(prog)s 'photos/**/*.jpg' --checkpoint runs/mine/model_final.pth --out found \\
+        --format none
   test-time augmentation, for a script:
-    %(prog)s photos/ --checkpoint runs/mine --out found --tta --json --quiet
+    %(prog)s photos/ --checkpoint runs/mine --out augmented --tta --json --quiet
 
 Exit codes: 0 every file is predicted; 1 some could not be read (the others are done), or the
 results could not be written; 2 refused input; 130 interrupted.
@@ -44,19 +54,13 @@ def add_commands(commands) -> None:
     """Add it to a parser's subcommands."""
     parser = add_parser(commands, "predict", _predict, epilog=_EPILOG)
     parser.add_argument("sources", nargs="+", metavar="SRC", help="files, folders, patterns")
-    parser.add_argument(
-        "--checkpoint", required=True, metavar="FILE", help="a checkpoint, or a run's output folder"
-    )
+    add_model_options(parser)
     parser.add_argument(
         "--out",
         default="predictions",
         metavar="DIR",
         help="a new or an empty folder, or that of the same command; default: %(default)s",
     )
-    parser.add_argument(
-        "--score-threshold", type=float, default=0.5, metavar="P", help="0-1; default: %(default)s"
-    )
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, …; default: a GPU if any")
     parser.add_argument(
         "--batch-size", type=int, default=4, metavar="N", help="pictures; default: %(default)s"
     )
@@ -76,18 +80,15 @@ def add_commands(commands) -> None:
         metavar="F",
         help="of the drawings: png (the default), jpg or none",
     )
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
-    parser.add_argument(
-        "--quiet", action="store_true", help="no progress bar, and no summary but for the failures"
-    )
+    add_json_option(parser, "the summary")
+    add_quiet_option(parser, "the files that failed")
 
 
 def _predict(args: argparse.Namespace) -> int:
     try:
         return _run(args)
     except KeyboardInterrupt:
-        fail("interrupted (the same command goes on)")
-        return 130
+        return interrupted("the same command goes on")
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -2,20 +2,37 @@
 
 import argparse
 
-from .common import add_parser, execute, process_options
+from .common import (
+    add_json_option,
+    add_parser,
+    add_quiet_option,
+    execute,
+    process_options,
+)
 
 __all__ = ["add_commands"]
 
-_RUN_EPILOG = """
+_TRAIN_EPILOG = """
 Examples:
-  train on COCO (DETECTRON2_DATASETS names the folder that holds coco/):
-    %(prog)s --config-file configs/mask_rcnn_resnest50_fpn.yaml --num-gpus 8
-  train on your own COCO-format files, from scratch:
+  train on your own COCO-format files:
+    %(prog)s --config-file configs/mask_rcnn_resnest50_fpn.yaml \\
+        --train-json train.json --train-images train/ --val-json val.json --val-images val/ \\
+        SOLVER.IMS_PER_BATCH 4 OUTPUT_DIR runs/mine
+  the same from scratch, not from the weights that the recipe names:
     %(prog)s --config-file configs/mask_rcnn_resnest50_fpn.yaml \\
         --train-json train.json --train-images train/ --val-json val.json --val-images val/ \\
         MODEL.WEIGHTS '' MODEL.BACKBONE.FREEZE_AT 0 OUTPUT_DIR runs/mine
+  train on COCO (DETECTRON2_DATASETS names the folder that holds coco/):
+    %(prog)s --config-file configs/mask_rcnn_resnest50_fpn.yaml --num-gpus 8
   two processes on the CPU:
-    %(prog)s --config-file configs/mask_rcnn_resnest50_fpn.yaml --num-gpus 2 MODEL.DEVICE cpu
+    %(prog)s --config-file configs/mask_rcnn_resnest50_fpn.yaml --num-gpus 2 \\
+        MODEL.DEVICE cpu
+  go on with a run that was stopped or killed, or begin it:
+    %(prog)s --config-file configs/mask_rcnn_resnest50_fpn.yaml \\
+        --train-json train.json --train-images train/ --resume OUTPUT_DIR runs/mine
+  a new run from the weights of another one:
+    %(prog)s --config-file configs/mask_rcnn_resnest50_fpn.yaml \\
+        --train-json train.json --train-images train/ --init-from runs/mine OUTPUT_DIR runs/next
   under torchrun, which starts a broken run anew up to three times; it then resumes by itself:
     torchrun --nproc-per-node 8 --max-restarts 3 -m resnest_d2.cli train \\
         --config-file configs/mask_rcnn_resnest50_fpn.yaml
@@ -24,23 +41,35 @@ Examples:
         --rdzv-id=$SLURM_JOB_ID --rdzv-backend=c10d \\
         --rdzv-endpoint=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n1):29500 \\
         -m resnest_d2.cli train --config-file configs/mask_rcnn_resnest50_fpn.yaml --resume
-  evaluate a checkpoint:
-    %(prog)s --config-file runs/mine/config.yaml --eval-only MODEL.WEIGHTS runs/mine/model_final.pth
-  go on with a run that was stopped or killed, or begin it:
-    %(prog)s --config-file configs/mask_rcnn_resnest50_fpn.yaml --resume OUTPUT_DIR runs/mine
-  a new run from the weights of another one:
-    %(prog)s --config-file configs/mask_rcnn_resnest50_fpn.yaml --init-from runs/mine \\
-        OUTPUT_DIR runs/next
 
-Exit codes: 0 done, 1 failed, 2 refused input, 75 stopped by SIGTERM or SIGUSR1 after a checkpoint
-was saved: --resume goes on from it. torchrun itself exits with 1 whatever its processes exit with.
+Exit codes: 0 done, 1 failed, 2 refused input, 130 interrupted, 75 stopped by SIGTERM or SIGUSR1
+after a checkpoint was saved: --resume goes on from it. torchrun itself exits with 1 whatever its
+processes exit with.
+"""
+
+_EVALUATE_EPILOG = """
+Examples:
+  a run, on its own validation data:
+    %(prog)s --config-file runs/mine/config.yaml --val-json val.json --val-images val/ \\
+        MODEL.WEIGHTS runs/mine/model_final.pth
+  for a script:
+    %(prog)s --config-file runs/mine/config.yaml --val-json val.json --val-images val/ \\
+        --json --quiet MODEL.WEIGHTS runs/mine/model_final.pth
+  on COCO, the metrics into a file:
+    %(prog)s --config-file configs/mask_rcnn_resnest50_fpn.yaml --num-gpus 8 \\
+        --output-json result.json MODEL.WEIGHTS output/model_final.pth
+  a published model, which must have its published AP:
+    %(prog)s --config-file mask_rcnn_resnest50_fpn --verify \\
+        MODEL.WEIGHTS resnest://mask_rcnn_resnest50_fpn
+
+Exit codes: 0 done, 1 failed, or --verify found another AP, 2 refused input, 130 interrupted.
 """
 
 
 def add_commands(commands) -> None:
     """Add both to a parser's subcommands."""
-    _add_run_arguments(add_parser(commands, "train", _train, epilog=_RUN_EPILOG))
-    evaluate = add_parser(commands, "evaluate", _train)
+    _add_run_arguments(add_parser(commands, "train", _train, epilog=_TRAIN_EPILOG))
+    evaluate = add_parser(commands, "evaluate", _train, epilog=_EVALUATE_EPILOG)
     _add_run_arguments(evaluate)
     evaluate.set_defaults(eval_only=True)
 
@@ -127,6 +156,8 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output-json", metavar="FILE", help='write the metrics: {"bbox": {"AP": …}, …}'
     )
+    add_json_option(parser, "the metrics")
+    add_quiet_option(parser, "warnings and errors; log.txt has the rest")
     parser.add_argument(
         "opts",
         nargs=argparse.REMAINDER,
@@ -148,6 +179,9 @@ def _train(args: argparse.Namespace) -> int:
     from ..engine import RunRequest, prepare, run
 
     def build() -> RunRequest:
+        late = [word for word in args.opts[::2] if word.startswith("--")]
+        if late:
+            raise ValueError(f"{late[0]} must stand before the KEY VALUE pairs, which come last")
         return RunRequest(
             config=args.config_file,
             opts=tuple(args.opts),
@@ -161,7 +195,8 @@ def _train(args: argparse.Namespace) -> int:
             optimize=args.optimize,
             trust_pickle=args.trust_pickle,
             output_json=args.output_json,
+            quiet=args.quiet,
             **process_options(args),
         )
 
-    return execute(build, prepare, run)
+    return execute(build, prepare, run, json=args.json)

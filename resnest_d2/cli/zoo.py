@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import json
 
-from .common import REFUSALS, add_parser, fail, refuse
+from .common import REFUSALS, add_json_option, add_parser, add_quiet_option, fail, refuse
 
 __all__ = ["add_commands"]
 
@@ -19,10 +19,16 @@ the same depth. Parameters are measured.
 
 _ZOO_EPILOG = """
 Examples:
-  which models there are:             %(prog)s
-  with more than 45 box AP:           %(prog)s --task instance --min-ap 45
-  one model, its weights, commands:   %(prog)s mask_rcnn_resnest50_fpn
-  fetch its weights:                  %(prog)s download mask_rcnn_resnest50_fpn
+  which models there are:
+    %(prog)s
+  those for instance segmentation with at least 45 box AP, for a program:
+    %(prog)s --task instance --min-ap 45 --json
+  one model, its weights, its commands:
+    %(prog)s mask_rcnn_resnest50_fpn
+  download a published file, or find the one that is here; its path is printed:
+    %(prog)s download resnest50_detectron
+
+Exit codes: 0 done, 1 a download failed, 2 refused input.
 """
 
 
@@ -34,7 +40,7 @@ def add_commands(commands) -> None:
         _zoo,
         epilog=_ZOO_EPILOG,
         usage="%(prog)s [-h] [--task T] [--backbone B] [--min-ap AP] [--json] [NAME]\n"
-        "       %(prog)s download [--sha256 HEX] NAME",
+        "       %(prog)s download [--sha256 HEX] [--json] [--quiet] NAME",
     )
     parser.add_argument("words", nargs="*", metavar="NAME", help="a model, or a file of weights")
     parser.add_argument("--task", metavar="T", help="detection, instance, keypoints or panoptic")
@@ -43,7 +49,8 @@ def add_commands(commands) -> None:
     parser.add_argument(
         "--sha256", metavar="HEX", help="of a download: all 64 digits, where you know them better"
     )
-    parser.add_argument("--json", action="store_true", help="print the records as JSON")
+    add_json_option(parser, "the records, or the path of a download,")
+    add_quiet_option(parser, "what was asked for")
 
 
 def _zoo(args: argparse.Namespace) -> int:
@@ -52,7 +59,7 @@ def _zoo(args: argparse.Namespace) -> int:
 
     words = args.words
     if words[:1] == ["download"]:
-        return _zoo_download(words[1:], args.sha256)
+        return _zoo_download(words[1:], args)
     try:
         if len(words) > 1:
             raise ValueError(f"zoo takes one NAME, got {' '.join(words)}")
@@ -85,16 +92,16 @@ def _record(model) -> dict:
     }
 
 
-def _zoo_download(names: list[str], sha256: str | None) -> int:
+def _zoo_download(names: list[str], args: argparse.Namespace) -> int:
     from ..model_zoo import DownloadError, fetch
 
     try:
         if len(names) != 1:
             raise ValueError("zoo download takes one NAME, as in MODEL.WEIGHTS resnest://NAME")
-        path = fetch(names[0], sha256=sha256)
+        path = fetch(names[0], sha256=args.sha256, progress=not args.quiet)
     except REFUSALS as error:
         return refuse(error)
     except DownloadError as error:
         return fail(error)
-    print(path)
+    print(json.dumps({"file": str(path)}, indent=2) if args.json else path)
     return 0

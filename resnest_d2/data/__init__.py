@@ -4,6 +4,7 @@ from .check import CocoSummary, check_coco, check_sets
 from .coco import (
     check_coco_json,
     check_same_classes,
+    known_category_ids,
     register_coco,
     require_registered,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "check_sets",
     "coco_stats",
     "explained_worker_errors",
+    "known_category_ids",
     "register_coco",
     "register_coco_panoptic",
     "require_registered",

@@ -2,6 +2,7 @@
 
 import math
 
+from ..progress import progress_bar
 from .check_rle import check_counts, check_texts
 from .check_structure import Structure, entry_id, image_size
 from .problems import Problem, shown
@@ -17,7 +18,8 @@ _EMPTY = 1e-5  # pixels: sides up to this are none to Detectron2
 def check_objects(json_file: str, structure: Structure) -> list[Problem]:
     """The problems of a file's annotations, all of them, whatever else is wrong with one."""
     checker = _Checker(json_file, structure)
-    for index, annotation in enumerate(structure.data["annotations"]):
+    annotations = structure.data["annotations"]
+    for index, annotation in enumerate(progress_bar(annotations, desc="checking annotations")):
         if isinstance(annotation, dict):
             checker.check(index, annotation)
     checker.finish()

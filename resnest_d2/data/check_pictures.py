@@ -9,14 +9,16 @@ import functools
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from detectron2.data.detection_utils import read_image
 
+from ..progress import progress_bar
 from .problems import Problem, shown
 
 __all__ = ["PictureEntry", "check_pictures", "file_digests", "shared_pictures"]
@@ -25,6 +27,8 @@ _THREADS = 8  # files wait for disks and networks more than for processors
 _TURNED = (5, 6, 7, 8)  # orientations that exchange width and height
 _JPEG_END = b"\xff\xd9"
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -110,18 +114,21 @@ def shared_pictures(
         )
     # Only files of one length and picture size are read.
     lengths = {key for _, _, key in sides[0]} & {key for _, _, key in sides[1]}
-    theirs = {_digest(path): path for _, path, key in reversed(sides[1]) if key in lengths}
-    found = []
-    for entry, path, key in sides[0]:
-        if key in lengths and (other := theirs.get(_digest(path))):
-            found.append((entry, path, other))
-    return found
+    ours, theirs = (
+        [(entry, path) for entry, path, key in side if key in lengths] for side in sides
+    )
+    digests = file_digests([path for _, path in (*ours, *theirs)])
+    first = dict(zip(reversed(digests[len(ours) :]), (p for _, p in reversed(theirs)), strict=True))
+    return [
+        (entry, path, first[digest])
+        for (entry, path), digest in zip(ours, digests[: len(ours)], strict=True)
+        if digest in first
+    ]
 
 
 def file_digests(paths: Sequence[str]) -> list[bytes]:
     """One value for each file, equal for equal contents."""
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(_digest, paths))
+    return _in_threads(_digest, paths, "comparing pictures")
 
 
 def _digest(path: str) -> bytes:
@@ -140,8 +147,12 @@ def _digest_of_state(path: str, mtime_ns: int, size: int) -> bytes:
 
 def _look_at(paths: Iterable[str]) -> list[tuple[str, _Picture]]:
     paths = list(paths)
+    return list(zip(paths, _in_threads(_look, paths, "reading pictures"), strict=True))
+
+
+def _in_threads(function: Callable[[str], T], paths: Sequence[str], doing: str) -> list[T]:
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(zip(paths, pool.map(_look, paths), strict=True))
+        return list(progress_bar(pool.map(function, paths), desc=doing, total=len(paths)))
 
 
 def _look(path: str) -> _Picture:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from tabulate import tabulate
 
+from ..progress import progress_bar
 from .coco import read_sound_coco
 
 __all__ = ["ClassStats", "CocoStats", "coco_stats", "stats_table"]
@@ -79,7 +80,7 @@ def coco_stats(json_file: str | os.PathLike) -> CocoStats:
     shows = defaultdict(set)  # image ids by category id
     per_image = Counter({image["id"]: 0 for image in data["images"]})
     whole = []  # boxes with a width and a height
-    for annotation in data["annotations"]:
+    for annotation in progress_bar(data["annotations"], desc="counting annotations"):
         category = counts[annotation["category_id"]]
         shows[annotation["category_id"]].add(annotation["image_id"])
         if annotation.get("iscrowd", 0) == 1:

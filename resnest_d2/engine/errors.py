@@ -4,17 +4,21 @@ A failure that a user can do something about is shown in one message; its traceb
 ``OUTPUT_DIR/log.txt`` alone. Whatever is not explained here is a bug, and shown with its traceback.
 """
 
+import contextlib
 import errno
+import io
 import logging
 import re
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
 
 import torch
 import torch.distributed as dist
 
 from detectron2.engine import TrainerBase
+from detectron2.utils import comm
 
 __all__ = [
     "LOGGERS",
@@ -24,6 +28,7 @@ __all__ = [
     "hide_explained",
     "is_lost_peer",
     "log_failure",
+    "only_warnings",
 ]
 
 logger = logging.getLogger(__name__)
@@ -84,6 +89,34 @@ def hide_explained() -> None:
         for handler in logging.getLogger(name).handlers:
             if getattr(handler, "stream", None) in (sys.stdout, sys.stderr):
                 handler.addFilter(_is_no_explained_traceback)
+
+
+class _Nowhere(io.TextIOBase):
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+@contextlib.contextmanager
+def only_warnings(wanted: bool) -> Iterator[None]:
+    """Show nothing but warnings and errors, on stderr; log files that are opened inside get all.
+
+    Handlers that write to stdout have to be added inside, too.
+    """
+    if not wanted or isinstance(sys.stdout, _Nowhere):
+        yield
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    loggers = [logging.getLogger(name) for name in LOGGERS if comm.is_main_process()]
+    for log in loggers:
+        log.addHandler(handler)
+    try:
+        with contextlib.redirect_stdout(_Nowhere()):
+            yield
+    finally:
+        for log in loggers:
+            log.removeHandler(handler)
 
 
 def log_failure(error: Exception) -> None:

@@ -24,6 +24,7 @@ class RunRequest:
         optimize: with ``eval_only``, evaluate what ``optimize_for_inference`` makes of the model.
         trust_pickle: load weights even from a pickle that can run code.
         output_json: file for the metrics.
+        quiet: show only warnings and errors of the log on the terminal; ``log.txt`` has all.
         num_processes: processes on this machine; one per GPU, or on the CPU.
         num_machines, machine_rank, dist_url: see Detectron2's ``launch``.
 
@@ -43,6 +44,7 @@ class RunRequest:
     optimize: bool = False
     trust_pickle: bool = False
     output_json: str | None = None
+    quiet: bool = False
     num_processes: int = 1
     num_machines: int = 1
     machine_rank: int = 0

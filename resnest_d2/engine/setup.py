@@ -31,7 +31,7 @@ from .checks import (
     choose_weights,
     expect_published,
 )
-from .errors import hide_explained
+from .errors import hide_explained, only_warnings
 from .own_data import log_bad_data, use_own_data
 from .processes import run_in_processes
 from .records import protected_log_files
@@ -96,12 +96,18 @@ def run(request: RunRequest) -> dict:
         ValueError, KeyError, FileNotFoundError, FileExistsError: see :func:`prepare`.
         RunError: a process that was started here has failed.
     """
-    show_log()
-    return run_in_processes(prepare, _work, request, on_cpu=lambda c: c.MODEL.DEVICE == "cpu")
+    with only_warnings(request.quiet):
+        show_log()
+        return run_in_processes(prepare, _work, request, on_cpu=lambda c: c.MODEL.DEVICE == "cpu")
 
 
 def _work(cfg: CfgNode, request: RunRequest) -> dict:
     """One process's share of a run."""
+    with only_warnings(request.quiet):
+        return _do(cfg, request)
+
+
+def _do(cfg: CfgNode, request: RunRequest) -> dict:
     if request.eval_only:
         results = _evaluate(cfg, request)
     else:

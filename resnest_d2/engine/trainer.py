@@ -32,6 +32,7 @@ from ..data import (
     build_train_loader,
     build_train_mapper,
     explained_worker_errors,
+    known_category_ids,
 )
 from ..evaluation import build_evaluator
 from ..modeling.checkpointing import checkpoint_stages, recompute_norms
@@ -122,7 +123,9 @@ class Trainer(DefaultTrainer):
         self._trained = TrainedWeights(model)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
-        record = make_record(cfg, MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes)
+        class_names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes
+        category_ids = known_category_ids(cfg.DATASETS.TRAIN, class_names)
+        record = make_record(cfg, class_names, category_ids)
         guard = self._loss_guard(cfg, model, record)
 
         on_cpu = cfg.MODEL.DEVICE == "cpu"

@@ -19,9 +19,10 @@ from detectron2.utils.file_io import PathManager
 from ..checkpoint.atomic import writing
 from ..modeling.checks import check_choice
 from .coco_metrics import IMPLEMENTATIONS, evaluate_results
+from .evaluated import RESULTS, write_data_file
 from .ground_truth import GroundTruth
 
-__all__ = ["CocoEvaluator", "build_coco_evaluator", "write_results"]
+__all__ = ["CocoEvaluator", "build_coco_evaluator", "results_json", "write_results"]
 
 logger = logging.getLogger(__name__)
 
@@ -93,10 +94,13 @@ class CocoEvaluator(COCOEvaluator):
         results = self._results_in_order(predictions)
         tasks = sorted(self._tasks or self._tasks_from_predictions(results))
         if self._output_dir:
-            file = os.path.join(self._output_dir, "coco_instances_results.json")
+            file = os.path.join(self._output_dir, RESULTS)
             logger.info(f"Writing the detections to {file}")
             with PathManager.open(file, "w") as f:
                 f.write(json.dumps(results))
+            if "://" not in self._output_dir:
+                root = self._metadata.get("image_root", "")
+                write_data_file(self._output_dir, self._metadata.json_file, root)
         if not self._do_evaluation:
             logger.info(f"No metrics: {self._metadata.json_file} has no annotations")
             return
@@ -207,10 +211,17 @@ def build_coco_evaluator(
 
 
 def write_results(results: dict, path: str | os.PathLike) -> None:
-    """Write metrics as JSON: ``{"bbox": {"AP": …}, "panoptic_seg": {"PQ": …}, …}``, on 0-100.
+    """Write :func:`results_json`. The file appears under its name only when it is complete."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path, "w") as file:
+        file.write(results_json(results) + "\n")
 
-    A number that does not exist (AP of small objects where there are none) becomes ``null``. The
-    file appears under its name only when it is complete.
+
+def results_json(results: dict) -> str:
+    """Metrics as JSON: ``{"bbox": {"AP": …}, "panoptic_seg": {"PQ": …}, …}``, on 0-100.
+
+    A number that does not exist (AP of small objects where there are none) becomes ``null``.
     """
 
     def plain(value):
@@ -219,7 +230,4 @@ def write_results(results: dict, path: str | os.PathLike) -> None:
         number = float(value)
         return number if math.isfinite(number) else None
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with writing(path, "w") as file:
-        file.write(json.dumps(plain(results), indent=2) + "\n")
+    return json.dumps(plain(results), indent=2)

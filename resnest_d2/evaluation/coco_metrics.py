@@ -27,7 +27,7 @@ from detectron2.evaluation.coco_evaluation import COCOevalMaxDets
 
 from .ground_truth import GEOMETRY, GroundTruth
 
-__all__ = ["IMPLEMENTATIONS", "evaluate_results"]
+__all__ = ["IMPLEMENTATIONS", "evaluate_results", "load_evaluation"]
 
 IMPLEMENTATIONS = ("hotcoco", "pycocotools")
 
@@ -61,6 +61,33 @@ def evaluate_results(
     Raises:
         ValueError: an argument, a result or an object of the ground truth cannot be used.
     """
+    evaluation = load_evaluation(
+        truth, results, task, implementation=implementation, oks_sigmas=oks_sigmas
+    )
+    if task != "keypoints":
+        evaluation.params.maxDets = sorted(max_dets)
+    elif oks_sigmas:
+        evaluation.params.kpt_oks_sigmas = np.array(oks_sigmas)
+    if image_ids is not None:
+        evaluation.params.imgIds = _chosen(truth, image_ids, _image_ids(truth, implementation))
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return evaluation
+
+
+def load_evaluation(
+    truth: GroundTruth,
+    results: Sequence[dict[str, Any]],
+    task: str,
+    *,
+    implementation: str = "hotcoco",
+    oks_sigmas: Sequence[float] = (),
+) -> COCOeval:
+    """The evaluation of :func:`evaluate_results` before it matches anything; same errors.
+
+    Of hotcoco, ``cocoGt`` and ``cocoDt`` are its own data sets, with positions as ids.
+    """
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(f"implementation must be one of {IMPLEMENTATIONS}, got {implementation!r}")
     if task not in GEOMETRY:
@@ -68,29 +95,19 @@ def evaluate_results(
     if task == "keypoints":
         _require_keypoints(truth, results, len(oks_sigmas) or len(Params(task).kpt_oks_sigmas))
 
-    images = truth.images if implementation == "hotcoco" else {i: i for i in truth.images}
     try:
         if implementation == "hotcoco":
             found = _load_fast(truth, results, task)
             evaluation = _HotcocoEval(truth.as_hotcoco(task), found, task)
         else:
             truth.complete(task)
+            images = _image_ids(truth, implementation)
             rows = _rows(results, task, images, {i: i for i in truth.categories})
             evaluation = COCOevalMaxDets(truth.coco, _load(truth.coco, rows), task)
     except KeyError:
         for result in results:
             _require_known(truth, result, GEOMETRY[task])
         raise
-
-    if task != "keypoints":
-        evaluation.params.maxDets = sorted(max_dets)
-    elif oks_sigmas:
-        evaluation.params.kpt_oks_sigmas = np.array(oks_sigmas)
-    if image_ids is not None:
-        evaluation.params.imgIds = _chosen(truth, image_ids, images)
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
     return evaluation
 
 
@@ -170,6 +187,11 @@ def _rows(
             size = next((k for k in ("bbox", "segmentation") if k in result), key)
             row[size] = result[size]
     return rows
+
+
+def _image_ids(truth: GroundTruth, implementation: str) -> dict[Any, Any]:
+    """The implementation's id of each image."""
+    return truth.images if implementation == "hotcoco" else {i: i for i in truth.images}
 
 
 def _chosen(truth: GroundTruth, image_ids: Iterable, images: dict[Any, Any]) -> list:

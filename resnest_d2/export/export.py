@@ -20,6 +20,7 @@ from ..checkpoint.files import file_sha256
 from ..data import sample_set
 from ..modeling.checks import check_choice
 from ..predictor import Predictor
+from ..progress import progress_bar
 from ..version import __version__
 from .parts import Detector, build_part
 from .verify import (
@@ -110,7 +111,8 @@ def export_checkpoint(
     example = 0
     if detects:
         cases.append(_empty_picture(predictor, like=cases[0]))
-        expected = [_detections(predictor, case) for case in cases]
+        shown = progress_bar(cases, desc="running the model")
+        expected = [_detections(predictor, case) for case in shown]
         found = [len(outputs["scores"]) for outputs in expected]
         example = int(np.argmax(found))
         if not found[example]:
@@ -138,15 +140,21 @@ def export_checkpoint(
             "features_within": FEATURE_TOLERANCE,
         },
     }
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+    with (
+        tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder,
+        progress_bar(total=1 + verify, desc="writing the file", delay=0) as bar,
+    ):
         written = Path(folder, f"model{SUFFIXES[format]}")
         write_part(
             exported, torch.from_numpy(cases[example]), written, format=format, metadata=metadata
         )
+        bar.update()
         agreement = None
         if verify:
+            bar.set_description("running the file")
             agreement = Agreement()
             outputs = run_in_new_process(written, cases, format=format)
+            bar.update()
             for ours, theirs in zip(expected, outputs, strict=True):
                 compare_outputs(
                     agreement,

@@ -1,8 +1,9 @@
 """Parts of a model as files: TorchScript, ONNX, torch.export's programs.
 
 TorchScript and ONNX record what happens to an example image. Sizes and numbers of boxes stay free,
-because Detectron2's code and ours keep them as tensors. Each file carries the metadata, one JSON
-text under the name :data:`.run_file.METADATA`.
+because Detectron2's code and ours keep them as tensors. Python's ``len`` would fix the number of
+proposals: Detectron2 has ``patch_builtin_len`` for that, which holds while it is recorded. Each
+file carries the metadata, one JSON text under the name :data:`.run_file.METADATA`.
 """
 
 import contextlib
@@ -51,7 +52,10 @@ def write_part(
         ValueError: the format cannot hold the part.
         ModuleNotFoundError: ONNX needs the package ``onnx``.
     """
-    with torch.no_grad(), _quiet():
+    # Here: importing it prepares Detectron2's classes for scripting.
+    from detectron2.export.torchscript_patch import patch_builtin_len
+
+    with torch.no_grad(), _quiet(), patch_builtin_len():
         _WRITERS[format](part, image, os.fspath(file), json.dumps(metadata, ensure_ascii=False))
 
 

@@ -21,13 +21,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ..checkpoint.atomic import writing
 from ..data import register_coco
 from ..modeling.checks import check_choice
 from ..modeling.split_attention import SplitAttentionConv2d, radix_softmax
+from ..progress import progress_bar
 
 if TYPE_CHECKING:
     from ..predictor import Predictor
@@ -195,7 +196,8 @@ class ClassAttention:
             arrays[f"{block}.chance"] = self.chance(block)
             arrays[f"{block}.overall"] = weights.mean(axis=0)
         names = {"class_names": self.class_names, "blocks": list(self.weights)}
-        np.savez_compressed(file, num_images=self.num_images, **names, **arrays)
+        with writing(file) as archive:
+            np.savez_compressed(archive, num_images=self.num_images, **names, **arrays)
 
 
 def attention_by_class(
@@ -222,7 +224,7 @@ def attention_by_class(
     records = random.Random(0).sample(records, min(num_images, len(records)))
     holds = np.zeros((len(records), len(class_names)), dtype=bool)
     weights: dict[str, list[np.ndarray]] = {}
-    for image, record in enumerate(tqdm(records, unit="image", disable=None)):
+    for image, record in enumerate(progress_bar(records, desc="attention")):
         holds[image, [annotation["category_id"] for annotation in record["annotations"]]] = True
         inputs = predictor.preprocess(record["file_name"])
         for block, attention in image_attention(predictor.model, inputs).items():
@@ -259,7 +261,8 @@ def save_attention(blocks: dict[str, BlockAttention], file: str | os.PathLike) -
     """
     arrays = {f"{name}.weights": block.weights for name, block in blocks.items()}
     arrays |= {f"{n}.splits": b.splits for n, b in blocks.items() if b.splits is not None}
-    np.savez_compressed(file, blocks=list(blocks), **arrays)
+    with writing(file) as archive:
+        np.savez_compressed(archive, blocks=list(blocks), **arrays)
 
 
 def _split_attentions(model: nn.Module) -> dict[str, SplitAttentionConv2d]:

@@ -3,12 +3,12 @@
 import os
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
 from ..benchmark import Measurement
+from ..checkpoint.atomic import writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,7 +96,8 @@ def save_chart(figure: "Figure", path: str | os.PathLike, *, title: str, note: s
     figure.suptitle(title)
     characters = int(15 * figure.get_figwidth())  # that fit on a line
     figure.supxlabel(textwrap.fill(note, characters), fontsize=7, color="#555555")
-    figure.savefig(Path(path), dpi=120)
+    with writing(path) as file:
+        figure.savefig(file, format="png", dpi=120)
 
 
 def number_text(value: float | None, unit: float, form: str) -> str:

@@ -2,9 +2,12 @@
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.patheffects import withStroke
 from PIL import Image, ImageDraw, ImageFont
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -13,12 +16,39 @@ from detectron2.structures import BoxMode, Instances
 from detectron2.utils.visualizer import GenericMask, Visualizer
 
 from ..data import register_coco
+from .text import any_script, short_name
 
-__all__ = ["draw_annotations", "draw_comparison", "draw_instances", "save_comparisons"]
+__all__ = [
+    "Mark",
+    "draw_annotations",
+    "draw_comparison",
+    "draw_instances",
+    "draw_marks",
+    "save_comparisons",
+]
 
 # Okabe and Ito's palette, which stays apart for colour-blind people too; by class number.
 _COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 _TITLE_HEIGHT = 32  # pixels
+_MARK_FONT = 7  # points
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A box to draw, and what it says.
+
+    Attributes:
+        box: left, top, right, bottom, pixels of the image.
+        label: empty for none of all marks; of names see :func:`.short_name`.
+        color, line: as matplotlib names them.
+        mask: RLE, polygons or an array, in the image's pixels; None for none.
+    """
+
+    box: Sequence[float]
+    label: str
+    color: str
+    line: str = "-"
+    mask: Any = None
 
 
 def draw_instances(
@@ -41,9 +71,9 @@ def draw_instances(
         scale,
         boxes=instances.pred_boxes.tensor.numpy(),
         masks=instances.pred_masks.numpy() if instances.has("pred_masks") else (),
-        classes=classes,
+        colors=_class_colors(classes),
         labels=[
-            f"{class_names[label]} {score:.0%}"
+            f"{short_name(class_names[label])} {score:.0%}"
             for label, score in zip(classes, instances.scores.tolist(), strict=True)
         ],
     )
@@ -74,9 +104,32 @@ def draw_annotations(
         scale,
         boxes=np.array(boxes).reshape(-1, 4),
         masks=[annotation.get("segmentation") for annotation in annotations],
-        classes=classes,
-        labels=[class_names[label] for label in classes],
+        colors=_class_colors(classes),
+        labels=[short_name(class_names[label]) for label in classes],
         keypoints=[annotation.get("keypoints") for annotation in annotations],
+    )
+
+
+def draw_marks(image: np.ndarray, marks: Sequence[Mark], *, scale: float = 1.0) -> np.ndarray:
+    """Draw boxes and masks, each in its own colour and line.
+
+    Args:
+        image: RGB, uint8, (H, W, 3).
+        marks: of one colour all have one line.
+        scale: size of the picture relative to the image.
+
+    Returns:
+        RGB, uint8, (scale*H, scale*W, 3)
+    """
+    return _overlay(
+        image,
+        scale,
+        boxes=np.array([mark.box for mark in marks], dtype=np.float64).reshape(-1, 4),
+        masks=[mark.mask for mark in marks],
+        colors=[mark.color for mark in marks],
+        labels=[mark.label for mark in marks],
+        lines={mark.color: mark.line for mark in marks},
+        opacity=0.25,
     )
 
 
@@ -143,26 +196,53 @@ def save_comparisons(
     return pictures
 
 
-def _overlay(image, scale, *, boxes, masks, classes, labels, keypoints=()) -> np.ndarray:
-    canvas = Visualizer(image, scale=scale)
-    if labels:
-        colors = [_COLORS[label % len(_COLORS)] for label in classes]
+class _Canvas(Visualizer):
+    """Draws lines with a dark edge, in the style of their colour, where ``lines`` has it."""
+
+    lines: dict[str, str] = {}
+
+    def draw_box(self, box_coord, alpha=0.5, edge_color="g", line_style="-"):
+        if edge_color not in self.lines:
+            return super().draw_box(box_coord, alpha, edge_color, line_style)
+        super().draw_box(box_coord, 1, edge_color, self.lines[edge_color])
+        line = self.output.ax.patches[-1]
+        line.set_path_effects([withStroke(linewidth=1.7 * line.get_linewidth(), foreground="#222")])
+        return self.output
+
+    def draw_text(self, text, position, *, font_size=None, **kwargs):
+        if self.lines:  # many on one picture: all small
+            font_size = _MARK_FONT / self.output.scale
+        return super().draw_text(text, position, font_size=font_size, **kwargs)
+
+
+def _class_colors(classes: Sequence[int]) -> list[str]:
+    return [_COLORS[label % len(_COLORS)] for label in classes]
+
+
+def _overlay(
+    image, scale, *, boxes, masks, colors, labels, keypoints=(), lines=None, opacity=0.5
+) -> np.ndarray:
+    canvas = _Canvas(image, scale=scale)
+    canvas.lines = lines or {}
+    if len(boxes):
+        labels = labels if any(labels) else None
         canvas.overlay_instances(boxes=boxes, labels=labels, assigned_colors=colors)
         for mask, color in zip(masks, colors, strict=False):
             if mask is None:
                 continue
             # not by overlay_instances, which fills holes
             pixels = GenericMask(mask, *image.shape[:2]).mask
-            canvas.draw_binary_mask(pixels, color=color, alpha=0.5, area_threshold=0)
+            canvas.draw_binary_mask(pixels, color=color, alpha=opacity, area_threshold=0)
         for values, color in zip(keypoints, colors, strict=False):
             for x, y, visibility in zip(*[iter(values or ())] * 3, strict=True):
                 if visibility > 0:
                     canvas.draw_circle((x, y), color, radius=3)
     # The image itself is laid under the drawing here: matplotlib 3.10 moves it by up to a pixel.
     canvas.output.ax.images[0].set_visible(False)
-    canvas.output.canvas.draw()
+    with any_script():
+        canvas.output.canvas.draw()
     drawn = np.asarray(canvas.output.canvas.buffer_rgba())  # (scale*H, scale*W, 4)
     resampling = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST
     below = np.asarray(Image.fromarray(image).resize(drawn.shape[1::-1], resampling))
-    opacity = drawn[..., 3:] / 255
-    return np.rint(drawn[..., :3] * opacity + below * (1 - opacity)).astype(np.uint8)
+    covered = drawn[..., 3:] / 255
+    return np.rint(drawn[..., :3] * covered + below * (1 - covered)).astype(np.uint8)

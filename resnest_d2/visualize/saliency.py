@@ -16,14 +16,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from detectron2.modeling import GeneralizedRCNN, RetinaNet
 from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Boxes, ImageList, Instances
 
+from ..checkpoint.atomic import writing
 from ..modeling.dense import dense_predictions
+from ..progress import progress_bar
 
 __all__ = ["Saliency", "check_saliency", "explain_detection", "follow_detections"]
 
@@ -55,7 +56,8 @@ class Saliency:
 
     def save(self, file: str | os.PathLike) -> None:
         """Write it as a numpy archive (``.npz``); its keys are the attributes."""
-        np.savez_compressed(file, **dataclasses.asdict(self))
+        with writing(file) as archive:
+            np.savez_compressed(archive, **dataclasses.asdict(self))
 
     def share_in_box(self) -> tuple[float, float]:
         """What part of the attribution's magnitude lies in the box, and what part of the image."""
@@ -90,7 +92,7 @@ def explain_detection(model: nn.Module, inputs: dict, detection: int = 0) -> Sal
             f"the detection must be a number below {len(found)}, which were found, got {detection}"
         )
     baseline = torch.zeros_like(images.tensor)  # the mean colour, as padding is
-    with tqdm(total=_STEPS, unit="step", disable=None) as progress:
+    with progress_bar(total=_STEPS, desc="saliency") as progress:
 
         def score(pixels: torch.Tensor) -> torch.Tensor:
             progress.update(len(pixels))

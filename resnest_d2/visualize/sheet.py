@@ -11,6 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import read_image
 
 from ..data import register_coco
+from ..progress import progress_bar
 from .predictions import draw_annotations
 
 __all__ = ["draw_sheet"]
@@ -46,7 +47,10 @@ def draw_sheet(data: tuple[str, str], *, num_images: int = 16, seed: int = 0) ->
     records.sort(key=lambda record: not record["annotations"])
     records = sorted(records[:num_images], key=lambda record: record["image_id"])
     columns = int(np.ceil(np.sqrt(len(records))))
-    cells = [(_draw_record(record, class_names), _caption(record)) for record in records]
+    cells = [
+        (_draw_record(record, class_names), _caption(record))
+        for record in progress_bar(records, desc="drawing")
+    ]
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     heights = [max(picture.height for picture, _ in row) + _CAPTION + _GAP for row in rows]
     size = (columns * (_CELL + _GAP) + _GAP, sum(heights) + _GAP)

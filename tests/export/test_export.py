@@ -81,6 +81,25 @@ def test_a_file_agrees_with_its_model_and_says_where_it_comes_from(
     assert apart.amin(dim=1).max() < 0.1
 
 
+@pytest.mark.parametrize("family", ["faster", "cascade"])
+@pytest.mark.parametrize("format", ["torchscript", "onnx"])
+def test_a_file_takes_as_many_proposals_as_an_image_has(pictures, tmp_path, family, format):
+    torch.manual_seed(0)
+    every = ("MODEL.RPN.POST_NMS_TOPK_TEST", "5000", "MODEL.RPN.PRE_NMS_TOPK_TEST", "5000")
+    checkpoint = save_detector(tmp_path / "model.pth", family, *SMALL, *every)
+    model = Predictor(checkpoint, device="cpu")
+    numbers = set()
+    for picture in pictures:
+        images = model.model.preprocess_image([model.preprocess(picture)])
+        with torch.no_grad():
+            features = model.model.backbone(images.tensor)
+            (proposals,), _ = model.model.proposal_generator(images, features)
+        numbers.add(len(proposals))
+    assert len(numbers) == len(pictures) and max(numbers) < 5000  # none was cut off
+    file = tmp_path / "file"
+    assert export_checkpoint(checkpoint, file, format=format, images=pictures).agreement.images == 4
+
+
 @pytest.mark.skipif(not hasattr(torch.export.Dim, "DYNAMIC"), reason="needs PyTorch 2.6")
 def test_programs_of_torch_export_take_all_sizes(checkpoints, pictures, tmp_path):
     file = tmp_path / "backbone.pt2"

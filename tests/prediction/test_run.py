@@ -17,11 +17,14 @@ from detectors import save_detector
 from PIL import Image
 from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
+from runs import tiny_request
 
 from detectron2.structures import Boxes, Instances
 
 from resnest_d2 import Predictor
 from resnest_d2.checkpoint.atomic import is_write_failure
+from resnest_d2.data import sample_set
+from resnest_d2.engine import run as run_training
 from resnest_d2.prediction import predict_files, run
 from resnest_d2.prediction.journal import JOURNAL
 
@@ -134,6 +137,29 @@ def test_category_ids_are_the_training_datas_where_they_are_known(tmp_path):
     expected = predictor(picture(1)).pred_classes.tolist()
     assert [f["category_id"] for f in found] == [[7, 3, 90][label] for label in expected] != []
     assert "1.png" not in os.listdir(out)
+
+
+def test_category_ids_travel_from_training_to_the_results(tmp_path):
+    data = sample_set(tmp_path, image_size=64, train_images=4, val_images=1)
+    content = json.loads(Path(data["train"][0]).read_text())
+    ids = dict(zip(range(1, 6), (3, 7, 12, 50, 90), strict=True))
+    for entry in content["categories"]:
+        entry["id"] = ids[entry["id"]]
+    for entry in content["annotations"]:
+        entry["category_id"] = ids[entry["category_id"]]
+    file = tmp_path / "train.json"
+    file.write_text(json.dumps(content))
+    data["train"] = (str(file), data["train"][1])
+    run_training(tiny_request(data, tmp_path / "run", val=()))
+    predictor = Predictor(tmp_path / "run", device="cpu", score_threshold=0.0)
+    assert predictor.category_ids == [*ids.values()]
+    shown = picture(1)
+    Image.fromarray(shown).save(tmp_path / "1.png")
+    out = tmp_path / "out"
+    predict_files(predictor, [tmp_path / "1.png"], out, picture_format="none")
+    found = [f["category_id"] for f in json.loads((out / "predictions.json").read_text())]
+    labels = predictor(shown).pred_classes.tolist()
+    assert found == [predictor.category_ids[label] for label in labels] != []
 
 
 def test_keypoints_are_in_the_results(tmp_path):

@@ -1,0 +1,76 @@
+"""What two configs differ in: all of it, and what makes a comparison of two backbones unfair.
+
+Two runs compare two backbones only where the rest is the same: schedule, batch, image sizes, heads,
+data. :func:`recipe_changes` lists what is not. It leaves out the network itself, what belongs to
+its weights (input format, mean, std), and where and how the work was done, which changes no result.
+"""
+
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from ..config import flat_values
+
+__all__ = ["config_changes", "network_changes", "recipe_changes"]
+
+_WEIGHTS = "MODEL.WEIGHTS"
+
+_STATISTICS = ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "INPUT.FORMAT")
+
+_WORK = (
+    "OUTPUT_DIR",
+    "SEED",
+    "VERSION",
+    "VIS_PERIOD",
+    "CUDNN_BENCHMARK",
+    "MODEL.DEVICE",
+    "DATALOADER.NUM_WORKERS",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "RESNEST.ACTIVATION_CHECKPOINTING",
+    "RESNEST.ALLOW_FROZEN_RANDOM",
+    "RESNEST.ALLOW_PARTIAL_BACKBONE",
+    "RESNEST.ALLOW_STATISTICS_MISMATCH",
+    "RESNEST.CHANNELS_LAST",
+    "RESNEST.COMPILE_BACKBONE",
+    "RESNEST.EVALUATOR",
+    "RESNEST.KEEP_CHECKPOINTS",
+    "RESNEST.RECOMPUTE_NORM",
+)
+
+
+def config_changes(a: CfgNode, b: CfgNode) -> dict[str, tuple[Any, Any]]:
+    """All values that differ: ``{"SOLVER.MAX_ITER": (1000, 2000)}``, in the order of the keys.
+
+    A list equals the tuple of the same values. A key that one config lacks, as those of an older
+    version do, has None there.
+    """
+    a, b = flat_values(a), flat_values(b)
+    pairs = {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys())}
+    return {key: pair for key, pair in pairs.items() if _plain(pair[0]) != _plain(pair[1])}
+
+
+def network_changes(a: CfgNode, b: CfgNode) -> dict[str, tuple[Any, Any]]:
+    """Those of :func:`config_changes` that say which backbone it is."""
+    return {key: pair for key, pair in config_changes(a, b).items() if _is_backbone(key)}
+
+
+def recipe_changes(a: CfgNode, b: CfgNode) -> dict[str, tuple[Any, Any]]:
+    """Those of :func:`config_changes` that a comparison of backbones should not have.
+
+    ``MODEL.WEIGHTS`` is among them where one run starts from weights and the other from none.
+    """
+    return {
+        key: pair
+        for key, pair in config_changes(a, b).items()
+        if not _is_backbone(key)
+        and key not in (*_STATISTICS, *_WORK)
+        and (key != _WEIGHTS or "" in pair)
+    }
+
+
+def _is_backbone(key: str) -> bool:
+    return key == "MODEL.BACKBONE.NAME" or key.startswith("MODEL.RESNETS.")
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,211 @@
+"""A run that has been evaluated: what it detected, on which data, by which config.
+
+Evaluation writes into ``OUTPUT_DIR/inference`` (a folder each where there are several data sets)
+``coco_instances_results.json``, COCO's results, and beside it ``data.json``, which names the files
+that they belong to.
+"""
+
+import contextlib
+import glob
+import io
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from pycocotools.coco import COCO
+
+from detectron2.config import CfgNode
+
+from ..checkpoint import find_checkpoint
+from ..checkpoint.atomic import writing
+from ..data.coco import read_sound_coco
+from .ground_truth import GroundTruth
+
+__all__ = [
+    "DATA",
+    "RESULTS",
+    "EvaluatedRun",
+    "find_runs",
+    "read_evaluated_run",
+    "read_history",
+    "write_data_file",
+]
+
+RESULTS = "coco_instances_results.json"
+DATA = "data.json"
+_CONFIG = "config.yaml"
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """Detections of a run, and what is needed to judge and to show them.
+
+    Attributes:
+        folder: the run's ``OUTPUT_DIR``.
+        config: what it was trained or evaluated with.
+        json_file, image_root: the data that was evaluated on.
+        truth: its objects.
+        results: in COCO's format, with the data set's category ids.
+        tasks: ``("bbox",)`` or ``("bbox", "segm")``.
+        history: the lines of ``metrics.json``; empty where nothing was trained in the folder.
+    """
+
+    folder: Path
+    config: CfgNode
+    json_file: Path
+    image_root: Path
+    truth: GroundTruth
+    results: list[dict[str, Any]]
+    tasks: tuple[str, ...]
+    history: list[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """What to call the run: its folder's name."""
+        return self.folder.resolve().name
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of the category ids."""
+        return tuple(self.truth.coco.cats[i]["name"] for i in sorted(self.truth.coco.cats))
+
+    @cached_property
+    def picture_size(self) -> tuple[int, int]:
+        """Median height and width of the pictures, pixels; 480, 640 where the data has no sizes."""
+        sizes = [(i.get("height"), i.get("width")) for i in self.truth.coco.imgs.values()]
+        sizes = [size for size in sizes if all(size)] or [(480, 640)]
+        return tuple(int(median(side)) for side in zip(*sizes, strict=True))
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The checkpoint to predict with; None where the folder has none."""
+        try:
+            return find_checkpoint(self.folder)
+        except (FileNotFoundError, ValueError):
+            return None
+
+
+def write_data_file(folder: str | os.PathLike, json_file: str, image_root: str) -> None:
+    """Name the data that the results in a folder belong to."""
+    record = {"json_file": os.path.abspath(json_file), "image_root": os.path.abspath(image_root)}
+    with writing(Path(folder, DATA), "w") as file:
+        file.write(json.dumps(record, indent=2) + "\n")
+
+
+def read_evaluated_run(
+    folder: str | os.PathLike,
+    *,
+    data: tuple[str | os.PathLike, str | os.PathLike] | None = None,
+) -> EvaluatedRun:
+    """Read a run's config, detections and history.
+
+    Args:
+        folder: a run's ``OUTPUT_DIR``.
+        data: (COCO json file, image folder) that was evaluated on; by default those which the
+            evaluation has noted. Needed where these have moved.
+
+    Raises:
+        FileNotFoundError: there is no such folder, it was not evaluated, or the data is not there.
+        ValueError: a file cannot be read, or the run was evaluated on several data sets.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no such folder: {folder}")
+    config_file = folder / _CONFIG
+    if not config_file.is_file():
+        raise FileNotFoundError(f"{folder} has no {_CONFIG}: it is no run's output folder")
+    with open(config_file, encoding="utf-8") as file:
+        config = CfgNode.load_cfg(file)
+    results_file = _results_file(folder)
+    if data is None:
+        data = _noted_data(results_file.with_name(DATA))
+    json_file, image_root = map(Path, data)
+    structure = COCO()
+    structure.dataset = read_sound_coco(json_file)
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints that it does
+        structure.createIndex()
+    return EvaluatedRun(
+        folder=folder,
+        config=config,
+        json_file=json_file,
+        image_root=image_root,
+        truth=GroundTruth(structure, name=str(json_file)),
+        results=_read_json(results_file, list),
+        tasks=("bbox", "segm") if config.MODEL.MASK_ON else ("bbox",),
+        history=read_history(folder / "metrics.json"),
+    )
+
+
+def find_runs(path: str | os.PathLike) -> list[Path]:
+    """The output folders of one run, or of runs that differ in their seed.
+
+    Args:
+        path: a run's ``OUTPUT_DIR``, a folder of such folders, or a pattern such as
+            ``runs/resnest50_*``.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    path = Path(path)
+    if (path / _CONFIG).is_file():
+        return [path]
+    found = path.iterdir() if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))
+    runs = sorted(folder for folder in found if (folder / _CONFIG).is_file())
+    if not runs:
+        what = "holds no run's output folder and is none" if path.is_dir() else "is no folder"
+        raise FileNotFoundError(f"{path} {what}: a run's folder has a {_CONFIG}")
+    return runs
+
+
+def _results_file(folder: Path) -> Path:
+    files = sorted((folder / "inference").glob(f"**/{RESULTS}"))
+    if not files:
+        raise FileNotFoundError(
+            f"{folder / 'inference'} has no {RESULTS}: evaluate the run first, resnest-d2 evaluate "
+            f"--config-file {folder / 'config.yaml'} --val-json FILE --val-images DIR "
+            f"OUTPUT_DIR {folder} MODEL.WEIGHTS CHECKPOINT"
+        )
+    if len(files) > 1:
+        raise ValueError(
+            f"{folder} was evaluated on {len(files)} data sets, and one is needed: "
+            + ", ".join(str(file.parent.relative_to(folder)) for file in files)
+        )
+    return files[0]
+
+
+def _noted_data(file: Path) -> tuple[str, str]:
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file.parent} does not say which data its results belong to: give the JSON file and "
+            "the image folder"
+        )
+    noted = _read_json(file, dict)
+    try:
+        return noted["json_file"], noted["image_root"]
+    except KeyError as error:
+        raise ValueError(f"{file} has no {error}") from error
+
+
+def _read_json(file: Path, kind: type) -> Any:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON: {error}") from error
+    if not isinstance(content, kind):
+        raise ValueError(f"{file} must hold a {kind.__name__}, got {type(content).__name__}")
+    return content
+
+
+def read_history(file: str | os.PathLike) -> list[dict[str, Any]]:
+    """The lines of a ``metrics.json``, without one that a kill has cut short."""
+    file, lines = Path(file), []
+    for text in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            continue
+    return lines

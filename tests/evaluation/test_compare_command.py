@@ -1,0 +1,119 @@
+"""``resnest-d2 compare``: what it prints and writes, and what it refuses."""
+
+import json
+import shutil
+
+import pytest
+from evaluated_runs import write_data, write_run
+
+from resnest_d2.cli import main
+from resnest_d2.evaluation.evaluated import DATA, RESULTS
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder with two good runs of different seeds, and a bad one."""
+    folder = tmp_path_factory.mktemp("runs")
+    results = write_data(folder / "val.json")
+    stars = [r for r in results if r["category_id"] == 3]
+    lost = {id(r) for r in stars[::2]}
+    kept = [r for r in results if id(r) not in lost]
+    for name, found in (("good_1", results), ("good_2", results[:-1]), ("bad", kept)):
+        write_run(folder / name, folder / "val.json", found, "SEED", name[-1].replace("d", "3"))
+    return folder
+
+
+def _compare(*arguments) -> int:
+    return main(["compare", *map(str, arguments)])
+
+
+def test_the_record_and_the_chart_are_written(runs, tmp_path, capsys):
+    out = tmp_path / "deep" / "out"
+    options = ("--resamples", 100, "--no-cost", "--json", "--quiet", "--out", out)
+    assert _compare(runs / "good_1", runs / "bad", *options) == 0
+    printed = capsys.readouterr()
+    record = json.loads(printed.out)
+    assert json.loads((out / "comparison.json").read_text()) == record
+    assert str(runs) not in printed.out
+    assert record["tasks"]["bbox"]["classes"]["star"]["high"] < 0
+    assert record["tasks"]["bbox"]["classes"]["ring"]["gain"] == 0
+    assert "bad loses" in record["tasks"]["bbox"]["verdict"]
+    assert record["settings"] == {"images": 60, "resamples": 100, "confidence": 0.95, "seed": 0}
+    assert "cost" not in record and not printed.err
+    text = (out / "comparison.md").read_text()
+    assert text.startswith("# bad against good_1\n") and str(runs) not in text
+    assert (out / "gains.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in out.iterdir()} == {
+        "comparison.json",
+        "comparison.md",
+        "gains.png",
+    }
+
+
+def test_a_pattern_and_a_folder_name_several_runs(runs, tmp_path, capsys):
+    seeds = tmp_path / "seeds"
+    for name in ("good_1", "good_2"):
+        shutil.copytree(runs / name, seeds / name)
+    for side in (runs / "good_*", seeds):
+        options = ("--resamples", 40, "--no-cost", "--json")
+        assert _compare(side, runs / "bad", *options) == 0
+        baseline = json.loads(capsys.readouterr().out)["runs"]["baseline"]
+        assert [run["folder"] for run in baseline["runs"]] == ["good_1", "good_2"]
+        assert baseline["name"] == ("good" if side.name == "good_*" else "seeds")
+
+
+def test_cost_stands_beside_the_gain(runs, capsys):
+    assert _compare(runs / "good_1", runs / "bad", "--resamples", 40, "--device", "cpu") == 0
+    printed = capsys.readouterr().out
+    assert "## Cost" in printed and "ms a picture" in printed and "threads" in printed
+
+
+def test_quiet_prints_the_verdicts_alone(runs, capsys):
+    options = ("--resamples", 40, "--no-cost", "--quiet")
+    assert _compare(runs / "good_1", runs / "good_1", *options) == 0
+    lines = capsys.readouterr().out.split("\n\n")
+    assert len(lines) == 2 and all("no difference is shown" in line for line in lines)
+
+
+def _no_results(run):
+    (run / "inference" / RESULTS).unlink()
+
+
+def _no_data_file(run):
+    (run / "inference" / DATA).unlink()
+
+
+def _broken_results(run):
+    (run / "inference" / RESULTS).write_text('[{"image_id"')
+
+
+def _second_data_set(run):
+    shutil.copytree(run / "inference", run / "inference" / "other")
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (_no_results, "evaluate the run first"),
+        (_no_data_file, "does not say which data"),
+        (_broken_results, f"{RESULTS} is not JSON"),
+        (_second_data_set, "evaluated on 2 data sets"),
+        (shutil.rmtree, "is no folder"),
+    ],
+)
+def test_a_run_that_cannot_be_read_is_refused(runs, tmp_path, capsys, damage, named):
+    shutil.copytree(runs / "good_1", tmp_path / "run")
+    damage(tmp_path / "run")
+    assert _compare(runs / "good_1", tmp_path / "run", "--no-cost", "--out", tmp_path / "out") == 2
+    assert named in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_that_has_moved_can_be_named(runs, tmp_path, capsys):
+    shutil.copytree(runs / "good_1", tmp_path / "run")
+    _no_data_file(tmp_path / "run")
+    options = ("--resamples", 40, "--no-cost", "--json", "--val-json", runs / "val.json")
+    assert _compare(runs / "good_1", tmp_path / "run", *options) == 2
+    assert "--val-images belong together" in capsys.readouterr().err
+    assert _compare(runs / "good_1", tmp_path / "run", *options, "--val-images", runs) == 0
+    assert json.loads(capsys.readouterr().out)["tasks"]["segm"]["metrics"]["AP"]["gain"] == 0
