@@ -31,7 +31,8 @@ def chart_address(figure: Figure) -> str:
     file = io.BytesIO()
     settings = {"svg.fonttype": "path", "svg.hashsalt": "resnest-d2"}
     with matplotlib.rc_context(settings), any_script():
-        figure.savefig(file, format="svg", metadata={"Date": None})
+        # Tight: the layout leaves long names out of account that stand aslant.
+        figure.savefig(file, format="svg", metadata={"Date": None}, bbox_inches="tight")
     return _address("image/svg+xml", file)
 
 

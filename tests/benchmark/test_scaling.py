@@ -5,7 +5,6 @@ import re
 
 import pytest
 import torch
-from checkout import ROOT, needs_checkout
 from PIL import Image
 
 from resnest_d2.benchmark import (
@@ -139,11 +138,3 @@ def test_command_writes_table_json_and_chart(tmp_path, capsys):
 def test_what_cannot_be_varied_is_refused(arguments, message, capsys):
     assert main(["benchmark", *arguments]) == 2
     assert re.search(message, capsys.readouterr().err)
-
-
-@needs_checkout
-def test_page_shows_what_its_code_prints(capsys):
-    page = (ROOT / "docs" / "scaling.md").read_text()
-    code, shown = re.search(r"```python\n(.*?)```\s+```\n(.*?)```", page, re.DOTALL).groups()
-    exec(code, {})
-    assert capsys.readouterr().out == shown
