@@ -224,9 +224,9 @@ def test_a_filter_that_nothing_can_fit_is_refused_with_the_choices(filters):
 @pytest.mark.parametrize("name", MODELS)
 def test_commands_are_ones_that_the_command_line_takes(name):
     model = MODELS[name]
-    train = cli._parser().parse_args(shlex.split(model.train_command)[1:])
+    train = cli.build_parser().parse_args(shlex.split(model.train_command)[1:])
     assert (train.config_file, train.eval_only, train.verify) == (name, False, False)
-    evaluate = cli._parser().parse_args(shlex.split(model.eval_command)[1:])
+    evaluate = cli.build_parser().parse_args(shlex.split(model.eval_command)[1:])
     assert (evaluate.config_file, evaluate.eval_only) == (name, True)
     assert evaluate.verify == bool(model.published)
     weights = evaluate.opts[evaluate.opts.index("MODEL.WEIGHTS") + 1]
