@@ -69,14 +69,15 @@ class WinogradConv2d(nn.Module):
         super().__init__()
         self.of = of
         weight = of.weight.double().unflatten(0, (of.groups, -1))  # (g, K/g, C/g, 3, 3)
-        transformed = torch.einsum("ai,gkcij,bj->abgck", _G, weight, _G).flatten(0, 1)
+        # Three dimensions: channels_last would give the weights of four another order.
+        transformed = torch.einsum("ai,gkcij,bj->abgck", _G, weight, _G).flatten(0, 2)
         self.register_buffer("transformed", transformed.to(of.weight.dtype).contiguous())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W), best channels_last -> (N, K, H, W)"""
         if statically_known_true(_tiles(x) < _FEWEST):
             return self.of(x)
-        out = _operator(x, self.transformed, self.of.weight, self.of.bias)
+        out = _operator(x, self.transformed, self.of.weight, self.of.bias, self.of.groups)
         if getattr(self.of, "norm", None) is not None:
             out = self.of.norm(out)
         if getattr(self.of, "activation", None) is not None:
@@ -108,11 +109,15 @@ def _tiles(x: torch.Tensor) -> int:
 
 
 def _winograd_conv2d(
-    x: torch.Tensor, transformed: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    x: torch.Tensor,
+    transformed: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    groups: int,
 ) -> torch.Tensor:
     if _tiles(x) >= _FEWEST:
-        return _convolve(x, transformed, bias)
-    out = F.conv2d(x, weight, bias, padding=1, groups=transformed.shape[1])
+        return _convolve(x, transformed, bias, groups)
+    out = F.conv2d(x, weight, bias, padding=1, groups=groups)
     return out.contiguous(memory_format=torch.channels_last)
 
 
@@ -122,16 +127,16 @@ if hasattr(torch.library, "custom_op"):  # one operator, which a compiler does n
     )
 
     @_operator.register_fake
-    def _(x, transformed, weight, bias):
+    def _(x, transformed, weight, bias, groups):
         shape = (x.shape[0], weight.shape[0], x.shape[2], x.shape[3])
         return x.new_empty(shape).to(memory_format=torch.channels_last)
 
 
 def _convolve(
-    x: torch.Tensor, transformed: torch.Tensor, bias: torch.Tensor | None
+    x: torch.Tensor, transformed: torch.Tensor, bias: torch.Tensor | None, groups: int
 ) -> torch.Tensor:
     batch, channels, height, width = x.shape
-    _, groups, _, own = transformed.shape  # (36, groups, C / groups, K / groups)
+    own = transformed.shape[2]  # of (36 groups, C / groups, K / groups)
     outputs = groups * own
     rows, columns = -(-height // 4), -(-width // 4)  # tiles
     into, back = _INTO.to(x.dtype), _BACK.to(x.dtype)
@@ -149,25 +154,26 @@ def _convolve(
             part = x[n : n + images, max(0, top - 1) : bottom + 1]
             above, below = int(top == 0), max(0, bottom + 1 - height)
             part = F.pad(part, (0, 0, 1, 4 * columns + 1 - width, above, below))
-            # Tiles overlap by two pixels: a view (n, r, columns, groups, C / groups, 6, 6)
-            tiles = part.unfold(1, 6, 4).unfold(2, 6, 4).unflatten(3, (groups, -1))
-            tiles = tiles.permute(5, 6, 3, 0, 1, 2, 4)
-            n_r_columns = tiles.shape[3:6]
+            # Tiles overlap by two pixels: a view (n, r, columns, C, 6, 6)
+            tiles = part.unfold(1, 6, 4).unfold(2, 6, 4).permute(0, 1, 2, 4, 5, 3)
+            n_r_columns = tiles.shape[:3]
             count = math.prod(n_r_columns)
-            raw = _buffer(first, *tiles.shape).copy_(tiles).view(36, -1)
-            inputs = torch.mm(into, raw, out=_buffer(second, *raw.shape))
+            raw = _buffer(first, *tiles.shape).copy_(tiles).view(count, 36, channels)
+            inputs = torch.bmm(into.expand(count, -1, -1), raw, out=_buffer(second, *raw.shape))
             products = torch.bmm(
-                inputs.view(36 * groups, count, -1),
-                transformed.flatten(0, 1),
+                inputs.view(count, 36 * groups, -1).transpose(0, 1),
+                transformed,
                 out=_buffer(first, 36 * groups, count, own),
             )
-            result = torch.mm(
-                back, products.view(36, -1), out=_buffer(second, 16, count * outputs)
-            ).view(4, 4, groups, *n_r_columns, own)
+            result = torch.bmm(
+                back.expand(groups * count, -1, -1),
+                products.view(36, groups * count, own).transpose(0, 1),
+                out=_buffer(second, groups * count, 16, own),
+            ).view(groups, *n_r_columns, 4, 4, own)
             if bias is not None:
-                result += bias.view(groups, 1, 1, 1, own)
+                result += bias.view(groups, 1, 1, 1, 1, 1, own)
             into_rows = slice(top // 4, bottom // 4)
-            out[n : n + images, into_rows].copy_(result.permute(3, 4, 0, 5, 1, 2, 6))
+            out[n : n + images, into_rows].copy_(result.permute(1, 2, 4, 3, 5, 0, 6))
     out = out.view(batch, 4 * rows, 4 * columns, outputs)[:, :height, :width]
     return out.contiguous().permute(0, 3, 1, 2)
 
