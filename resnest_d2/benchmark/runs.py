@@ -5,20 +5,20 @@ objects as its config allows, and the heads of all have as much to do. What a tr
 so how long it takes, depends on the picture.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from detectron2.config import CfgNode
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import build_model
 
 from ..config import merge_opts
+from ..progress import progress_bar
 from .costs import count_multiply_adds, count_params
 from .latency import alternate
 from .measure import Measurement
@@ -53,7 +53,6 @@ def measure_runs(
     device: str = "cpu",
     runs: int = 10,
     reference: str | None = None,
-    progress: bool = False,
 ) -> dict[str, RunCost]:
     """Measure the detectors of configs in one process, in turn.
 
@@ -64,7 +63,6 @@ def measure_runs(
         runs: timed runs of each; 0 runs count without timing.
         reference: whose time the ratios are of, one of the names; by default the first. A ratio
             above 1 is faster than it.
-        progress: show a bar on a terminal's stderr, should it take more than two seconds.
 
     Raises:
         ValueError: no such reference, or an argument is out of range.
@@ -77,26 +75,18 @@ def measure_runs(
             f"a picture has at least one pixel, and there are no negative runs: got {picture}, "
             f"{runs}"
         )
-    rounds = runs + min(runs, _WARMUP)
     found: dict[str, dict[str, Any]] = {}
     calls = []
-    with tqdm(
-        total=len(configs) * (1 + rounds),
-        desc="measuring",
-        delay=2,
-        disable=None if progress else True,  # None: unless stderr is a terminal
-    ) as bar:
-        for name, config in configs.items():
-            model = _build(config, device)
-            inputs = _inputs(config, picture)
-            found[name] = _count(model, inputs)
-            call = partial(_detect, model, [inputs])
-            if runs:
-                call()  # the first takes memory that all share
-                found[name]["peak"] = peak_memory(call, device)
-            calls.append(partial(_counted, call, bar.update))
-            bar.update()
-        times = alternate(calls, runs=runs, warmup=min(runs, _WARMUP))
+    for name, config in progress_bar(configs.items(), desc="building and counting"):
+        model = _build(config, device)
+        inputs = _inputs(config, picture)
+        found[name] = _count(model, inputs)
+        call = partial(_detect, model, [inputs])
+        if runs:
+            call()  # the first takes memory that all share
+            found[name]["peak"] = peak_memory(call, device)
+        calls.append(call)
+    times = alternate(calls, runs=runs, warmup=min(runs, _WARMUP), doing="timing")
     base = times[list(configs).index(reference)]
     return {
         name: RunCost(
@@ -145,8 +135,3 @@ def _count(model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
 def _detect(model: nn.Module, inputs: list[dict[str, Any]]) -> object:
     with torch.inference_mode():
         return model(inputs)
-
-
-def _counted(call: Callable[[], object], update: Callable[[], object]) -> None:
-    call()
-    update()

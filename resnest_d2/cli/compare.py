@@ -94,7 +94,6 @@ def _run(args: argparse.Namespace) -> int:
             resamples=args.resamples,
             confidence=args.confidence,
             seed=args.seed,
-            progress=not args.quiet,
         )
         costs = None
         if not args.no_cost:  # of the first run of each side, for a picture of the data's size

@@ -64,7 +64,7 @@ def measure_costs(
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return measure_runs(configs, picture=picture, device=device, progress=not args.quiet)
+        return measure_runs(configs, picture=picture, device=device)
     except (*REFUSALS, RuntimeError) as error:
         text = f"the cost cannot be measured: {error_text(error)} ({advice})"
         raise ValueError(text) from error

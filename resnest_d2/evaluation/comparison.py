@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from detectron2.config import CfgNode
 
+from ..progress import progress_bar
 from .config_changes import config_changes, network_changes, recipe_changes
 from .evaluated import EvaluatedRun
 from .ground_truth import GroundTruth
@@ -117,7 +117,6 @@ def compare_runs(
     resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
-    progress: bool = False,
 ) -> Comparison:
     """Compare runs on the data that all of them were evaluated on.
 
@@ -127,7 +126,6 @@ def compare_runs(
         resamples: how often images and runs are drawn anew.
         confidence: of the intervals, 0-1.
         seed: of these draws.
-        progress: show a bar on a terminal's stderr, should it take more than two seconds.
 
     Raises:
         ValueError: the runs were evaluated on different data, those of a side are of different
@@ -151,13 +149,8 @@ def compare_runs(
     times = np.concatenate([np.ones((1, images)), drawn])  # the data as it is, first
     shares = [_draw_runs(rng, len(side), resamples) for side in (baseline, other)]
     found = {}
-    with tqdm(
-        total=len(tasks) * len(runs) * len(truth.categories),
-        desc="comparing",
-        unit="class",
-        delay=2,
-        disable=None if progress else True,  # None: unless stderr is a terminal
-    ) as bar:
+    total = len(tasks) * len(runs) * len(truth.categories)
+    with progress_bar(total=total, desc="comparing", unit="class") as bar:
         for task in tasks:
             sides = [
                 np.stack(

@@ -79,7 +79,10 @@ def optimize_for_inference(
             number = sum(replace_convolutions(part.module) for part in parts)
             replaced.append(f"{number} convolutions by Winograd's")
     for part in parts:
-        _to_dtype(part.module, dtype)
+        if torch.finfo(dtype).bits < torch.finfo(own).bits:
+            _lower(part.module, dtype)
+        else:
+            part.module.to(dtype=dtype)
         if channels_last:
             part.module.to(memory_format=torch.channels_last)
         run = _Run(part, dtype, own, compile=compile, channels_last=channels_last)
@@ -96,8 +99,8 @@ def optimize_for_inference(
 _EXACT = ("objectness_logits", "anchor_deltas")  # of an RPN head
 
 
-def _to_dtype(module: nn.Module, dtype: torch.dtype) -> None:
-    """Convert a part, but for the layers that the RPN's boxes and their order come from.
+def _lower(module: nn.Module, dtype: torch.dtype) -> None:
+    """Convert a part to a coarser dtype, but for the layers that the RPN's boxes come from.
 
     In bfloat16 many objectness logits are equal, and which of them are kept is chance.
     """

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
@@ -26,6 +25,7 @@ from ..checkpoint.files import file_sha256
 from ..data.pictures import Picture, PictureError, count_pixels, read_picture
 from ..modeling.checks import check_choice
 from ..predictor import Predictor
+from ..progress import progress_bar, show_progress
 from ..version import __version__
 from .journal import Journal
 from .results import write_failed, write_results
@@ -119,14 +119,10 @@ def predict_files(
         drawings: dict[str, str | None] = {}
         if picture_format != "none":
             drawings = drawing_names(files.names, picture_format, given=journal.drawings)
-        bar = tqdm(
-            total=len(files.names),
-            initial=earlier,
-            unit="picture",
-            delay=2,
-            disable=None if progress else True,  # None: unless stderr is a terminal
-        )
-        with bar:
+        with (
+            show_progress(progress),
+            progress_bar(total=len(files.names), initial=earlier, unit="picture") as bar,
+        ):
             for batch in _read_ahead(files.root, _batches(files.root, todo, batch_size)):
                 read = [item for item in batch if item.picture is not None]
                 failed |= {item.name: item.reason for item in batch if item.picture is None}

@@ -71,6 +71,20 @@ def test_bfloat16_parts_leave_float32_results():
     assert instances.scores.dtype == torch.float32
 
 
+@pytest.mark.parametrize(
+    ("dtype", "predictions"),
+    [(torch.bfloat16, torch.float32), (torch.float32, torch.float32), (torch.float64,) * 2],
+)
+def test_the_rpn_predicts_in_the_finer_of_both_dtypes(dtype, predictions):
+    optimised = optimize_for_inference(small_detector("faster"), dtype=dtype, compile=False)
+    head = optimised.proposal_generator.rpn_head
+    assert {p.dtype for p in head.conv.parameters()} == {dtype}
+    for layer in (head.objectness_logits, head.anchor_deltas):
+        assert {p.dtype for p in layer.parameters()} == {predictions}
+    with torch.no_grad():
+        assert optimised([image()])[0]["instances"].scores.dtype == torch.float32
+
+
 def test_any_network_of_tensors_is_optimised():
     model = ResNeSt.from_variant("resnest14", out_features=("res2", "res5")).eval()
     x = torch.randn(1, 3, 64, 64)

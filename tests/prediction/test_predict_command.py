@@ -15,9 +15,8 @@ from detectors import save_detector
 from PIL import Image
 from tqdm import tqdm
 
-from resnest_d2 import Predictor
+from resnest_d2 import Predictor, progress
 from resnest_d2.cli import main
-from resnest_d2.prediction import run
 from resnest_d2.prediction.journal import JOURNAL
 
 
@@ -180,7 +179,12 @@ def test_ctrl_c_ends_a_real_process(command, pictures, tmp_path, capsys):
 @pytest.mark.parametrize("wanted", [True, False])
 def test_the_bar_is_shown_on_a_terminal_unless_quiet(wanted, command, capsys, monkeypatch):
     shown = []
-    monkeypatch.setattr(run, "tqdm", lambda **kwargs: shown.append(kwargs) or tqdm(disable=True))
+
+    def bar(items, **kwargs):
+        shown.append(kwargs)
+        return tqdm(items, disable=True)
+
+    monkeypatch.setattr(progress, "tqdm", bar)
     assert main(command if wanted else [*command, "--quiet"]) == 0
     assert (shown[0]["disable"], shown[0]["total"]) == (None if wanted else True, 4)
 
