@@ -103,7 +103,8 @@ def measure_runs(
 def _build(config: CfgNode, device: str) -> nn.Module:
     config = config.clone()
     config.defrost()
-    merge_opts(config, detector_options(device))
+    # Frozen norms would have buffers in place of parameters, and the counts would be smaller.
+    merge_opts(config, [*detector_options(device), "MODEL.BACKBONE.FREEZE_AT", "0"])
     return build_model(config).eval()
 
 

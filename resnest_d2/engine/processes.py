@@ -30,7 +30,7 @@ from ..evaluation import write_results
 from .errors import RunError, end_soon, explain, is_lost_peer, log_failure
 from .request import RunRequest
 from .stopping import SAVED_AND_STOPPED
-from .torchrun import adopt, joined, prefer_loopback, read_environment
+from .torchrun import adopt, joined, leave_group, prefer_loopback, read_environment
 
 __all__ = ["run_in_processes"]
 
@@ -125,7 +125,7 @@ def _launched(prepare: Callable, work: Callable, request: RunRequest, folder: st
         )
         raise
     if dist.is_initialized():
-        dist.destroy_process_group()
+        leave_group()
 
 
 def _end_with_parent() -> None:

@@ -35,6 +35,7 @@ __all__ = [
     "check_together",
     "joined",
     "leave",
+    "leave_group",
     "prefer_loopback",
     "process_rank",
     "read_environment",
@@ -278,7 +279,17 @@ def joined(place: Torchrun, *, on_cpu: bool) -> Iterator[None]:
     except SystemExit:
         leave(timeout=600)  # torchrun ends the others when one exits: the first is still saving
         raise
-    dist.destroy_process_group()  # after a failure it could wait for the dead
+    leave_group()  # after a failure it could wait for the dead
+
+
+def leave_group() -> None:
+    """Destroy PyTorch's process group, and its threads.
+
+    Detectron2 remembers the group. While anything does, gloo's threads go on, and one that still
+    holds a tensor when Python ends aborts the process.
+    """
+    comm._get_global_gloo_group.cache_clear()
+    dist.destroy_process_group()
 
 
 def record(message: str) -> None:
