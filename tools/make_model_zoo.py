@@ -103,9 +103,9 @@ SPEED = """\
 
 Networks of one table were measured in turn in one process by `resnest-d2 benchmark`; settings and
 all runs are in the `.json` beside each table. `+optimized` is
-[`optimize_for_inference`](docs/inference.md), which takes bfloat16 by itself where a CPU has AMX;
-the ratio is the last row's time over the row's. Detectors have random weights and detect 100
-objects.
+[`optimize_for_inference`](docs/inference.md), which takes bfloat16 by itself where the hardware
+gains by it; the ratio is the last row's time over the row's. Detectors have random weights and
+detect 100 objects.
 """
 
 ABLATED = """\

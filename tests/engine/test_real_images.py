@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from checkout import ROOT, needs_checkout
+from optimised import check_optimised_ap
 
 pytestmark = [pytest.mark.slow, needs_checkout]
 
@@ -40,6 +41,7 @@ def test_eight_images_are_learned_by_heart(test_data, tmp_path):
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["bbox"]["AP"] >= 75
     assert results["segm"]["AP"] >= 55
+    check_optimised_ap(tmp_path / "run", eight, coco / "images", tmp_path / "optimised")
 
 
 def test_recipe_trains_and_evaluates_and_evaluation_repeats(test_data, tmp_path):
