@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from detectron2.modeling import GeneralizedRCNN, RetinaNet
+from detectron2.modeling import FPN, GeneralizedRCNN, RetinaNet
 from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 
 from ..hardware import has_fast_bfloat16
@@ -78,6 +78,7 @@ def optimize_for_inference(
         if dtype == own == torch.float32:
             number = sum(replace_convolutions(part.module) for part in parts)
             replaced.append(f"{number} convolutions by Winograd's")
+    compiled = [part.name for part in parts if compile and _compiles_for_all_sizes(part)]
     for part in parts:
         if torch.finfo(dtype).bits < torch.finfo(own).bits:
             _lower(part.module, dtype)
@@ -85,14 +86,17 @@ def optimize_for_inference(
             part.module.to(dtype=dtype)
         if channels_last:
             part.module.to(memory_format=torch.channels_last)
-        run = _Run(part, dtype, own, compile=compile, channels_last=channels_last)
+        run = _Run(part, dtype, own, compile=part.name in compiled, channels_last=channels_last)
         setattr(part.module, part.method, run)
     logger.info(
         f"optimised for inference in {str(dtype).removeprefix('torch.')}: {folded} batch norms "
-        f"folded, replaced: {', '.join(replaced) or 'none'}; "
-        + ("compiled at their first image: " if compile else "parts: ")
-        + ", ".join(part.name for part in parts)
+        f"folded, replaced: {', '.join(replaced) or 'none'}; parts: "
+        f"{', '.join(part.name for part in parts)}; "
+        f"compiled at their first image: {', '.join(compiled) or 'none'}"
     )
+    if compile and len(compiled) < len(parts):
+        others = ", ".join(part.name for part in parts if part.name not in compiled)
+        logger.warning(f"PyTorch {torch.__version__} would compile the {others} for each size anew")
     return model
 
 
@@ -159,6 +163,11 @@ def _parts(model: nn.Module) -> Iterator[_Part]:
             yield _Part(f"{name} head", head, "layers", of_boxes=True)
     if isinstance(getattr(model, "sem_seg_head", None), SemSegFPNHead):
         yield _Part("semantic head", model.sem_seg_head, "layers")
+
+
+def _compiles_for_all_sizes(part: _Part) -> bool:
+    """PyTorch before 2.4 takes the sizes of an FPN's maps for constants."""
+    return hasattr(torch.library, "custom_op") or not isinstance(part.module, FPN)
 
 
 class _Run:

@@ -153,6 +153,7 @@ def test_each_part_is_compiled_once_for_all_sizes(family, parts):
             inputs = [image(*size), image(*size)]
             for actual, expected in zip(optimised(inputs), model(inputs), strict=True):
                 same_instances(actual["instances"], expected["instances"], 1e-4)
+    parts -= not hasattr(torch.library, "custom_op")  # PyTorch before 2.4: all but the backbone
     assert counters["stats"]["unique_graphs"] == parts
     assert not counters["graph_break"]
 
