@@ -201,11 +201,11 @@ def _known(value: float) -> float | None:
 
 
 def _signed(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:+.1f}"
+    return "–" if math.isnan(value) else f"{round(value, 1) + 0.0:+.1f}"  # no -0.0
 
 
 def _interval(gain: Gain) -> str:
-    return "–" if math.isnan(gain.low) else f"{gain.low:+.1f} to {gain.high:+.1f}"
+    return "–" if math.isnan(gain.low) else f"{_signed(gain.low)} to {_signed(gain.high)}"
 
 
 def _escaped(text: str) -> str:

@@ -36,6 +36,7 @@ def _comparison(gain: Gain, *, classes=(), runs=1, changes=(), **metrics) -> Com
         (Gain(30, 32, 2, 0.5, 3), "split gains 2.0 AP over plain: +2.0, 95% interval +0.5 to +3.0"),
         (Gain(32, 30, -2, -3, -1), "split loses 2.0 AP against plain: -2.0"),
         (Gain(30, 32, 2, -1, 5), "no difference is shown between split and plain: +2.0 AP"),
+        (Gain(30, 30, -0.01, -2, 0.04), "plain: +0.0 AP, 95% interval -2.0 to +0.0, which"),
         (NONE, "no objects, no AP"),
     ],
 )
