@@ -9,11 +9,8 @@ import time
 
 import pytest
 import torch
-import torch.distributed as dist
 from commands import TORCHRUN, descendants, finish, is_running, start, wait_for
 from runs import TINY
-
-from detectron2.utils import comm
 
 from resnest_d2.config import get_config
 from resnest_d2.data import sample_set
@@ -213,17 +210,28 @@ def test_evaluation_shared_out_gives_the_numbers_of_one_process(command, tmp_pat
     assert results["torchrun"] == results["--num-gpus"] == results["one"]
 
 
-@linux
-def test_a_group_that_is_left_has_no_threads():
-    def threads():
-        return set(os.listdir("/proc/self/task"))
+LEAVING = """
+import os
+import torch.distributed as dist
+from detectron2.utils import comm
+from resnest_d2.engine import torchrun
 
-    before = threads()
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    comm._get_global_gloo_group()  # as what Detectron2 gathers does
-    assert threads() - before
-    torchrun.leave_group()
-    assert not threads() - before
+def threads():
+    return set(os.listdir("/proc/self/task"))
+
+before = threads()
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+comm._get_global_gloo_group()  # as what Detectron2 gathers does
+assert threads() - before
+torchrun.leave_group()
+assert not threads() - before
+"""
+
+
+@linux
+def test_a_group_that_is_left_has_no_threads(tmp_path):
+    log = tmp_path / "log"
+    assert finish(start([write(tmp_path / "leave.py", LEAVING)], log)) == 0, log.read_text()
 
 
 def test_what_one_of_torchruns_processes_refuses_all_refuse_and_one_says(command, tmp_path):
