@@ -110,7 +110,7 @@ def export_checkpoint(
     detects = isinstance(exported, Detector)
     example = 0
     if detects:
-        cases.append(_empty_picture(predictor, like=cases[0]))
+        cases += _empty_pictures(predictor, like=cases[0])
         shown = progress_bar(cases, desc="running the model")
         expected = [_detections(predictor, case) for case in shown]
         found = [len(outputs["scores"]) for outputs in expected]
@@ -199,11 +199,17 @@ def _pictures(
     return cases
 
 
-def _empty_picture(predictor: Predictor, *, like: np.ndarray) -> np.ndarray:
-    """A picture of one colour; one in which the model finds nothing, if there is."""
-    pictures = [np.full_like(like, value) for value in (127, 0, 255)]
-    empty = (p for p in pictures if not len(_detections(predictor, p)["scores"]))
-    return next(empty, pictures[0])
+def _empty_pictures(predictor: Predictor, *, like: np.ndarray) -> list[np.ndarray]:
+    """One of one colour in which the model finds nothing, if there is.
+
+    What is found in such a picture has many equal scores: which of it stays is chance, and proves
+    nothing about a file.
+    """
+    for value in (127, 0, 255):
+        picture = np.full_like(like, value)
+        if not len(_detections(predictor, picture)["scores"]):
+            return [picture]
+    return []
 
 
 def model_inputs(image: np.ndarray, channels: str) -> list[dict[str, Any]]:

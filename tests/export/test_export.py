@@ -60,11 +60,11 @@ def test_a_file_agrees_with_its_model_and_says_where_it_comes_from(
     made = export_checkpoint(checkpoints[family], file, format=format, images=pictures)
     assert os.listdir(tmp_path) == ["model.bin"]
     agreement = made.agreement
-    assert agreement.images == 4 and agreement.detections > 4 and not agreement.problems
+    assert agreement.images == 3 and agreement.detections > 3 and not agreement.problems
     assert agreement.boxes < 0.05 and agreement.scores < 1e-4
     assert (agreement.masks is None) == (family == "RetinaNet")
     run, metadata = open_file(str(file), format)
-    assert metadata == made.metadata and metadata["verified"]["images"] == 4
+    assert metadata == made.metadata and metadata["verified"]["images"] == 3
     assert metadata["score_threshold"] == 0  # the config's
     assert metadata["class_names"] == ["ant", "bee", "cow"]
     assert metadata["source"]["file"] == checkpoints[family].name
@@ -86,6 +86,8 @@ def test_a_file_agrees_with_its_model_and_says_where_it_comes_from(
 def test_a_file_takes_as_many_proposals_as_an_image_has(pictures, tmp_path, family, format):
     torch.manual_seed(0)
     every = ("MODEL.RPN.POST_NMS_TOPK_TEST", "5000", "MODEL.RPN.PRE_NMS_TOPK_TEST", "5000")
+    # Random weights give many boxes almost the same score: which of two stays would be chance.
+    every += ("MODEL.RPN.NMS_THRESH", "1.0", "MODEL.ROI_HEADS.NMS_THRESH_TEST", "1.0")
     checkpoint = save_detector(tmp_path / "model.pth", family, *SMALL, *every)
     model = Predictor(checkpoint, device="cpu")
     numbers = set()
@@ -97,7 +99,7 @@ def test_a_file_takes_as_many_proposals_as_an_image_has(pictures, tmp_path, fami
         numbers.add(len(proposals))
     assert len(numbers) == len(pictures) and max(numbers) < 5000  # none was cut off
     file = tmp_path / "file"
-    assert export_checkpoint(checkpoint, file, format=format, images=pictures).agreement.images == 4
+    assert export_checkpoint(checkpoint, file, format=format, images=pictures).agreement.images == 3
 
 
 @pytest.mark.skipif(not hasattr(torch.export.Dim, "DYNAMIC"), reason="needs PyTorch 2.6")
