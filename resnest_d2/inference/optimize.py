@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from detectron2.modeling import FPN, GeneralizedRCNN, RetinaNet
 from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
+from detectron2.utils.env import TORCH_VERSION
 
 from ..hardware import has_fast_bfloat16
 from ..modeling.checks import ArgumentError
@@ -167,7 +168,7 @@ def _parts(model: nn.Module) -> Iterator[_Part]:
 
 def _compiles_for_all_sizes(part: _Part) -> bool:
     """PyTorch before 2.4 takes the sizes of an FPN's maps for constants."""
-    return hasattr(torch.library, "custom_op") or not isinstance(part.module, FPN)
+    return TORCH_VERSION >= (2, 4) or not isinstance(part.module, FPN)
 
 
 class _Run:
