@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import datetime
 import functools
+import gc
 import itertools
 import json
 import logging
@@ -285,10 +286,12 @@ def joined(place: Torchrun, *, on_cpu: bool) -> Iterator[None]:
 def leave_group() -> None:
     """Destroy PyTorch's process group, and its threads.
 
-    Detectron2 remembers the group. While anything does, gloo's threads go on, and one that still
-    holds a tensor when Python ends aborts the process.
+    Detectron2 remembers the group, and so does a trainer, which refers to itself, until it is
+    collected. While anything does, gloo's threads go on, and one that still holds a tensor when
+    Python ends aborts the process.
     """
     comm._get_global_gloo_group.cache_clear()
+    gc.collect()
     dist.destroy_process_group()
 
 

@@ -212,7 +212,10 @@ def test_evaluation_shared_out_gives_the_numbers_of_one_process(command, tmp_pat
 
 LEAVING = """
 import os
+import types
 import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from detectron2.utils import comm
 from resnest_d2.engine import torchrun
 
@@ -222,6 +225,9 @@ def threads():
 before = threads()
 dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
 comm._get_global_gloo_group()  # as what Detectron2 gathers does
+trainer = types.SimpleNamespace(model=DistributedDataParallel(nn.Linear(1, 1)))
+trainer.hook = trainer
+del trainer
 assert threads() - before
 torchrun.leave_group()
 assert not threads() - before

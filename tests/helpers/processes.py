@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from resnest_d2.engine.torchrun import leave_group
+
 
 def run_in_processes(function: Callable, folder: Path, *, world_size: int = 2) -> list:
     """Call ``function(rank)`` in every process.
@@ -46,4 +48,4 @@ def _work(rank: int, file: str, name: str, folder: str, world_size: int) -> None
         torch.save(getattr(module, name)(rank), f"{folder}/{rank}.pt")
         dist.barrier()
     finally:
-        dist.destroy_process_group()
+        leave_group()
