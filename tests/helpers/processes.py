@@ -12,6 +12,8 @@ import torch.multiprocessing as mp
 
 from resnest_d2.engine.torchrun import leave_group
 
+mp.set_forkserver_preload(["resnest_d2.engine"])  # imported once, not in every process
+
 
 def run_in_processes(function: Callable, folder: Path, *, world_size: int = 2) -> list:
     """Call ``function(rank)`` in every process.
@@ -25,11 +27,15 @@ def run_in_processes(function: Callable, folder: Path, *, world_size: int = 2) -
         Each rank's result: tensors and plain containers.
     """
     spec = (function.__code__.co_filename, function.__name__)
-    mp.spawn(_work, args=(*spec, str(folder), world_size), nprocs=world_size)
+    args = (*spec, str(folder), world_size, dict(os.environ))
+    mp.start_processes(_work, args, nprocs=world_size, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world_size)]
 
 
-def _work(rank: int, file: str, name: str, folder: str, world_size: int) -> None:
+def _work(
+    rank: int, file: str, name: str, folder: str, world_size: int, environment: dict[str, str]
+) -> None:
+    os.environ.update(environment)  # the server's is that of its first call
     torch.set_num_threads(1)
     if os.path.exists("/sys/class/net/lo"):  # where the host's name has no address
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
