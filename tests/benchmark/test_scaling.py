@@ -98,6 +98,7 @@ def test_the_slowest_of_many_is_expected_by_order_statistics():
     assert expected_slowest([5.0, 6.0, 9.0], 4, 2) == pytest.approx(float(simulated), abs=0.01)
 
 
+@pytest.mark.slow
 def test_processes_share_a_step():
     times = measure_processes("resnest14", batch=2, size=(32, 32), runs=2, warmup=0)
     assert times.processes == 2 and times.gradient_bytes > 4 * 8e6

@@ -283,7 +283,7 @@ if __name__ == "__main__":
     ("launcher", "where"),
     [
         ("torchrun", "image"),
-        ("--num-gpus", "boxes"),
+        pytest.param("--num-gpus", "boxes", marks=pytest.mark.slow),
         pytest.param("one", "image", marks=pytest.mark.slow),
         pytest.param("one", "boxes", marks=pytest.mark.slow),
         pytest.param("torchrun", "boxes", marks=pytest.mark.slow),

@@ -190,24 +190,27 @@ if __name__ == "__main__":
 """
 
 
-def test_evaluation_shared_out_gives_the_numbers_of_one_process(command, tmp_path, data):
+@pytest.mark.parametrize(
+    "launcher", ["torchrun", pytest.param("--num-gpus", marks=pytest.mark.slow)]
+)
+def test_evaluation_shared_out_gives_the_numbers_of_one_process(launcher, command, tmp_path, data):
     cfg = get_config("sample_mask_rcnn_resnest14_fpn", [*TINY, "MODEL.ROI_HEADS.NUM_CLASSES", "5"])
     weights = tmp_path / "model.pth"
     torch.save({"model": Trainer.build_model(cfg).state_dict()}, weights)
     script, results = write(tmp_path / "evaluate.py", KNOWING), {}
-    for how in ("one", "torchrun", "--num-gpus"):
+    for how in ("one", launcher):
         log = tmp_path / f"{how}.log"
         options = ["--eval-only", "--output-json", tmp_path / f"{how}.json"]
         options += ["--num-gpus", "2"] if how == "--num-gpus" else []
         words = command(tmp_path / how, "MODEL.WEIGHTS", weights, options=options, val=True)
-        launcher = TORCHRUN if how == "torchrun" else ()
-        assert finish(start([*launcher, script, *words], log)) == 0, log.read_text()[-5000:]
+        first = TORCHRUN if how == "torchrun" else ()
+        assert finish(start([*first, script, *words], log)) == 0, log.read_text()[-5000:]
         printed = re.findall(r"Average (?:Precision|Recall).*", log.read_text())
         results[how] = ((tmp_path / f"{how}.json").read_text(), printed)
     numbers = json.loads(results["one"][0])
     assert 0 < numbers["bbox"]["AP"] < 100 and 0 < numbers["segm"]["AP"] < 100
     assert len(results["one"][1]) == 24
-    assert results["torchrun"] == results["--num-gpus"] == results["one"]
+    assert results[launcher] == results["one"]
 
 
 LEAVING = """
@@ -252,7 +255,9 @@ def test_what_one_of_torchruns_processes_refuses_all_refuse_and_one_says(command
 
 
 @linux
-@pytest.mark.parametrize("launcher", ["torchrun", "--num-gpus"])
+@pytest.mark.parametrize(
+    "launcher", ["torchrun", pytest.param("--num-gpus", marks=pytest.mark.slow)]
+)
 def test_killed_process_ends_the_others_with_the_cause(launcher, command, tmp_path):
     log, folder = tmp_path / "log", tmp_path / "run"
     options = () if launcher == "torchrun" else ("--num-gpus", "2")
@@ -372,6 +377,7 @@ def test_no_process_outlives_the_one_that_started_it(number, in_background, tmp_
     assert not [pid for pid in pids if is_running(pid)]
 
 
+@pytest.mark.slow
 def test_closed_connection_is_told_in_one_line_and_in_time(tmp_path):
     mode = """
 if rank == 1:

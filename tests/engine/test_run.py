@@ -358,6 +358,7 @@ def test_two_cpu_processes_end_with_bit_equal_weights(request_for, tmp_path, mon
     assert not torch.equal(moved, first["weights"]["backbone.bottom_up.res5.0.conv3.weight"])
 
 
+@pytest.mark.slow
 def test_fixed_statistics_are_the_same_in_all_processes(request_for, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     opts = "SOLVER.IMS_PER_BATCH 4 RESNEST.FREEZE_NORM.ITER 1 RESNEST.FREEZE_NORM.NUM_BATCHES 2"
@@ -370,10 +371,17 @@ def test_fixed_statistics_are_the_same_in_all_processes(request_for, tmp_path, m
         assert torch.equal(first[name], second[name]), name
 
 
-def test_evaluation_in_two_processes_is_that_of_the_model_that_is_saved(request_for, tmp_path):
+def test_two_processes_evaluate_the_model_that_is_saved_and_write_the_results(
+    request_for, tmp_path
+):
     """Plain batch norms, each with the statistics of its own process."""
+    output = tmp_path / "results.json"
     low = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", "SOLVER.IMS_PER_BATCH", "4")
-    run(request_for(tmp_path / "two", *low, num_processes=2))
+    two = request_for(tmp_path / "two", *low, num_processes=2, output_json=str(output))
+    results = run(two)
+    assert json.dumps(results).replace("NaN", "null") == json.dumps(json.loads(output.read_text()))
+    assert set(results) == {"bbox", "segm"}
+    assert RunCheckpointer.has_last(str(tmp_path / "two"))
     saved = ("MODEL.WEIGHTS", str(tmp_path / "two" / "model_final.pth"))
     run(request_for(tmp_path / "one", *low, *saved, eval_only=True))
     scores = []
@@ -384,14 +392,3 @@ def test_evaluation_in_two_processes_is_that_of_the_model_that_is_saved(request_
     assert all(scores[0])
     for ours, expected in zip(*scores, strict=True):
         torch.testing.assert_close(torch.tensor(ours), torch.tensor(expected), rtol=0, atol=1e-5)
-
-
-def test_two_process_run_writes_its_results(request_for, tmp_path):
-    output = tmp_path / "results.json"
-    request = request_for(
-        tmp_path / "run", "SOLVER.IMS_PER_BATCH", "4", num_processes=2, output_json=str(output)
-    )
-    results = run(request)
-    assert json.dumps(results).replace("NaN", "null") == json.dumps(json.loads(output.read_text()))
-    assert set(results) == {"bbox", "segm"}
-    assert RunCheckpointer.has_last(str(tmp_path / "run"))

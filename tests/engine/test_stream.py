@@ -211,7 +211,7 @@ def test_an_unknown_sampler_is_refused_at_start(data, tmp_path):
         prepare(RunRequest(CONFIG, opts, (data,)))
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("0", marks=pytest.mark.slow), "2"])
 def test_the_command_says_which_image_is_gone_and_the_run_goes_on(
     data, tmp_path, monkeypatch, capfd, workers
 ):

@@ -81,8 +81,15 @@ def test_a_file_agrees_with_its_model_and_says_where_it_comes_from(
     assert apart.amin(dim=1).max() < 0.1
 
 
-@pytest.mark.parametrize("family", ["faster", "cascade"])
-@pytest.mark.parametrize("format", ["torchscript", "onnx"])
+@pytest.mark.parametrize(
+    ("format", "family"),
+    [
+        ("torchscript", "faster"),
+        ("onnx", "cascade"),
+        pytest.param("torchscript", "cascade", marks=pytest.mark.slow),
+        pytest.param("onnx", "faster", marks=pytest.mark.slow),
+    ],
+)
 def test_a_file_takes_as_many_proposals_as_an_image_has(pictures, tmp_path, family, format):
     torch.manual_seed(0)
     every = ("MODEL.RPN.POST_NMS_TOPK_TEST", "5000", "MODEL.RPN.PRE_NMS_TOPK_TEST", "5000")

@@ -18,7 +18,7 @@ NETWORKS = [
     pytest.param("resnest14", {}, id="14"),
     pytest.param("resnest50", {}, id="50"),
     pytest.param("resnest50_fast_4s2x40d", {}, id="fast_4s2x40d"),
-    pytest.param("resnest50_fast_1s4x24d", {}, id="fast_1s4x24d"),
+    pytest.param("resnest50_fast_1s4x24d", {}, id="fast_1s4x24d", marks=pytest.mark.slow),
     pytest.param("resnest14", {"radix": 0}, id="radix 0"),
     pytest.param("resnest14", {"deep_stem": False, "num_classes": 7}, id="7x7 stem, classifier"),
     pytest.param("resnest14", {"out_features": ("stem",)}, id="stem"),
