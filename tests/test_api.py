@@ -238,6 +238,7 @@ def test_quiet_shows_nothing_and_logs_all(shapes, tmp_path, capsys):
     assert "Evaluation results for bbox" in (again / "inference" / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_several_processes_give_the_metrics_too(shapes, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     parts = ("RESNETS", "FPN", "ROI_MASK_HEAD")  # the statistics of BN differ between processes

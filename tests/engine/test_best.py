@@ -1,14 +1,13 @@
 """The best checkpoint, early stopping, and where metrics of evaluations go."""
 
 import json
-import os
 from functools import partial
 
 import pytest
 import torch
+from processes import run_in_processes
 from runs import tiny_request
 
-from detectron2.engine import launch
 from detectron2.utils import comm
 
 from resnest_d2.checkpoint import RunCheckpointer, find_checkpoint
@@ -211,21 +210,17 @@ def test_metric_of_one_class_and_of_one_of_several_data_sets(request_for, data, 
     assert (tmp_path / "model_best.pth").is_file()
 
 
-def _stops(request: RunRequest, folder: str) -> None:
+def _stops(rank: int, request: RunRequest) -> int:
     trainer = scripted(request, VALUES)
     trainer.train()
-    torch.save({"iteration": trainer.iter}, f"{folder}/rank{comm.get_rank()}.pth")
-    comm.synchronize()
-    torch.distributed.destroy_process_group()
+    return trainer.iter
 
 
-def test_all_processes_stop_together(request_for, tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_all_processes_stop_together(request_for, tmp_path):
     request = request_for(*BEST, *PATIENCE, "SOLVER.IMS_PER_BATCH", "4", num_processes=2)
-    os.makedirs(tmp_path / "ranks")
-    launch(_stops, 2, dist_url="auto", args=(request, str(tmp_path / "ranks")))
-    for rank in (0, 1):
-        assert torch.load(tmp_path / "ranks" / f"rank{rank}.pth")["iteration"] == 3
+    folder = tmp_path / "ranks"
+    folder.mkdir()
+    assert run_in_processes(_stops, folder, request) == [3, 3]
 
 
 AUGMENTED = (

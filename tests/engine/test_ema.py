@@ -5,12 +5,12 @@ from functools import partial
 
 import pytest
 import torch
+from processes import run_in_processes
 from runs import tiny_request
 from torch import nn
 
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.engine import CallbackHook, launch
-from detectron2.utils import comm
+from detectron2.engine import CallbackHook
 
 from resnest_d2 import Predictor
 from resnest_d2.data import sample_set
@@ -161,25 +161,21 @@ def test_averaging_can_be_switched_on_and_off_when_resuming(trained, request_for
     assert_same(on.averaged.module.state_dict(), saved)
 
 
-def _two_processes(request: RunRequest, folder: str) -> None:
+def _two_processes(rank: int, request: RunRequest) -> dict:
     trainer = Trainer(prepare(request))
     trainer.resume_or_load(resume=False)
     trainer.train()
     states = {"average": trainer.averaged.module.state_dict(), "raw": trainer.model.module}
     states["raw"] = states["raw"].state_dict()
-    torch.save(states, f"{folder}/rank{comm.get_rank()}.pth")
+    return states
 
 
-def test_average_is_the_same_in_two_processes_that_began_with_other_weights(
-    request_for, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_average_is_the_same_in_two_processes_that_began_with_other_weights(request_for, tmp_path):
     # Detectron2 seeds each process differently; the distributed wrapper gives all the first's.
     opts = ("MODEL.RESNETS.NORM", "SyncBN", "MODEL.FPN.NORM", "", "SEED", "-1")
     opts += ("MODEL.ROI_MASK_HEAD.NORM", "", "SOLVER.IMS_PER_BATCH", "4")
     request = request_for(tmp_path / "run", *DECAY, *opts, num_processes=2)
-    launch(_two_processes, 2, dist_url="auto", args=(request, str(tmp_path)))
-    first, second = (torch.load(tmp_path / f"rank{rank}.pth") for rank in (0, 1))
+    first, second = run_in_processes(_two_processes, tmp_path, request)
     assert_same(first["raw"], second["raw"])
     assert_same(first["average"], second["average"])
 

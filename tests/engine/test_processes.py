@@ -136,6 +136,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_torchrun_trains_equal_weights_and_evaluates_as_one_process(command, tmp_path, monkeypatch):
     monkeypatch.setenv("OUT", str(tmp_path))
     sync = [f"MODEL.{part}.NORM" for part in ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD")]
@@ -323,6 +324,7 @@ dist.all_reduce(torch.ones(1))
     assert last.endswith("(the disk is full: make room)")
 
 
+@pytest.mark.slow
 def test_bug_in_a_process_is_shown_with_its_traceback(tmp_path):
     log = tmp_path / "log"
     mode = "dist.all_reduce(torch.ones(1)) if rank else None.missing"

@@ -6,10 +6,10 @@ from functools import partial
 
 import pytest
 import torch
+from processes import run_in_processes
 from runs import tiny_request
 from torch import nn
 
-from detectron2.engine import launch
 from detectron2.utils.events import EventStorage
 
 from resnest_d2.checkpoint import RECORD_KEY, RunCheckpointer
@@ -327,29 +327,22 @@ def test_one_process_trains_syncbn_as_bn_and_says_so(request_for, tmp_path, capl
     trainer.train()
 
 
-def _train_and_save(request: RunRequest, folder: str) -> None:
-    from detectron2.utils import comm
-
+def _train(rank: int, request: RunRequest) -> dict:
     trainer = Trainer(prepare(request))
     kinds = [type(module) for module in trainer.model.modules()]
     trainer.train()
-    torch.save(
-        {
-            "weights": trainer.model.module.state_dict(),
-            "sync": sum(issubclass(kind, nn.SyncBatchNorm) for kind in kinds),
-            "portable": kinds.count(PortableSyncBatchNorm),
-        },
-        f"{folder}/rank{comm.get_rank()}.pth",
-    )
+    return {
+        "weights": trainer.model.module.state_dict(),
+        "sync": sum(issubclass(kind, nn.SyncBatchNorm) for kind in kinds),
+        "portable": kinds.count(PortableSyncBatchNorm),
+    }
 
 
-def test_two_cpu_processes_end_with_bit_equal_weights(request_for, tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_two_cpu_processes_end_with_bit_equal_weights(request_for, tmp_path):
     sync = [f"MODEL.{part}.NORM" for part in ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD")]
     opts = [word for key in sync for word in (key, "SyncBN")]
     request = request_for(tmp_path / "run", *opts, "SOLVER.MAX_ITER", "20", val=(), num_processes=2)
-    launch(_train_and_save, 2, dist_url="auto", args=(request, str(tmp_path)))
-    first, second = (torch.load(tmp_path / f"rank{rank}.pth") for rank in (0, 1))
+    first, second = run_in_processes(_train, tmp_path, request)
     assert first["sync"] == 0 and first["portable"] > 30
     for name, value in first["weights"].items():
         assert torch.equal(value, second["weights"][name]), name
@@ -358,13 +351,11 @@ def test_two_cpu_processes_end_with_bit_equal_weights(request_for, tmp_path, mon
     assert not torch.equal(moved, first["weights"]["backbone.bottom_up.res5.0.conv3.weight"])
 
 
-@pytest.mark.slow
-def test_fixed_statistics_are_the_same_in_all_processes(request_for, tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_fixed_statistics_are_the_same_in_all_processes(request_for, tmp_path):
     opts = "SOLVER.IMS_PER_BATCH 4 RESNEST.FREEZE_NORM.ITER 1 RESNEST.FREEZE_NORM.NUM_BATCHES 2"
     request = request_for(tmp_path / "run", *opts.split(), val=(), num_processes=2)
-    launch(_train_and_save, 2, dist_url="auto", args=(request, str(tmp_path)))
-    first, second = (torch.load(tmp_path / f"rank{rank}.pth")["weights"] for rank in (0, 1))
+    results = run_in_processes(_train, tmp_path, request)
+    first, second = (result["weights"] for result in results)
     statistics = [name for name in first if name.endswith(("running_mean", "running_var"))]
     assert len(statistics) > 30
     for name in statistics:

@@ -10,13 +10,15 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from detectron2.utils import comm
+
 from resnest_d2.engine.torchrun import leave_group
 
 mp.set_forkserver_preload(["resnest_d2.engine"])  # imported once, not in every process
 
 
-def run_in_processes(function: Callable, folder: Path, *, world_size: int = 2) -> list:
-    """Call ``function(rank)`` in every process.
+def run_in_processes(function: Callable, folder: Path, *args, world_size: int = 2) -> list:
+    """Call ``function(rank, *args)`` in every process.
 
     Args:
         function: at the top level of its file, which each process loads anew by its path: test
@@ -27,13 +29,19 @@ def run_in_processes(function: Callable, folder: Path, *, world_size: int = 2) -
         Each rank's result: tensors and plain containers.
     """
     spec = (function.__code__.co_filename, function.__name__)
-    args = (*spec, str(folder), world_size, dict(os.environ))
-    mp.start_processes(_work, args, nprocs=world_size, start_method="forkserver")
+    work = (*spec, args, str(folder), world_size, dict(os.environ))
+    mp.start_processes(_work, work, nprocs=world_size, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world_size)]
 
 
 def _work(
-    rank: int, file: str, name: str, folder: str, world_size: int, environment: dict[str, str]
+    rank: int,
+    file: str,
+    name: str,
+    args: tuple,
+    folder: str,
+    world_size: int,
+    environment: dict[str, str],
 ) -> None:
     os.environ.update(environment)  # the server's is that of its first call
     torch.set_num_threads(1)
@@ -51,7 +59,8 @@ def _work(
         timeout=datetime.timedelta(minutes=2),  # a deadlock fails
     )
     try:
-        torch.save(getattr(module, name)(rank), f"{folder}/{rank}.pt")
+        comm.create_local_process_group(world_size)  # as Detectron2's launch does
+        torch.save(getattr(module, name)(rank, *args), f"{folder}/{rank}.pt")
         dist.barrier()
     finally:
         leave_group()
