@@ -136,7 +136,6 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.slow
 def test_torchrun_trains_equal_weights_and_evaluates_as_one_process(command, tmp_path, monkeypatch):
     monkeypatch.setenv("OUT", str(tmp_path))
     sync = [f"MODEL.{part}.NORM" for part in ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD")]
@@ -324,7 +323,6 @@ dist.all_reduce(torch.ones(1))
     assert last.endswith("(the disk is full: make room)")
 
 
-@pytest.mark.slow
 def test_bug_in_a_process_is_shown_with_its_traceback(tmp_path):
     log = tmp_path / "log"
     mode = "dist.all_reduce(torch.ones(1)) if rank else None.missing"
@@ -379,7 +377,6 @@ def test_no_process_outlives_the_one_that_started_it(number, in_background, tmp_
     assert not [pid for pid in pids if is_running(pid)]
 
 
-@pytest.mark.slow
 def test_closed_connection_is_told_in_one_line_and_in_time(tmp_path):
     mode = """
 if rank == 1:
