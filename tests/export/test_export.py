@@ -81,6 +81,15 @@ def test_a_file_agrees_with_its_model_and_says_where_it_comes_from(
     assert apart.amin(dim=1).max() < 0.1
 
 
+@pytest.mark.parametrize("format", ["torchscript", "onnx"])
+def test_a_picture_in_which_the_model_finds_nothing_is_compared_too(
+    checkpoints, pictures, tmp_path, format
+):
+    how = {"format": format, "images": pictures, "score_threshold": 0.35}
+    agreement = export_checkpoint(checkpoints["mask"], tmp_path / "file", **how).agreement
+    assert agreement.images == 4 and agreement.without_detection == 1
+
+
 @pytest.mark.parametrize(
     ("format", "family"),
     [
