@@ -165,9 +165,10 @@ def _two_processes(rank: int, request: RunRequest) -> dict:
     trainer = Trainer(prepare(request))
     trainer.resume_or_load(resume=False)
     trainer.train()
-    states = {"average": trainer.averaged.module.state_dict(), "raw": trainer.model.module}
-    states["raw"] = states["raw"].state_dict()
-    return states
+    return {
+        "average": trainer.averaged.module.state_dict(),
+        "raw": trainer.model.module.state_dict(),
+    }
 
 
 def test_average_is_the_same_in_two_processes_that_began_with_other_weights(request_for, tmp_path):

@@ -24,6 +24,7 @@ def run_in_processes(function: Callable, folder: Path, *args, world_size: int = 
         function: at the top level of its file, which each process loads anew by its path: test
             files are not importable by name.
         folder: an empty one, for the rendezvous and the results.
+        args: what can be pickled, without the file that ``function`` is in.
 
     Returns:
         Each rank's result: tensors and plain containers.

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from detectron2.modeling import build_backbone
+from detectron2.utils.env import TORCH_VERSION
 
 from resnest_d2 import get_config
 from resnest_d2.modeling import ResNeSt
@@ -88,7 +89,7 @@ def test_importing_the_package_is_all_that_scripting_needs():
 
 
 needs_new_compiler = pytest.mark.skipif(
-    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 5),
+    TORCH_VERSION < (2, 5),
     reason="torch.compile of torch < 2.5",
 )
 
