@@ -6,7 +6,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from detectors import save_detector
+from detections import assert_same_detections
+from detectors import draw_heads, save_detector
 from PIL import Image, ImageOps
 from pycocotools import mask as mask_util
 
@@ -31,6 +32,7 @@ def _save(path, opts=(), weights=None, **record):
     cfg = get_config("sample_mask_rcnn_resnest14_fpn", ["MODEL.DEVICE", "cpu", *opts])
     cfg.INPUT.MAX_SIZE_TEST = 128
     model = build_model(cfg)
+    draw_heads(model)
     torch.save(
         {
             "model": weights or model.state_dict(),
@@ -69,9 +71,8 @@ def test_config_and_class_names_come_from_the_checkpoint(predictor):
 def test_batch_of_different_sizes_equals_single_images(predictor, images):
     for image, together in zip(images, predictor.batch(images), strict=True):
         alone = predictor(image)
-        assert together.image_size == image.shape[:2]
-        assert len(alone) == len(together) > 0
-        torch.testing.assert_close(together.scores, alone.scores, rtol=1e-4, atol=1e-4)
+        assert together.image_size == image.shape[:2] and len(alone) > 0
+        assert_same_detections(together, alone, scores=1e-4, boxes=0.01)
 
 
 def test_company_in_a_batch_changes_nothing(checkpoint):
@@ -84,11 +85,8 @@ def test_company_in_a_batch_changes_nothing(checkpoint):
     images = [random.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
     for image, together in zip(images, predictor.batch(images), strict=True):
         alone = predictor(image)
-        assert len(alone) == len(together) > 0
-        torch.testing.assert_close(together.scores, alone.scores, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(
-            together.pred_boxes.tensor, alone.pred_boxes.tensor, rtol=0, atol=0.01
-        )
+        assert len(alone) > 0
+        assert_same_detections(together, alone, scores=1e-4, boxes=0.01)
 
 
 @pytest.mark.slow
@@ -101,10 +99,7 @@ def test_optimised_predictor_finds_the_same(tta, images, tmp_path, monkeypatch):
     predictor = partial(Predictor, tmp_path / "model.pth", device="cpu", score_threshold=0, tta=tta)
     optimised, plain = predictor(optimize=True), predictor()
     for actual, expected in zip(optimised.batch(images), plain.batch(images), strict=True):
-        torch.testing.assert_close(actual.scores, expected.scores, rtol=0, atol=1e-4)
-        torch.testing.assert_close(
-            actual.pred_boxes.tensor, expected.pred_boxes.tensor, rtol=0, atol=0.01
-        )
+        assert_same_detections(actual, expected, scores=1e-4, boxes=0.01, masks=1e-3)
 
 
 def test_no_image_gives_no_result(predictor):

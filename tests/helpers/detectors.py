@@ -45,9 +45,7 @@ def small_detector(family: str, *opts: str) -> nn.Module:
     """A detector of a family, in evaluation mode."""
     model = build_model(small_config(family, *opts))
     draw_norms(model)
-    for name, parameter in model.named_parameters():
-        if name.endswith(("bbox_pred.weight", "cls_score.weight", "anchor_deltas.weight")):
-            nn.init.normal_(parameter, std=0.05)  # boxes and scores that differ
+    draw_heads(model)
     return model.eval()
 
 
@@ -68,6 +66,25 @@ def draw_norms(model: nn.Module) -> None:
                 module.running_var.uniform_(0.5, 2)
                 module.weight.uniform_(0.5, 1.5)
                 module.bias.normal_(std=0.2)
+
+
+def draw_heads(model: nn.Module) -> None:
+    """Random weights for every layer of the heads, in place, that keep the size of the features.
+
+    As they are initialised for training, the heads give nearly equal scores: which of two
+    detections comes first, or is kept, would be decided by the processor's rounding.
+    """
+    for name, parameter in model.named_parameters():
+        if name.startswith("backbone.") or parameter.dim() < 2:
+            continue
+        gain = 2**0.5  # behind it is a ReLU
+        if name.endswith("anchor_deltas.weight") or name == "head.bbox_pred.weight":
+            gain = 0.1  # boxes near their anchors, inside the image
+        elif name.endswith(("cls_score.weight", "bbox_pred.weight")):
+            gain = 0.5  # scores that are not near 1
+        elif name.endswith("score_lowres.weight"):
+            gain = 4.0  # heat maps with a peak
+        nn.init.normal_(parameter, std=gain / parameter[0].numel() ** 0.5)
 
 
 def image(height: int = 96, width: int = 128) -> dict:

@@ -5,6 +5,7 @@ import time
 
 import pytest
 import torch
+from detections import assert_same_detections
 from detectors import FAMILIES, image, small_detector
 from torch import nn
 
@@ -15,19 +16,8 @@ from detectron2.utils.env import TORCH_VERSION
 
 from resnest_d2 import ResNeSt, get_config, optimize_for_inference
 
+TOLERANCES = {"scores": 1e-4, "boxes": 0.01, "masks": 1e-3}
 SIZES = ((256, 320), (320, 256), (256, 256), (256, 384))  # the smallest feature maps are 2x2
-
-
-def same_instances(actual, expected, tolerance: float) -> None:
-    """Equal in order and class; boxes in pixels, scores and masks within the tolerance."""
-    torch.testing.assert_close(actual.pred_classes, expected.pred_classes)
-    torch.testing.assert_close(actual.scores, expected.scores, rtol=0, atol=tolerance)
-    torch.testing.assert_close(
-        actual.pred_boxes.tensor, expected.pred_boxes.tensor, rtol=0, atol=100 * tolerance
-    )
-    if expected.has("pred_masks"):
-        differ = (actual.pred_masks != expected.pred_masks).float().mean()
-        assert differ <= 10 * tolerance
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -39,7 +29,7 @@ def test_optimised_detector_detects_the_same(family):
             inputs = [image(*size), image(*size)]
             for expected, actual in zip(model(inputs), optimised(inputs), strict=True):
                 assert len(expected["instances"]) > 5
-                same_instances(actual["instances"], expected["instances"], 1e-4)
+                assert_same_detections(actual["instances"], expected["instances"], **TOLERANCES)
                 if "sem_seg" in expected:
                     torch.testing.assert_close(
                         actual["sem_seg"], expected["sem_seg"], rtol=1e-3, atol=1e-3
@@ -153,7 +143,7 @@ def test_each_part_is_compiled_once_for_all_sizes(family, parts):
             # One image that is this small takes PyTorch's other convolution: a second graph.
             inputs = [image(*size), image(*size)]
             for actual, expected in zip(optimised(inputs), model(inputs), strict=True):
-                same_instances(actual["instances"], expected["instances"], 1e-4)
+                assert_same_detections(actual["instances"], expected["instances"], **TOLERANCES)
     parts -= TORCH_VERSION < (2, 4)  # all but the backbone
     assert counters["stats"]["unique_graphs"] == parts
     assert not counters["graph_break"]
