@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import signal
+import stat
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 
 from resnest_d2.checkpoint import RunCheckpointer, read_weights, write_weights
 from resnest_d2.checkpoint.atomic import writing
+from resnest_d2.data.folders import write_text
 
 
 @contextlib.contextmanager
@@ -43,12 +45,20 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
 
 def test_the_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     order = []
-    monkeypatch.setattr(os, "fsync", lambda descriptor: order.append("fsync"))
+
+    def fsync(descriptor):
+        status = os.fstat(descriptor)
+        order.append("folder" if stat.S_ISDIR(status.st_mode) else f"{status.st_size} bytes")
+
+    monkeypatch.setattr(os, "fsync", fsync)
     replace = os.replace
     monkeypatch.setattr(os, "replace", lambda *names: (order.append("replace"), replace(*names)))
-    with writing(tmp_path / "file"):
-        pass
-    assert order[:2] == ["fsync", "replace"]
+    with writing(tmp_path / "file") as file:
+        file.write(b"1234")
+    assert order == ["4 bytes", "replace", "folder"]
+    order.clear()
+    write_text(str(tmp_path / "text"), "12345")
+    assert order[:2] == ["5 bytes", "replace"]
 
 
 def test_a_full_disk_is_one_error_and_the_checkpoint_before_is_intact(tmp_path):

@@ -19,6 +19,7 @@ from resnest_d2.checkpoint import RECORD_KEY
 from resnest_d2.cli import main
 from resnest_d2.data import check_coco, check_sets, sample_set
 from resnest_d2.data.check_rle import check_texts
+from resnest_d2.data.pictures import read_picture
 from resnest_d2.data.problems import KINDS, UNUSABLE, WARNINGS
 from resnest_d2.engine import RunRequest, prepare, run
 from resnest_d2.predictor import Predictor
@@ -277,6 +278,22 @@ def test_a_turned_jpeg_has_the_size_that_detectron2_reads(tmp_path):
     content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "a"}]}
     file = _write(tmp_path / "own.json", content)
     assert {problem.kind for problem in check_coco(file, tmp_path)} == {"empty-class"}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_the_size_of_a_turned_picture_is_that_of_what_is_seen(orientation, suffix, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (64, 32)).save(tmp_path / f"a.{suffix}", exif=exif)
+    seen = read_picture(tmp_path / f"a.{suffix}").pixels.shape[:2]
+    assert seen == ((64, 32) if orientation > 4 else (32, 64))
+    category = {"id": 1, "name": "a"}
+    for height, width in (seen, seen[::-1]):
+        image = {"id": 1, "file_name": f"a.{suffix}", "height": height, "width": width}
+        content = {"images": [image], "annotations": [], "categories": [category]}
+        kinds = {p.kind for p in check_coco(_write(tmp_path / "own.json", content), tmp_path)}
+        assert ("size-mismatch" in kinds) == ((height, width) != seen)
 
 
 def test_rle_texts_are_judged_as_pycocotools_writes_them():

@@ -78,6 +78,22 @@ def test_equal_pictures_stay_together(shapes, tmp_path):
         assert split.val_images == 15
 
 
+def test_entries_of_one_file_stay_together_without_the_images(shapes, tmp_path):
+    content = _read(shapes["train"][0])
+    for image in content["images"][:20]:  # ten files, twice each, in two spellings
+        if image["id"] % 2 == 0:
+            image["file_name"] = f"./{image['id'] - 1:06d}.png"
+    own = tmp_path / "own.json"
+    own.write_text(json.dumps(content))
+    for seed in range(3):
+        split = split_coco(own, tmp_path / str(seed), val=0.5, seed=seed)
+        sides = [
+            {os.path.normpath(image["file_name"]) for image in _read(file)["images"]}
+            for file in (split.train, split.val)
+        ]
+        assert len(sides[0]) + len(sides[1]) == 20 and not sides[0] & sides[1]
+
+
 def test_bad_requests_are_refused_and_nothing_is_written_over(shapes, tmp_path, capsys):
     split = ["data", "split", shapes["train"][0], "--out", str(tmp_path / "out")]
     for share in ("0", "1", "-0.1", "nan"):

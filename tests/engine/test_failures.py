@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 from commands import TORCHRUN, finish, start
+from processes import run_in_processes
 from runs import TINY
 from torch import nn
 
@@ -200,6 +201,27 @@ def test_no_part_of_an_accumulated_step_is_taken(tmp_path):
     assert "images: 3\n" in str(error.value)
     for old, new in zip(before, model.parameters(), strict=True):
         assert torch.equal(old, new)
+
+
+def guarded_step_of_a_rank(rank: int, folder: str) -> dict:
+    """Its message; the loss of the last process alone is not finite."""
+    model, step = small_step(folder, [(rank, [1.0, math.nan][rank])], 1)
+    before = [value.clone() for value in model.parameters()]
+    try:
+        step.run_step()
+        message = ""
+    except NonFiniteLossError as error:
+        message = str(error)
+    return {"message": message, "moved": not all(map(torch.equal, before, model.parameters()))}
+
+
+def test_a_loss_that_is_not_finite_in_one_process_stops_all(tmp_path):
+    (tmp_path / "run").mkdir()
+    results = run_in_processes(guarded_step_of_a_rank, tmp_path, str(tmp_path / "run"))
+    for result in results:
+        assert "not finite at iteration 7, the process of rank 1 (of 2)" in result["message"]
+        assert not result["moved"]
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["nonfinite_0000007_rank1.pth"]
 
 
 def test_gradients_that_are_not_finite_come_first_in_the_models_order():

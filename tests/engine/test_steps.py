@@ -203,6 +203,23 @@ class Scale:
         self.log.append("update")
 
 
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+def test_norms_and_biases_have_their_own_rates_and_decays(optimizer):
+    decays = ("SOLVER.WEIGHT_DECAY", "0.3", "SOLVER.WEIGHT_DECAY_NORM", "0.2")
+    biases = ("SOLVER.WEIGHT_DECAY_BIAS", "0.1", "SOLVER.BIAS_LR_FACTOR", "2.0")
+    opts = (*decays, *biases, "SOLVER.BASE_LR", "0.01", "RESNEST.OPTIMIZER", optimizer)
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.GroupNorm(2, 4))
+    built = build_optimizer(get_config("sample_mask_rcnn_resnest14_fpn", opts), model)
+    assert isinstance(built, getattr(torch.optim, optimizer))
+    found = {id(p): (g["lr"], g["weight_decay"]) for g in built.param_groups for p in g["params"]}
+    assert {name: found[id(p)] for name, p in model.named_parameters()} == {
+        "0.weight": (0.01, 0.3),
+        "1.weight": (0.01, 0.2),
+        "2.weight": (0.01, 0.2),
+        **{f"{number}.bias": (0.02, 0.1) for number in range(3)},
+    }
+
+
 CLIP = ("SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "0.01")
 
 

@@ -182,6 +182,26 @@ def test_fixed_statistics_stay_fixed_and_are_not_recomputed_after_a_resume():
     assert torch.equal(model[0].running_mean, statistics)
 
 
+def fixed_statistics_of_a_rank(rank):
+    """Of a process's own images, and what all processes then normalise with."""
+    batches = [3 * rank + (1 + rank) * torch.randn(8, 2) for _ in range(2)]
+    model = _norm_model()
+    RepeatablePreciseBN(0, model, batches, 2).update_stats()
+    own = {name: value.clone() for name, value in model[0].named_buffers()}
+    trainer = _Recorder(FreezeNorm(0, model, batches, 2))
+    trainer.train(0, 1)
+    return own, dict(model[0].named_buffers())
+
+
+def test_fixed_statistics_are_the_mean_over_all_processes(tmp_path):
+    (first, ours), (second, theirs) = run_in_processes(fixed_statistics_of_a_rank, tmp_path)
+    for name in ("running_mean", "running_var"):
+        assert (first[name] - second[name]).abs().min() > 0.5
+        mean = (first[name] + second[name]) / 2
+        torch.testing.assert_close(ours[name], mean)
+        torch.testing.assert_close(theirs[name], mean)
+
+
 # ---- The trainer and the command ----
 
 

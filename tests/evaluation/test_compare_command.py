@@ -75,6 +75,17 @@ def test_quiet_prints_the_verdicts_alone(runs, capsys):
     assert len(lines) == 2 and all("no difference is shown" in line for line in lines)
 
 
+def test_interrupted_it_ends_in_one_line_and_writes_nothing(runs, tmp_path, monkeypatch, capsys):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("resnest_d2.evaluation.compare_runs", interrupt)
+    assert _compare(runs / "good_1", runs / "bad", "--no-cost", "--out", tmp_path / "out") == 130
+    printed = capsys.readouterr()
+    assert printed.err == "resnest-d2: error: interrupted\n" and not printed.out
+    assert not list((tmp_path / "out").iterdir())
+
+
 def _no_results(run):
     (run / "inference" / RESULTS).unlink()
 

@@ -128,6 +128,31 @@ def test_programs_of_torch_export_take_all_sizes(checkpoints, pictures, tmp_path
     assert made.metadata["outputs"] == ["res2", "res3", "res4", "res5"]
 
 
+@pytest.mark.skipif(not hasattr(torch.export.Dim, "DYNAMIC"), reason="needs PyTorch 2.6")
+def test_a_retinanet_is_exported_before_non_maximum_suppression(pictures, tmp_path):
+    large = ("INPUT.MIN_SIZE_TEST", "136", "INPUT.MAX_SIZE_TEST", "200")  # no map is 1 x 1
+    # PyTorch takes a minute for the sizes of five levels.
+    large += ("MODEL.RETINANET.NUM_CONVS", "1", "MODEL.RETINANET.IN_FEATURES", "('p3',)")
+    large += ("MODEL.ANCHOR_GENERATOR.SIZES", "[[32, 64]]")
+    checkpoint = save_detector(tmp_path / "model.pth", "RetinaNet", *large)
+    file = tmp_path / "file.pt2"
+    made = export_checkpoint(checkpoint, file, format="torch-export", images=pictures[:1])
+    assert made.agreement.images == 1 and not made.agreement.problems
+    assert made.metadata["outputs"] == ["boxes", "scores"]
+    assert made.metadata["non_maximum_suppression"] is False
+    outputs = open_file(str(file), "torch-export")[0](made.example)
+    assert outputs["scores"].shape == (len(outputs["boxes"]), 3)
+
+
+@pytest.mark.skipif(not hasattr(torch.export.Dim, "DYNAMIC"), reason="needs PyTorch 2.6")
+def test_a_deformable_detector_agrees_with_its_onnx_file(pictures, tmp_path):
+    torch.manual_seed(0)
+    one = ("MODEL.RESNETS.DEFORM_NUM_GROUPS", "1")
+    checkpoint = save_detector(tmp_path / "model.pth", "deformable", *SMALL, *one)
+    made = export_checkpoint(checkpoint, tmp_path / "f.onnx", format="onnx", images=pictures[:2])
+    assert made.agreement.images == 2 and made.agreement.detections > 3
+
+
 def test_preprocessing_is_equal_in_training_prediction_and_the_file(checkpoints, tmp_path):
     onnx = pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -139,7 +164,9 @@ def test_preprocessing_is_equal_in_training_prediction_and_the_file(checkpoints,
     Image.fromarray(pixels).resize((150, 110)).save(picture, exif=exif)
     for name in ("mask", "RetinaNet"):  # RGB with a standard deviation, BGR without
         file = tmp_path / f"{name}.onnx"
-        export_checkpoint(checkpoints[name], file, format="onnx", images=[picture], verify=False)
+        made = export_checkpoint(
+            checkpoints[name], file, format="onnx", images=[picture], verify=False
+        )
         network = onnx.load(file)
         tensor = next(node.output[0] for node in network.graph.node if node.op_type == "Div")
         network.graph.output.append(onnx.helper.make_empty_tensor_value_info(tensor))
@@ -159,6 +186,7 @@ def test_preprocessing_is_equal_in_training_prediction_and_the_file(checkpoints,
         rgb = prediction if cfg.INPUT.FORMAT == "RGB" else prediction.flip(0)
         (inside,) = session.run([tensor], {"image": rgb.float().numpy()})
         assert np.array_equal(inside, normalised.numpy())
+        assert np.array_equal(made.example, rgb)  # what the file is compared on
 
 
 def test_a_file_that_differs_is_not_kept(checkpoints, pictures, tmp_path, monkeypatch):
@@ -296,6 +324,73 @@ def test_order_and_a_score_at_the_threshold_do_not_matter():
     assert not agreement.problems and agreement.detections == 4
     compare_outputs(agreement, _detections(), one, score_threshold=0.3, max_detections=9)
     assert "without a partner" in agreement.problems[0]
+
+
+def test_a_full_list_may_differ_at_its_last_place_alone():
+    full = {"score_threshold": 0.1, "max_detections": 2}
+    other = _detections()
+    other["boxes"][1] += 100  # another object, with the same score
+    agreement = Agreement()
+    compare_outputs(agreement, _detections(), other, **full)
+    assert not agreement.problems
+    for score in (0.5003, 0.4997):  # further from the last place than the tolerance
+        agreement = Agreement()
+        compare_outputs(agreement, _detections(), {**other, "scores": [0.9, score]}, **full)
+        assert "without a partner" in agreement.problems[0]
+    for first, second in ((_detections(), other), (other, _detections())):
+        agreement = Agreement()  # the list is not full: nothing was cut off
+        compare_outputs(agreement, first, second, score_threshold=0.1, max_detections=3)
+        assert "without a partner" in agreement.problems[0]
+
+
+FEATURES = {
+    "p2": np.array([[[2.0, -4.0]]], np.float32),
+    "p3": np.array([[[0.5]]], np.float32),
+}
+DENSE = {
+    "boxes": np.array([[0, 0, 10, 10]], np.float32),
+    "scores": np.array([[0.5, 0.25]], np.float32),
+}
+
+
+@pytest.mark.parametrize(
+    ("ours", "name", "by", "problem"),
+    [
+        (FEATURES, "p2", 0.003, None),
+        (FEATURES, "p2", 0.005, "features differ by 0.00125"),  # of 4, its largest value
+        (FEATURES, "p3", 0.0006, "features differ by 0.0012"),
+        (FEATURES, "p3", np.nan, "features differ by nan"),
+        (DENSE, "boxes", 0.04, None),
+        (DENSE, "boxes", 0.06, "boxes differ by 0.06"),
+        (DENSE, "scores", 0.00009, None),
+        (DENSE, "scores", -0.0002, "scores differ by 0.0002"),
+    ],
+)
+def test_features_and_dense_outputs_beyond_their_tolerance_are_named(ours, name, by, problem):
+    agreement = Agreement()
+    theirs = {**ours, name: ours[name] + np.float32(by)}
+    compare_outputs(agreement, ours, theirs, score_threshold=None, max_detections=9)
+    assert [text.partition(": ")[2] for text in agreement.problems] == [problem] * bool(problem)
+
+
+@pytest.mark.parametrize("ours", [FEATURES, DENSE], ids=["features", "dense"])
+def test_outputs_of_another_shape_or_name_are_named(ours):
+    name = min(ours)
+    for theirs in ({**ours, name: ours[name][..., :-1]}, {name: ours[name]}):
+        agreement = Agreement()
+        compare_outputs(agreement, ours, theirs, score_threshold=None, max_detections=9)
+        assert len(agreement.problems) == 1
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(checkpoints, pictures, tmp_path, monkeypatch):
+    target, order = tmp_path / "model.pt", []
+    monkeypatch.setattr(export, "write_part", lambda part, image, file, **_: file.write_bytes(b"1"))
+    monkeypatch.setattr(os, "fsync", lambda file: order.append((os.fstat(file).st_size, target)))
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda *names: (order.append(names[1]), replace(*names)))
+    how = {"format": "torchscript", "images": pictures, "verify": False}
+    export_checkpoint(checkpoints["mask"], target, **how)
+    assert order == [(1, target), target]
 
 
 def test_only_a_whole_detector_is_timed(checkpoints, pictures, tmp_path, capsys):

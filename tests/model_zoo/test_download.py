@@ -235,6 +235,16 @@ def test_without_a_hash_or_a_length_a_cut_zip_is_refused(server, publish, cache)
     assert_nothing_left(cache)
 
 
+@pytest.mark.parametrize("wrong", [0, 3, 4, 7])
+def test_each_digit_of_a_published_fragment_counts(server, publish, cache, wrong):
+    digits = list(HASH[:8])
+    digits[wrong] = "0" if digits[wrong] != "0" else "1"
+    publish(server.serves("/net.pth", content(DATA)), sha256="".join(digits))
+    with pytest.raises(DownloadError, match=f"{HASH}, expected {''.join(digits)}"):
+        fetch("net")
+    assert_nothing_left(cache)
+
+
 def test_user_overrides_a_published_fragment_by_the_whole_hash(server, publish, cache):
     publish(server.serves("/net.pth", content(DATA)), sha256="01234567")
     with pytest.raises(DownloadError, match=f"{HASH}, expected 01234567 .*--sha256"):

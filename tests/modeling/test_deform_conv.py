@@ -107,6 +107,16 @@ def test_low_precision_keeps_its_type(dtype):
     torch.testing.assert_close(actual.float(), expected, rtol=0.1, atol=0.1)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_low_precision_is_computed_in_float32(dtype):
+    conv = DeformConv2d(8, 8, 3, padding=1).to(dtype)
+    x, offset, mask = torch.randn(2, 8, 6, 5), torch.randn(2, 18, 6, 5), torch.rand(2, 9, 6, 5)
+    given = [value.to(dtype) for value in (x, offset, mask)]
+    actual = conv(*given)
+    expected = conv.float()(*(value.float() for value in given))
+    assert torch.equal(actual, expected.to(dtype))
+
+
 @pytest.mark.parametrize("radix", [0, 1, 2])
 @pytest.mark.parametrize("modulated, deform_groups", [(False, 1), (False, 2), (True, 1), (True, 2)])
 def test_deformable_block_adds_nothing_but_its_offset_convolution(radix, modulated, deform_groups):

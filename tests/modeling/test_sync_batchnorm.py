@@ -9,10 +9,12 @@ from processes import run_in_processes
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.modeling import build_backbone
 
 from resnest_d2 import get_config
 from resnest_d2.modeling.norm import PortableSyncBatchNorm, convert_sync_batchnorm
+from resnest_d2.modeling.split_attention import SplitAttentionConv2d
 
 CHANNELS = 5
 # Shapes (N, H, W) of each step, for each of the two processes.
@@ -103,6 +105,12 @@ def in_process(rank: int) -> dict:
             buffers = {name: b.clone() for name, b in module.named_buffers()}
             steps.append((out.detach(), x.grad, gradients, buffers))
         results[f"{case}, {options}"] = steps
+    for norm in (PortableSyncBatchNorm, NaiveSyncBatchNorm, nn.BatchNorm2d):
+        attention = SplitAttentionConv2d(4, 4, norm=norm)
+        try:
+            results[norm.__name__] = attention(torch.randn(1, 4, 3, 3)).isfinite().all().item()
+        except ValueError as error:
+            results[norm.__name__] = str(error)
     model = network()
     assert not any(isinstance(m, nn.SyncBatchNorm) for m in model.modules())
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -149,6 +157,13 @@ def test_layer_equals_batch_norm_on_the_whole_batch(case, options, two_processes
             close(sum(gradients[name] for _, _, gradients, _ in ours), parameter.grad)
         for _, _, _, buffers in ours:
             close(buffers, dict(module.named_buffers()))
+
+
+def test_one_image_a_process_is_enough_for_norms_that_synchronise(two_processes):
+    for results in two_processes:
+        assert results["PortableSyncBatchNorm"] is True
+        assert results["NaiveSyncBatchNorm"] is True
+        assert "SOLVER.IMS_PER_BATCH" in results["BatchNorm2d"]
 
 
 def test_network_trained_in_two_processes_equals_one_process(two_processes):

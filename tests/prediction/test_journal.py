@@ -1,6 +1,7 @@
 """The journal: what is in it is done, whatever ended the process that wrote it."""
 
 import json
+import os
 
 import pytest
 
@@ -80,6 +81,21 @@ def test_two_processes_do_not_share_a_journal(folder):
     with Journal(folder, SETTINGS):
         with pytest.raises(ValueError, match="another process predicts into"):
             Journal(folder, SETTINGS)
+
+
+def test_lines_are_on_the_disk_before_their_images_are_done(folder, monkeypatch):
+    seen = []
+    with Journal(folder, SETTINGS) as journal:
+        before = (folder / JOURNAL).stat().st_size
+
+        def fsync(descriptor):
+            more = os.fstat(descriptor).st_size - before
+            seen.append((more, journal.is_done("c.jpg", [1, 7])))
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        journal.append([record("c.jpg")])
+        assert journal.is_done("c.jpg", [1, 7])
+    assert seen == [(len(json.dumps(record("c.jpg"))) + 1, False)]
 
 
 def test_its_lines_are_json(folder):

@@ -317,6 +317,27 @@ def test_killed_and_started_again_nothing_is_done_twice_or_missing(
     assert not list(out.rglob("*.tmp"))
 
 
+def test_a_file_that_changes_while_it_is_predicted_is_predicted_again(
+    predictor, tmp_path, monkeypatch
+):
+    pictures = write_pictures(tmp_path / "pictures", 3)
+    read = run.read_picture
+
+    def read_and_replace(path):
+        found = read(path)
+        if path.name == "01.png":
+            Image.fromarray(picture(9, height=24)).save(path)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "read_picture", read_and_replace)
+        assert predict_files(predictor, [pictures], tmp_path / "out").predicted == 3
+    again = predict_files(predictor, [pictures], tmp_path / "out")
+    assert (again.predicted, again.earlier) == (1, 2)
+    images = json.loads((tmp_path / "out" / "images.json").read_text())["images"]
+    assert {i["file_name"]: i["height"] for i in images}["sub/01.png"] == 24
+
+
 @contextlib.contextmanager
 def full_disk(num_bytes: int):
     """No file grows beyond this: writing fails as on a full disk."""
