@@ -216,10 +216,15 @@ def test_registered_data_sets_are_named(shapes, tmp_path):
         output_dir=tmp_path,
         opts=TINY,
     )
-    assert result.metrics["bbox"]["AP"] >= 0
     predictor = Predictor(result.checkpoint, device="cpu")
     assert predictor.class_names == ["circle", "square", "triangle", "star", "ring"]
-    assert set(resnest_d2.evaluate(tmp_path).metrics) == {"bbox", "segm"}
+    assert tuple(predictor.cfg.DATASETS.TRAIN) == ("api_test_train",)
+    assert tuple(predictor.cfg.DATASETS.TEST) == ("api_test_val",)
+    found = json.loads((tmp_path / "inference" / "coco_instances_results.json").read_text())
+    assert {result["image_id"] for result in found} == {1, 2, 3}  # of six in the training data
+    again = resnest_d2.evaluate(tmp_path).metrics
+    assert set(again) == {"bbox", "segm"}
+    assert json.dumps(again) == json.dumps(result.metrics)  # as text: NaN equals NaN
 
 
 @pytest.mark.slow

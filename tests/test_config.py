@@ -310,9 +310,20 @@ def test_fine_tuning_keeps_the_network_and_freezes_every_norm():
         "FrozenBN"
     }
     assert "SyncBN" not in ours.values()
-    assert ours["SOLVER.MAX_ITER"] < base["SOLVER.MAX_ITER"] / 10
     scaled = base["SOLVER.BASE_LR"] * ours["SOLVER.IMS_PER_BATCH"] / base["SOLVER.IMS_PER_BATCH"]
-    assert ours["SOLVER.BASE_LR"] < scaled
+    assert ours["SOLVER.BASE_LR"] == pytest.approx(scaled / 5)
+    assert {key: ours[key] for key in ours if ours[key] != base[key] and key not in network} == {
+        "DATASETS.TRAIN": [],
+        "DATASETS.TEST": [],
+        "SOLVER.IMS_PER_BATCH": 4,
+        "SOLVER.BASE_LR": 0.001,
+        "SOLVER.WARMUP_ITERS": 200,
+        "SOLVER.STEPS": [2000, 2700],
+        "SOLVER.MAX_ITER": 3000,
+        "SOLVER.CHECKPOINT_PERIOD": 500,
+        "TEST.EVAL_PERIOD": 500,
+        "TEST.PRECISE_BN.ENABLED": False,
+    }
 
 
 def test_list_names_every_recipe_and_no_base():

@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -486,9 +487,15 @@ def test_almost_equal_statistics_are_one_log_line(tmp_path, log):
         assert not log.records
 
 
-def test_nothing_is_claimed_for_detectors_of_unknown_training(tmp_path):
-    path = save(tmp_path / "weights.pth", detector().state_dict())
-    RunCheckpointer(detector(), statistics=MSRA).load(path)
+def test_nothing_is_claimed_for_detectors_of_unknown_training(tmp_path, log):
+    weights = randomise(detector())
+    path = save(tmp_path / "weights.pth", weights)
+    model = detector()
+    log.clear()
+    RunCheckpointer(model, statistics=MSRA).load(path)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+    assert not re.search("PIXEL_|statistics|mean", log.text)
 
 
 def test_record_that_cannot_be_read_is_refused(tmp_path):

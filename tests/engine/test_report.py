@@ -205,9 +205,28 @@ def test_memory_counts_optimizer_states_and_averages(request_for):
     assert sgd.activations == adam.activations // 2
 
 
-@pytest.mark.parametrize("name", ["retinanet_resnest50_fpn", "cascade_mask_rcnn_resnest50_fpn"])
-def test_other_architectures_have_an_estimate(name):
-    assert _saved_by_one_image(get_config(name, ("INPUT.MIN_SIZE_TRAIN", "(64,)"))) > 0
+def _more(name: str, *opts: str) -> int:
+    """What an image keeps more of with these options, bytes."""
+    small = ("INPUT.MIN_SIZE_TRAIN", "(64,)", "MODEL.RESNETS.DEPTH", "14")
+    before, after = (_saved_by_one_image(get_config(name, (*small, *o))) for o in ((), opts))
+    return after - before
+
+
+def test_each_layer_of_a_retinanets_head_is_estimated():
+    pixels = 8 * 12 + 4 * 6 + 2 * 3 + 1 * 2 + 1 * 1  # of p3 … p7, for 64 x 96
+    two_subnets = 2 * 4 * 256 * pixels  # an output of 256 channels in float32 each
+    assert _more("retinanet_resnest50_fpn", "MODEL.RETINANET.NUM_CONVS", "5") == two_subnets
+
+
+def test_each_stage_of_a_cascade_is_estimated():
+    keys = [f"MODEL.ROI_BOX_CASCADE_HEAD.{key}" for key in ("IOUS", "BBOX_REG_WEIGHTS")]
+    pair = "((10, 10, 5, 5), (20, 20, 10, 10))"
+    name = "cascade_mask_rcnn_resnest50_fpn"
+    two = _more(name, keys[0], "(0.5, 0.6)", keys[1], pair)
+    one = _more(name, keys[0], "(0.5,)", keys[1], "((10, 10, 5, 5),)")
+    assert one == 2 * two < 0
+    features = 4 * 512 * 256 * 7 * 7  # of 512 proposals; each of the four convolutions has a norm
+    assert -two > 4 * features
 
 
 def test_time_is_estimated_once(request_for, caplog, monkeypatch):

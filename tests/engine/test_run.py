@@ -1,12 +1,15 @@
 """Runs from a request to metrics: training, evaluation, refusals, processes."""
 
 import json
+import math
 import shutil
 from functools import partial
 
 import pytest
 import torch
 from processes import run_in_processes
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from runs import tiny_request
 from torch import nn
 
@@ -40,12 +43,24 @@ def trained(request_for, tmp_path_factory):
     return folder, results
 
 
-def test_training_evaluates_and_writes_the_metrics(trained):
+def test_training_evaluates_and_writes_the_metrics(trained, data):
     folder, results = trained
     assert set(results) == {"bbox", "segm"}
     written = json.loads((folder / "results.json").read_text())
-    assert set(written["bbox"]) == set(results["bbox"])
-    assert "AP" in written["segm"]
+    assert written == json.loads(json.dumps(results).replace("NaN", "null"))
+    *_, last = map(json.loads, (folder / "metrics.json").read_text().splitlines())
+    truth = COCO(data["val"][0])
+    found = truth.loadRes(str(folder / "inference" / "coco_instances_results.json"))
+    names = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+    for task in ("bbox", "segm"):
+        evaluation = COCOeval(truth, found, task)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+        for name, value in zip(names, evaluation.stats, strict=True):
+            expected = 100 * value if value >= 0 else math.nan  # -1: there is no such object
+            assert results[task][name] == pytest.approx(expected, nan_ok=True), (task, name)
+            assert last[f"{task}/{name}"] == pytest.approx(expected, nan_ok=True), (task, name)
 
 
 def test_checkpoint_carries_config_and_class_names_as_plain_types(trained):
