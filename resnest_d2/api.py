@@ -6,7 +6,6 @@ data sets stay registered, under names that belong to their paths.
 """
 
 import contextlib
-import json
 import logging
 import os
 import sys
@@ -56,7 +55,8 @@ def train(
     opts: Sequence[Any] = (),
     resume: bool = False,
     init_from: str | os.PathLike | None = None,
-    on_bad_data: str = "error",
+    keypoint_flip_pairs: Sequence[tuple[str, str]] | None = None,
+    on_bad_data: str = "refuse",
     num_processes: int = 1,
     quiet: bool = False,
 ) -> RunResult:
@@ -73,8 +73,10 @@ def train(
         opts: ``[KEY, VALUE, …]``, as for :func:`resnest_d2.get_config`.
         resume: go on from the last checkpoint of ``output_dir``, if it has one.
         init_from: weights to start from, in place of ``MODEL.WEIGHTS``.
-        on_bad_data: ``"error"`` refuses own data with problems, ``"skip"`` leaves the broken
-            entries out.
+        keypoint_flip_pairs: pairs of names of keypoints that a horizontal flip exchanges, such as
+            ``[("l_eye", "r_eye")]``; None for those whose names say left and right.
+        on_bad_data: ``"refuse"`` refuses own data with errors; ``"repair"`` repairs what it can and
+            refuses the rest; ``"skip"`` leaves the rest out.
         num_processes: processes on this machine, one per GPU, or on the CPU.
         quiet: show only warnings and errors of the log; ``output_dir``/log.txt has all of it.
 
@@ -97,6 +99,8 @@ def train(
             f"compared. Got {', '.join(val_names)}"
         )
     added = ["OUTPUT_DIR", os.fspath(output_dir), "DATASETS.TEST", tuple(val_names)]
+    if keypoint_flip_pairs is not None:
+        added += ["RESNEST.KEYPOINT_FLIP_PAIRS", tuple(map(tuple, keypoint_flip_pairs))]
     if train_names:
         added += ["DATASETS.TRAIN", tuple(train_names)]
         require_registered(train_names)
@@ -126,7 +130,7 @@ def evaluate(
     output_dir: str | os.PathLike | None = None,
     opts: Sequence[Any] = (),
     config: str | os.PathLike | CfgNode | None = None,
-    on_bad_data: str = "error",
+    on_bad_data: str = "refuse",
     num_processes: int = 1,
     quiet: bool = False,
 ) -> RunResult:
@@ -227,11 +231,10 @@ def _require_same_classes(
 
 def _categories(json_file: str) -> list[str] | None:
     """A COCO file's class names by id; None where it cannot be read, which the run will explain."""
-    try:
-        categories = json.loads(Path(json_file).read_text(encoding="utf-8"))["categories"]
-        return [category["name"] for category in sorted(categories, key=lambda c: c["id"])]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    from .data.check import examine
+
+    summary = examine(json_file).summary if os.path.isfile(json_file) else None
+    return list(summary.class_names) if summary else None
 
 
 @contextlib.contextmanager

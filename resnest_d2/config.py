@@ -177,6 +177,8 @@ def add_resnest_config(cfg: CfgNode) -> None:
       is resized to fit into a square of this side times a random scale, pixels, then cropped to
       the square. 0 means off.
     - ``JITTER.SCALE``: lowest and highest scale.
+    - ``KEYPOINT_FLIP_PAIRS``: pairs of names of keypoints that a horizontal flip exchanges, in own
+      COCO files. Empty: those whose names differ in ``left`` and ``right`` (or ``l`` and ``r``).
 
     for evaluation and checkpoints:
 
@@ -231,6 +233,7 @@ def add_resnest_config(cfg: CfgNode) -> None:
     _add(ours, "JITTER", CfgNode())
     _add(ours.JITTER, "SIZE", 0)  # 0: off
     _add(ours.JITTER, "SCALE", (0.1, 2.0))
+    _add(ours, "KEYPOINT_FLIP_PAIRS", ())
 
     _add(ours, "EVALUATOR", "hotcoco")  # or "pycocotools"
     _add(ours, "BEST", CfgNode())

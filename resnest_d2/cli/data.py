@@ -42,6 +42,18 @@ Exit codes: 0 no errors (warnings may be), 1 errors, 2 refused input.
 Kinds of problems (* a warning only):
 """
 
+_FIX_EPILOG = """
+Examples:
+  repair what can be repaired, and list the changes in fixed.changes.json:
+    %(prog)s train.json fixed.json --images train/
+  leave out what stays broken, too:
+    %(prog)s train.json fixed.json --images train/ --on-bad-data skip
+  objects that are crowds by mistake, as in files of CVAT:
+    %(prog)s train.json fixed.json --iscrowd 0
+
+Exit codes: 0 done, 1 a file could not be written, 2 refused input.
+"""
+
 _SPLIT_EPILOG = """
 Examples:
   a fifth of the images for validation, into parts/train.json and parts/val.json:
@@ -99,6 +111,26 @@ def add_commands(commands) -> None:
     )
     add_json_option(check, "every problem")
     add_quiet_option(check, "the problems")
+
+    fix = add_parser(
+        parts, "fix", _fix, "write a repaired file, and a list of changes", epilog=_FIX_EPILOG
+    )
+    fix.add_argument("json_file", metavar="IN")
+    fix.add_argument("out", metavar="OUT", help="a new JSON file")
+    fix.add_argument(
+        "--images", metavar="DIR", help="the folder of the images: they are looked at too"
+    )
+    fix.add_argument(
+        "--on-bad-data",
+        choices=("repair", "skip"),
+        default="repair",
+        help="what cannot be repaired is refused (the default), or left out",
+    )
+    fix.add_argument(
+        "--iscrowd", type=int, choices=(0, 1), help="give all annotations this value of iscrowd"
+    )
+    add_json_option(fix, "the file and the changes")
+    add_quiet_option(fix, "the changes")
 
     split = add_parser(
         parts, "split", _split, "split a file by image into train and val", epilog=_SPLIT_EPILOG
@@ -174,6 +206,32 @@ def _check(args: argparse.Namespace) -> int:
         if not args.quiet:
             print(f"{errors} errors, {len(problems) - errors} warnings{more}")
     return 1 if errors else 0
+
+
+def _fix(args: argparse.Namespace) -> int:
+    from ..data import fix_coco
+    from ..data.problems import report
+
+    try:
+        fixed = fix_coco(
+            args.json_file,
+            args.out,
+            image_root=args.images,
+            on_bad_data=args.on_bad_data,
+            iscrowd=args.iscrowd,
+        )
+    except REFUSALS as error:
+        return refuse(error)
+    except OSError as error:
+        return not_written(args.out, error)
+    if args.json:
+        print(json.dumps(fixed.as_dict(), indent=2))
+    elif not args.quiet:
+        for title, problems in (("mended", fixed.mended), ("left out", fixed.left_out)):
+            if problems:
+                print(f"{title}:\n{report(problems, limit=10)}")
+        print(f"{args.out}: {fixed.objects - fixed.lost} of {fixed.objects} annotations")
+    return 0
 
 
 def _split(args: argparse.Namespace) -> int:

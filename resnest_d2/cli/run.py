@@ -148,10 +148,12 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         )
     parser.add_argument(
         "--on-bad-data",
-        choices=("error", "skip"),
-        default="error",
-        help="own data with problems: refuse it (the default), or leave the broken entries out and "
-        "list them in OUTPUT_DIR",
+        choices=("refuse", "repair", "skip", "error"),
+        metavar="{refuse,repair,skip}",
+        default="refuse",
+        help="own data with errors: refuse it (the default), repair what can be repaired and "
+        "refuse the rest, or leave the rest out and list it in OUTPUT_DIR; "
+        "'data check --help' has the kinds",
     )
     parser.add_argument(
         "--output-json", metavar="FILE", help='write the metrics: {"bbox": {"AP": …}, …}'

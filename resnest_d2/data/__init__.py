@@ -9,6 +9,7 @@ from .coco import (
     require_registered,
 )
 from .errors import DataWorkerError, explained_worker_errors
+from .fix import fix_coco
 from .loader import SAMPLERS, TrainLoader, build_test_loader, build_train_loader
 from .mapper import build_train_mapper, check_jitter
 from .panoptic import register_coco_panoptic, write_stuff_masks
@@ -35,6 +36,7 @@ __all__ = [
     "check_sets",
     "coco_stats",
     "explained_worker_errors",
+    "fix_coco",
     "known_category_ids",
     "register_coco",
     "register_coco_panoptic",

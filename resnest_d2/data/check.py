@@ -5,6 +5,7 @@ wrong there ends as a KeyError or an assertion far from the cause, or after hour
 read once; pictures by their headers (see :mod:`.check_pictures`).
 """
 
+import dataclasses
 import functools
 import os
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from .check_objects import check_objects
 from .check_pictures import PictureEntry, check_pictures, shared_pictures
 from .check_structure import Structure, entry_id, image_size, read_structure
+from .file_names import describe_rules, find_files
 from .problems import Problem, shown
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "different_categories",
     "examine",
     "file_state",
+    "find_pictures",
     "problems_by_set",
     "require_paths",
 ]
@@ -38,13 +41,15 @@ class CocoSummary:
         category_ids: ascending, one for each class name.
         num_images: number of images.
         num_annotations: number of annotations, crowds included.
+        num_crowds: of them, those with ``iscrowd`` 1, which are neither trained nor scored.
         has_masks: whether an object that is not a crowd has a segmentation.
         has_rle: whether such a segmentation is run-length encoded, which Detectron2 trains only
             with ``INPUT.MASK_FORMAT: bitmask``.
         has_keypoints: whether an annotation has keypoints.
         keypoint_names: names of the keypoints, where all categories that have some agree.
-        without_keypoints: number of annotations that lack ``keypoints`` or ``num_keypoints``. COCO
-            asks for both, and no keypoint head can be trained or scored with one of them missing.
+        num_keypoints: how many the objects have that have any, where all agree; else 0.
+        without_keypoints: number of annotations that lack ``keypoints``, without which no keypoint
+            head can be trained or scored.
         image_ids: ids of the images.
     """
 
@@ -53,12 +58,19 @@ class CocoSummary:
     category_ids: tuple[int, ...]
     num_images: int
     num_annotations: int
+    num_crowds: int
     has_masks: bool
     has_rle: bool
     has_keypoints: bool
     keypoint_names: tuple[str, ...] = ()
+    num_keypoints: int = 0
     without_keypoints: int = 0
     image_ids: frozenset[int] = frozenset()
+
+    @property
+    def num_objects(self) -> int:
+        """Annotations that are trained and scored."""
+        return self.num_annotations - self.num_crowds
 
 
 @dataclass(frozen=True)
@@ -103,15 +115,49 @@ def problems_by_set(
     for pair in (pair for group in plain for pair in group):
         require_paths(*pair)
     found: dict[tuple[str, str], list[Problem]] = {}
+    pictures: dict[tuple[str, str], list[PictureEntry]] = {}
     for pair in (pair for group in plain for pair in group):
         if pair not in found:
             examined = examine(pair[0])
-            found[pair] = [*examined.problems, *check_pictures(*pair, examined.pictures)]
+            pictures[pair], misnamed = find_pictures(*pair, examined.pictures)
+            found[pair] = [*examined.problems, *misnamed, *check_pictures(*pair, pictures[pair])]
     _compare_categories(found)
     for place, first in enumerate(plain):
         for second in plain[place + 1 :]:
-            _compare_pictures(found, first, second)
+            _compare_pictures(found, pictures, first, second)
     return found
+
+
+def find_pictures(
+    json_file: str, root: str, entries: Sequence[PictureEntry]
+) -> tuple[list[PictureEntry], list[Problem]]:
+    """Look for files that are not there under their names (:mod:`.file_names`).
+
+    Returns:
+        The entries, with other names where files were found, and a problem for each of these.
+    """
+    entries = list(entries)
+    names = [entry.file_name for entry in entries if entry.file_name]
+    missing = [name for name in names if not _is_there(root, name)]
+    if not missing:
+        return entries, []
+    found = find_files(missing, root, taken=set(names).difference(missing))
+    rules = describe_rules(found, len(missing))
+    problems = []
+    for place, entry in enumerate(entries):
+        if file := entry.file_name and found.get(entry.file_name):
+            value = {"file_name": shown(entry.file_name), "found": file.file_name, "note": rules}
+            at = ("images", entry.index)
+            problems.append(Problem(json_file, entry.id, "misnamed-image", value, at))
+            entries[place] = dataclasses.replace(entry, file_name=file.file_name)
+    return entries, problems
+
+
+def _is_there(root: str, name: str) -> bool:
+    try:
+        return os.path.exists(os.path.join(root, name))
+    except ValueError:  # a null character or a lone surrogate
+        return False
 
 
 def require_paths(json_file: str, folder: str, kind: str = "image") -> None:
@@ -145,6 +191,9 @@ def _examine(json_file: str, state: tuple[int, int]) -> Examined:
     problems += check_objects(json_file, structure)
     problems += _check_categories(json_file, structure)
     summary = _summarise(json_file, structure)
+    if summary.num_crowds:
+        value = {"crowds": summary.num_crowds, "annotations": summary.num_annotations}
+        problems.append(Problem(json_file, None, "crowds", value))
     return Examined(tuple(problems), summary, tuple(pictures))
 
 
@@ -152,7 +201,7 @@ def _pictures(json_file: str, structure: Structure, problems: list[Problem]) -> 
     """The entries of ``images``; what is wrong with their values is added to ``problems``."""
     pictures = []
     for index, image in enumerate(structure.data["images"]):
-        if not isinstance(image, dict):
+        if not isinstance(image, dict) or ("images", index) in structure.merged:
             continue
         number, entry = entry_id("images", index, image), ("images", index)
         name = image.get("file_name")
@@ -192,26 +241,24 @@ def _check_categories(json_file: str, structure: Structure) -> list[Problem]:
 def _summarise(json_file: str, structure: Structure) -> CocoSummary:
     categories = structure.categories
     annotations = [a for a in structure.data["annotations"] if isinstance(a, dict)]
-    segmentations = [
-        annotation["segmentation"]
-        for annotation in annotations
-        if annotation.get("segmentation") and annotation.get("iscrowd", 0) == 0
-    ]
+    objects = [annotation for annotation in annotations if annotation["iscrowd"] != 1]
+    segmentations = [a["segmentation"] for a in objects if a.get("segmentation")]
+    counts = {len(a["keypoints"]) for a in annotations if isinstance(a.get("keypoints"), list)}
+    counts.discard(0)
     keypoint_lists = {tuple(c["keypoints"]) for c in categories.values() if c.get("keypoints")}
     return CocoSummary(
         json_file=json_file,
         class_names=tuple(category["name"] for category in categories.values()),
         category_ids=tuple(categories),
-        num_images=len(structure.data["images"]),
+        num_images=len(structure.images),
         num_annotations=len(structure.data["annotations"]),
+        num_crowds=len(annotations) - len(objects),
         has_masks=bool(segmentations),
         has_rle=any(isinstance(segmentation, dict) for segmentation in segmentations),
         has_keypoints=any(annotation.get("keypoints") for annotation in annotations),
         keypoint_names=keypoint_lists.pop() if len(keypoint_lists) == 1 else (),
-        without_keypoints=sum(
-            not annotation.get("keypoints") or "num_keypoints" not in annotation
-            for annotation in annotations
-        ),
+        num_keypoints=counts.pop() // 3 if len(counts) == 1 else 0,
+        without_keypoints=sum(not annotation.get("keypoints") for annotation in annotations),
         image_ids=frozenset(structure.images),
     )
 
@@ -238,6 +285,7 @@ def _compare_categories(found: dict[tuple[str, str], list[Problem]]) -> None:
 
 def _compare_pictures(
     found: dict[tuple[str, str], list[Problem]],
+    pictures: Mapping[tuple[str, str], Sequence[PictureEntry]],
     first: Sequence[tuple[str, str]],
     second: Sequence[tuple[str, str]],
 ) -> None:
@@ -246,11 +294,11 @@ def _compare_pictures(
         same = [other for other in second if _real(other) == _real(pair)]
         if same:
             found[pair].append(Problem(pair[0], None, "same-set", same[0][0]))
-        pictures = [
-            [(root, entry) for json_file, root in pairs for entry in examine(json_file).pictures]
+        sides = [
+            [(place[1], entry) for place in pairs for entry in pictures[place]]
             for pairs in ([pair], [other for other in second if other not in same])
         ]
-        for entry, path, other in shared_pictures(*pictures):
+        for entry, path, other in shared_pictures(*sides):
             place = ("images", entry.index)
             found[pair].append(Problem(path, entry.id, "same-picture", other, place))
 

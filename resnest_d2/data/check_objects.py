@@ -1,13 +1,12 @@
 """What annotations say: boxes, areas, flags, masks and keypoints."""
 
-import math
-
 from ..progress import progress_bar
 from .check_rle import check_counts, check_texts
 from .check_structure import Structure, entry_id, image_size
+from .normalise import is_finite_list
 from .problems import Problem, shown
 
-__all__ = ["TOLERANCE", "check_objects"]
+__all__ = ["TOLERANCE", "check_objects", "polygon_problem"]
 
 TOLERANCE = 2.0
 """Pixels by which boxes and polygons may leave the image; rounding in real data costs up to one."""
@@ -24,16 +23,6 @@ def check_objects(json_file: str, structure: Structure) -> list[Problem]:
             checker.check(index, annotation)
     checker.finish()
     return checker.problems
-
-
-def _finite(values: object) -> bool:
-    """Whether it is a list of finite numbers."""
-    if not isinstance(values, list) or not set(map(type, values)) <= {int, float}:
-        return False
-    try:
-        return math.isfinite(sum(values))
-    except OverflowError:
-        return False
 
 
 class _Checker:
@@ -57,8 +46,6 @@ class _Checker:
     def check(self, index: int, annotation: dict) -> None:
         image_id = annotation.get("image_id")
         size = self._sizes.get(image_id) if type(image_id) is int else None
-        if annotation.get("id") == 0:
-            self.add("zero-annotation-id", index, annotation, 0)
         if "bbox" in annotation:
             self._check_box(index, annotation, size)
         self._check_values(index, annotation)
@@ -78,23 +65,18 @@ class _Checker:
 
     def _check_box(self, index: int, annotation: dict, size: tuple[int, int] | None) -> None:
         box = annotation["bbox"]
-        if not _finite(box) or len(box) != 4:
+        if not is_finite_list(box) or len(box) != 4:
             return self.add("bad-box", index, annotation, box)
         x, y, width, height = box
         if width <= _EMPTY or height <= _EMPTY:
             flat = min(width, height) >= 0 and _is_flat(annotation.get("segmentation"))
             self.add("flat-object" if flat else "degenerate-box", index, annotation, box)
-        if size and _leaves((x, x + width), (y, y + height), size):
-            self.add("box-outside", index, annotation, {"bbox": box, "image": list(size)})
+        elif kind := size and _leaves((x, x + width), (y, y + height), size):
+            kind = "box-outside" if kind == "outside" else "box-off-image"
+            self.add(kind, index, annotation, {"bbox": box, "image": list(size)})
 
     def _check_values(self, index: int, annotation: dict) -> None:
-        if "area" not in annotation:
-            self.add("missing-area", index, annotation, None)
-        elif not _finite([annotation["area"]]) or annotation["area"] < 0:
-            self.add("bad-area", index, annotation, annotation["area"])
-        if "iscrowd" not in annotation:
-            self.add("missing-iscrowd", index, annotation, None)
-        elif annotation["iscrowd"] not in (0, 1):
+        if annotation["iscrowd"] not in (0, 1):
             self.add("bad-iscrowd", index, annotation, annotation["iscrowd"])
         if annotation.get("ignore", 0) != 0:
             self.add("ignored-object", index, annotation, annotation["ignore"])
@@ -108,12 +90,18 @@ class _Checker:
         if isinstance(segmentation, dict):
             self._check_rle(index, annotation, size)
         elif isinstance(segmentation, list):
-            kinds = set()  # one problem of a kind for all polygons of an object
+            kinds = {}  # value by kind: one problem of a kind for all polygons of an object
             for polygon in segmentation:
-                kind, value = _polygon_problem(polygon, size)
-                if kind and kind not in kinds:
-                    kinds.add(kind)
-                    self.add(kind, index, annotation, value)
+                kind, value = polygon_problem(polygon, size)
+                kinds.setdefault(kind, value)
+            if kinds.keys() & {None, "polygon-outside"}:  # something of the object is left
+                kinds = {
+                    kind if kind == "polygon-outside" else "stray-polygon": value
+                    for kind, value in kinds.items()
+                    if kind
+                }
+            for kind, value in kinds.items():
+                self.add(kind, index, annotation, value)
         else:
             self.add("bad-segmentation", index, annotation, segmentation)
 
@@ -140,33 +128,36 @@ class _Checker:
         number = annotation.get("category_id")
         category = self._categories.get(number) if type(number) is int else None
         names = (category or {}).get("keypoints")
-        if names and (not keypoints or "num_keypoints" not in annotation):
-            lacks = "num_keypoints" if keypoints else "keypoints"
-            self.add("missing-keypoints", index, annotation, f"no '{lacks}'")
         if not keypoints:
+            if names:
+                self.add("missing-keypoints", index, annotation, keypoints)
             return
-        if not _finite(keypoints):
+        if not is_finite_list(keypoints):
             return self.add("bad-keypoints", index, annotation, keypoints)
         if len(keypoints) % 3 or (names and len(keypoints) != 3 * len(names)):
             expected = 3 * len(names) if names else "a multiple of 3"
             value = {"values": len(keypoints), "expected": expected}
             return self.add("keypoints-length", index, annotation, value)
-        visibility = keypoints[2::3]
-        if wrong := [v for v in visibility if v not in (0, 1, 2)]:
+        if wrong := [v for v in keypoints[2::3] if v not in (0, 1, 2)]:
             self.add("keypoint-visibility", index, annotation, wrong)
-        seen = sum(v > 0 for v in visibility)
-        if annotation.get("num_keypoints", seen) != seen:
-            value = {"num_keypoints": annotation["num_keypoints"], "counted": seen}
-            self.add("num-keypoints", index, annotation, value)
 
 
-def _leaves(x: tuple[float, float], y: tuple[float, float], size: tuple[int, int]) -> bool:
-    return min(x[0], y[0]) < -TOLERANCE or x[1] > size[0] + TOLERANCE or y[1] > size[1] + TOLERANCE
+def _leaves(x: tuple[float, float], y: tuple[float, float], size: tuple[int, int]) -> str:
+    """How an extent leaves an image: ``"off"`` wholly, ``"outside"`` in part, or ``""``."""
+    width, height = size
+    if min(x[1], width) - max(x[0], 0) <= _EMPTY or min(y[1], height) - max(y[0], 0) <= _EMPTY:
+        return "off"
+    outside = max(-x[0], -y[0], x[1] - width, y[1] - height) > TOLERANCE
+    return "outside" if outside else ""
 
 
-def _polygon_problem(polygon: object, size: tuple[int, int] | None) -> tuple[str | None, object]:
-    """A polygon's worst problem: its kind and what was found."""
-    if not _finite(polygon):
+def polygon_problem(polygon: object, size: tuple[int, int] | None) -> tuple[str | None, object]:
+    """A polygon's worst problem: its kind and what was found.
+
+    Args:
+        size: width and height of the image, in pixels, where they are known.
+    """
+    if not is_finite_list(polygon):
         return "bad-polygon", polygon
     if len(polygon) < 6:
         return "short-polygon", polygon
@@ -174,8 +165,9 @@ def _polygon_problem(polygon: object, size: tuple[int, int] | None) -> tuple[str
         return "odd-polygon", f"{len(polygon)} numbers"
     x, y = polygon[::2], polygon[1::2]
     x, y = (min(x), max(x)), (min(y), max(y))
-    if size and _leaves(x, y, size):
-        return "polygon-outside", {"x": list(x), "y": list(y), "image": list(size)}
+    if size and min(x[1] - x[0], y[1] - y[0]) > _EMPTY and (kind := _leaves(x, y, size)):
+        kind = "polygon-outside" if kind == "outside" else "polygon-off-image"
+        return kind, {"x": list(x), "y": list(y), "image": list(size)}
     return None, None
 
 
@@ -183,7 +175,7 @@ def _is_flat(segmentation: object) -> bool:
     """Whether polygons have no width or no height, as of the flat objects that COCO holds."""
     if not isinstance(segmentation, list) or not segmentation:
         return False
-    if not all(_finite(polygon) and len(polygon) >= 6 for polygon in segmentation):
+    if not all(is_finite_list(polygon) and len(polygon) >= 6 for polygon in segmentation):
         return False
     x, y = ([v for polygon in segmentation for v in polygon[axis::2]] for axis in (0, 1))
     return min(max(x) - min(x), max(y) - min(y)) <= _EMPTY

@@ -1,15 +1,17 @@
-"""The frame of a COCO file: JSON, sections, entries, ids and what refers to them.
+"""The structure of a COCO file: JSON, sections, entries, ids and what refers to them.
 
-Where it is sound, images, annotations and categories can be joined; what they say is checked in
-:mod:`.check_objects` and :mod:`.check_pictures`.
+An instance file is normalised first (:mod:`.normalise`). Where its structure is sound, images,
+annotations and categories can be joined; what they say is checked in :mod:`.check_objects` and
+:mod:`.check_pictures`.
 """
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .problems import Problem, shown
+from .normalise import GIVEN_ID, normalise
+from .problems import MERGED, Problem, shown
 
 __all__ = [
     "COCO_KEYS",
@@ -23,7 +25,7 @@ __all__ = [
 
 COCO_KEYS = {
     "images": ("id", "file_name", "height", "width"),
-    "annotations": ("id", "image_id", "category_id", "bbox"),
+    "annotations": ("image_id", "category_id", "bbox"),
     "categories": ("id", "name"),
 }
 _SINGULAR = {"images": "image", "annotations": "annotation", "categories": "category"}
@@ -34,16 +36,18 @@ class Structure:
     """A file's content, as far as it holds.
 
     Attributes:
-        data: the content; None where the file is unusable as a whole.
+        data: the normalised content; None where the file is unusable as a whole.
         problems: of the frame.
         images: usable ones by id.
         categories: usable ones by id, ascending.
+        merged: section and index of entries that went into an earlier one.
     """
 
     data: dict | None
     problems: list[Problem]
     images: dict[int, dict] = field(default_factory=dict)
     categories: dict[int, dict] = field(default_factory=dict)
+    merged: set[tuple[str, int]] = field(default_factory=set)
 
 
 def is_id(value: object) -> bool:
@@ -58,8 +62,8 @@ def image_size(image: dict) -> tuple[int, int] | None:
 
 
 def entry_id(section: str, index: int, entry: object) -> int | float | str:
-    """An entry's id, or its place where it has none."""
-    value = entry.get("id") if isinstance(entry, dict) else None
+    """An entry's id in its file, or its place where it has none."""
+    value = entry.get(GIVEN_ID, entry.get("id")) if isinstance(entry, dict) else None
     return shown(value) if type(value) in (int, float, str) else f"{section}[{index}]"
 
 
@@ -75,39 +79,57 @@ def read_sections(
     Returns:
         The content, or None where it is unusable as a whole; the problems.
     """
+    data, problems = _read_json(json_file)
+    if data is not None:
+        problems += _check_sections(json_file, data, required)
+        if any(problem.severity == "error" for problem in problems):
+            return None, problems
+        for section, keys in required.items():
+            problems += _check_entries(json_file, section, data[section], keys)
+    return data, problems
+
+
+def _read_json(json_file: str) -> tuple[dict | None, list[Problem]]:
     try:
-        with open(json_file, encoding="utf-8") as f:
-            data = json.load(f)
+        with open(json_file, "rb") as f:
+            raw = f.read()
+        encoding = json.detect_encoding(raw)
+        data = json.loads(raw.decode(encoding))
     except json.JSONDecodeError as e:
         message = f"{e.msg} at line {e.lineno}, column {e.colno}"
         return None, [Problem(json_file, None, "not-json", message)]
     except UnicodeDecodeError as e:
-        message = f"no UTF-8 text at byte {e.start}"
+        message = f"no {e.encoding.upper()} text at byte {e.start}"
         return None, [Problem(json_file, None, "not-json", message)]
     except (RecursionError, ValueError) as e:  # brackets without an end, an endless number
         return None, [Problem(json_file, None, "not-json", str(e))]
     if not isinstance(data, dict):
         message = f"a {type(data).__name__}"
         return None, [Problem(json_file, None, "not-an-object", message)]
+    plain = encoding == "utf-8"
+    return data, [] if plain else [Problem(json_file, None, "encoding", encoding)]
+
+
+def _check_sections(json_file: str, data: dict, required: Iterable[str]) -> list[Problem]:
     problems = []
     for section in required:
         if section not in data:
-            found = f"it has no '{section}'; it has {sorted(data)[:8]}"
+            found = f"it has no '{section}'; it has {shown(sorted(data))}"
             problems.append(Problem(json_file, None, "missing-section", found))
         elif not isinstance(data[section], list):
             found = f"'{section}' is a {type(data[section]).__name__}"
             problems.append(Problem(json_file, None, "bad-section", found))
         elif not data[section] and section != "annotations":
             problems.append(Problem(json_file, None, "empty-section", f"'{section}' is empty"))
-    if problems:
-        return None, problems
-    for section, keys in required.items():
-        problems += _check_entries(json_file, section, data[section], keys)
-    return data, problems
+    return problems
 
 
 def _check_entries(
-    json_file: str, section: str, entries: list, keys: Sequence[str]
+    json_file: str,
+    section: str,
+    entries: list,
+    keys: Sequence[str],
+    merged: Collection[tuple[str, int]] = (),
 ) -> list[Problem]:
     singular = _SINGULAR[section]
     problems = []
@@ -125,7 +147,7 @@ def _check_entries(
         for key in keys:
             if key not in entry:
                 add(f"{singular}-lacks-key", index, f"{section}[{index}] has no '{key}'")
-        if "id" not in keys or "id" not in entry:
+        if "id" not in keys or "id" not in entry or (section, index) in merged:
             continue
         number = entry["id"]
         if not is_id(number):
@@ -145,20 +167,35 @@ def _check_entries(
 
 
 def read_structure(json_file: str) -> Structure:
-    """Read a COCO instance file and join its parts."""
-    data, problems = read_sections(json_file, COCO_KEYS)
+    """Read a COCO instance file, normalise it and join its parts."""
+    data, problems = _read_json(json_file)
     if data is None:
         return Structure(None, problems)
-    broken = {problem.entry for problem in problems}
+    if data.get("annotations") is None:
+        problems.append(Problem(json_file, None, "no-annotations", None))
+        data["annotations"] = []
+    problems += _check_sections(json_file, data, COCO_KEYS)
+    if any(problem.severity == "error" for problem in problems):
+        return Structure(None, problems)
+
+    def add(kind: str, section: str, index: int, value: object) -> None:
+        name, place = entry_id(section, index, data[section][index]), (section, index)
+        problems.append(Problem(json_file, name, kind, value, place))
+
+    normalise(data, add)
+    merged = {problem.entry for problem in problems if problem.kind in MERGED}
+    for section, keys in COCO_KEYS.items():
+        problems += _check_entries(json_file, section, data[section], keys, merged)
+    unusable = merged | {problem.entry for problem in problems if problem.severity == "error"}
     usable = {
         section: {
             entry["id"]: entry
             for index, entry in enumerate(data[section])
-            if (section, index) not in broken
+            if (section, index) not in unusable
         }
         for section in ("images", "categories")
     }
-    structure = Structure(data, problems, usable["images"], usable["categories"])
+    structure = Structure(data, problems, usable["images"], usable["categories"], merged)
     _check_names(json_file, structure)
     structure.categories = dict(sorted(structure.categories.items()))
     for section, entries in (("images", structure.images), ("categories", structure.categories)):
@@ -175,30 +212,25 @@ def _check_names(json_file: str, structure: Structure) -> None:
     for index, category in enumerate(structure.data["categories"]):
         if not isinstance(category, dict) or "name" not in category:
             continue
-        name, number = category["name"], entry_id("categories", index, category)
-        entry = ("categories", index)
-        usable = structure.categories.get(number) is category if is_id(number) else False
+        name, given = category["name"], entry_id("categories", index, category)
+        entry, number = ("categories", index), category.get("id")
+        usable = is_id(number) and structure.categories.get(number) is category
+        kinds = []
         if not isinstance(name, str) or not name.strip():
-            problem = Problem(json_file, number, "bad-category-name", shown(name), entry)
+            kinds.append(("bad-category-name", name))
         elif usable and names[name]:
-            problem = Problem(json_file, number, "duplicate-category-name", name, entry)
-        else:
-            problem = None
+            kinds.append(("duplicate-category-name", name))
         if usable and isinstance(name, str):
             names[name] += 1
         keypoints = category.get("keypoints")
         if keypoints and not (
             isinstance(keypoints, list) and all(isinstance(k, str) for k in keypoints)
         ):
-            found = shown(keypoints)
-            structure.problems.append(
-                Problem(json_file, number, "bad-keypoint-names", found, entry)
-            )
-            usable = usable and structure.categories.pop(number, None)
-        if problem:
-            structure.problems.append(problem)
-            if problem.kind == "bad-category-name" and usable:
-                structure.categories.pop(number)
+            kinds.append(("bad-keypoint-names", keypoints))
+        found = [Problem(json_file, given, kind, shown(value), entry) for kind, value in kinds]
+        structure.problems += found
+        if usable and any(problem.severity == "error" for problem in found):
+            structure.categories.pop(number)
 
 
 def _check_references(json_file: str, structure: Structure) -> None:

@@ -1,4 +1,6 @@
-"""COCO-format data sets: registered with Detectron2 once they are checked (:mod:`.check`).
+"""COCO-format data sets: registered with Detectron2 once they are checked and usable.
+
+What is wrong is found in :mod:`.check`, and changed where Detectron2 needs that in :mod:`.usable`.
 
 Loading itself stays Detectron2's (``register_coco_instances``, ``load_coco_json``): one label
 order, sorted by category id.
@@ -8,13 +10,28 @@ import difflib
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from iopath.common.file_io import get_cache_dir
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
-from .check import CocoSummary, different_categories, examine, require_paths
+from ..modeling.checks import check_choice
+from .check import (
+    CocoSummary,
+    different_categories,
+    examine,
+    file_state,
+    find_pictures,
+    problems_by_set,
+    require_paths,
+)
+from .check_pictures import PictureEntry
 from .check_structure import read_sections, read_structure
-from .problems import OF_KEYPOINTS, OF_MASKS, Problem, report
+from .flip_pairs import flip_pairs as find_flip_pairs
+from .problems import BEHAVIOURS, UNUSABLE, Problem, report
+from .usable import make_usable, without_entries, write_usable
 
 _OWN_FILES = "--train-json/--train-images/--val-json/--val-images"
 # Where Detectron2's metadata keeps a data set's paths, and what lies in those that are folders.
@@ -33,7 +50,7 @@ _STUFF_MASKS = (
 
 
 def check_coco_json(json_file: str | os.PathLike, image_root: str | os.PathLike) -> CocoSummary:
-    """Read a COCO-format file and check that Detectron2 can load it with these images.
+    """Read a COCO-format file and check that it can be used with these images.
 
     Of the images only their presence is checked here; :func:`check_coco` reads them too.
 
@@ -44,15 +61,28 @@ def check_coco_json(json_file: str | os.PathLike, image_root: str | os.PathLike)
     json_file, image_root = os.fspath(json_file), os.fspath(image_root)
     require_paths(json_file, image_root)
     examined = examine(json_file)
-    _raise_errors(json_file, examined.problems)
-    names = [entry.file_name for entry in examined.pictures]
-    require_images(names, json_file, image_root)
+    _raise_errors(json_file, _of_any_model(examined.problems))
+    _require_pictures(json_file, image_root, examined.pictures)
     return examined.summary
 
 
+def _of_any_model(problems: Iterable[Problem]) -> list[Problem]:
+    """The problems that matter also to a model that does not learn what an object lacks."""
+    return [p for p in problems if p.kind not in ("missing-mask", "missing-keypoints")]
+
+
+def _require_pictures(json_file: str, image_root: str, pictures: Sequence[PictureEntry]) -> None:
+    try:
+        require_images([entry.file_name for entry in pictures], json_file, image_root)
+    except FileNotFoundError as error:
+        _, misnamed = find_pictures(json_file, image_root, pictures)
+        if not misnamed:
+            raise
+        raise FileNotFoundError(f"{error}\n{report(misnamed, limit=3)}") from None
+
+
 def _raise_errors(json_file: str, problems: Sequence[Problem]) -> None:
-    ignored = OF_MASKS | OF_KEYPOINTS  # for whoever learns from them to refuse
-    errors = [p for p in problems if p.severity == "error" and p.kind not in ignored]
+    errors = [problem for problem in problems if problem.severity == "error"]
     if errors:
         raise ValueError(f"{json_file} has {len(errors)} problems\n{report(errors)}")
 
@@ -81,7 +111,7 @@ def read_coco_json(json_file: str, required: Mapping[str, Sequence[str]]) -> dic
 
 
 def read_sound_coco(json_file: str | os.PathLike) -> dict[str, list[dict]]:
-    """An instance file's content, once images, annotations and categories can be joined.
+    """An instance file's normalised content, once its parts can be joined.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -91,41 +121,105 @@ def read_sound_coco(json_file: str | os.PathLike) -> dict[str, list[dict]]:
     require_paths(json_file, os.path.dirname(json_file) or ".")
     structure = read_structure(json_file)
     _raise_errors(json_file, structure.problems)
-    return structure.data
+    return without_entries(structure.data, structure.merged, json_file)
 
 
 def register_coco(
-    json_file: str | os.PathLike, image_root: str | os.PathLike, *, name: str | None = None
+    json_file: str | os.PathLike,
+    image_root: str | os.PathLike,
+    *,
+    name: str | None = None,
+    on_bad_data: str = "refuse",
+    masks: bool = True,
+    flip_pairs: Sequence[tuple[str, str]] | None = None,
 ) -> str:
     """Check a COCO-format data set and register it with Detectron2.
+
+    Where the file has to be changed for Detectron2 (ids that are texts, boxes that leave the
+    image), a changed copy in the cache folder that Detectron2 uses is registered. A file that has
+    changed since it was registered is registered anew.
 
     Args:
         json_file, image_root: the annotations, and the folder that their file names start from.
         name: by default one that belongs to this pair of paths, the same in every process.
+        on_bad_data: ``"refuse"`` refuses what cannot be kept as it is, ``"repair"`` repairs what
+            it can, ``"skip"`` also leaves out the rest (``resnest-d2 data check --help`` lists it).
+        masks: whether masks are wanted; without them, unreadable ones do no harm.
+        flip_pairs: names of keypoints that a horizontal flip exchanges; None for those whose names
+            say so, see :func:`.flip_pairs.flip_pairs`.
 
     Returns:
         The name, for ``DATASETS.TRAIN`` or ``DATASETS.TEST``. Registering a pair again is harmless.
+
+    Raises:
+        FileNotFoundError: the file, the folder or images in it are missing.
+        ValueError: with all that is refused, or the name stands for other files.
+    """
+    json_file, image_root = os.fspath(json_file), os.fspath(image_root)
+    usable = usable_copy(json_file, image_root, on_bad_data=on_bad_data, masks=masks)
+    return register_usable(usable, image_root, source=json_file, name=name, flip_pairs=flip_pairs)
+
+
+def usable_copy(
+    json_file: str, image_root: str, *, on_bad_data: str = "refuse", masks: bool = True
+) -> str:
+    """The file, or a changed copy of it that can be used. Errors of :func:`register_coco`."""
+    check_choice("on_bad_data", on_bad_data, BEHAVIOURS)
+    require_paths(json_file, image_root)
+    if on_bad_data == "refuse":
+        examined = examine(json_file)
+        problems = examined.problems
+        _raise_errors(json_file, [p for p in problems if p.kind in UNUSABLE])
+        _require_pictures(json_file, image_root, examined.pictures)
+    else:
+        pair = (json_file, image_root)
+        problems = problems_by_set([pair])[pair]
+        _raise_errors(json_file, [p for p in problems if p.kind in UNUSABLE])
+    usable = make_usable(
+        json_file, _of_any_model(problems), on_bad_data=on_bad_data, masks=masks, keypoints=False
+    )
+    _raise_errors(json_file, usable.refused)
+    if usable.content is None:
+        return json_file
+    folder = os.path.join(get_cache_dir(), "resnest_d2", "coco")
+    return write_usable(usable.content, json_file, folder)
+
+
+def register_usable(
+    json_file: str,
+    image_root: str,
+    *,
+    source: str,
+    name: str | None = None,
+    flip_pairs: Sequence[tuple[str, str]] | None = None,
+) -> str:
+    """Register a file that needs no change (any more).
+
+    Args:
+        source: the file that it was made from, which the default name is from.
+
+    Other arguments, and errors, are those of :func:`register_coco`.
     """
     summary = check_coco_json(json_file, image_root)
-    json_file, image_root = os.fspath(json_file), os.fspath(image_root)
-    files = {"json_file": json_file, "image_root": image_root}
+    files = {"json_file": source, "image_root": image_root}
     name = name or name_of_files("coco", files)
-    if is_registered(name, files, list(summary.class_names)):
-        return name
-
     # Detectron2 sets the first two again on loading, as lists and with the same values.
     metadata = {
         "thing_classes": list(summary.class_names),
         "thing_dataset_id_to_contiguous_id": {c: i for i, c in enumerate(summary.category_ids)},
     }
-    if names := summary.keypoint_names:
-        mirrored = [(left, left.replace("left", "right")) for left in names if "left" in left]
+    if names := keypoint_names(summary):
+        pairs = find_flip_pairs(names) if flip_pairs is None else flip_pairs
         metadata["keypoint_names"] = list(names)
-        metadata["keypoint_flip_map"] = [
-            (left, right) for left, right in mirrored if right in names
-        ]
-    register_coco_instances(name, metadata, json_file, image_root)
+        metadata["keypoint_flip_map"] = [tuple(pair) for pair in pairs]
+    if not is_registered(name, files, (json_file, file_state(json_file), metadata)):
+        register_coco_instances(name, metadata, json_file, image_root)
     return name
+
+
+def keypoint_names(summary: CocoSummary) -> tuple[str, ...]:
+    """Names of a file's keypoints; numbers where it has keypoints without names."""
+    return summary.keypoint_names or tuple(map(str, range(summary.num_keypoints)))
 
 
 def known_category_ids(datasets: Sequence[str], class_names: Sequence[str]) -> list[int]:
@@ -150,27 +244,36 @@ def name_of_files(prefix: str, files: Mapping[str, str]) -> str:
     return f"{prefix}_{stem}_{hashlib.sha256(paths.encode()).hexdigest()[:8]}"
 
 
-def is_registered(name: str, files: Mapping[str, str], thing_classes: list[str]) -> bool:
-    """Whether the name stands for these files already; a ValueError if it stands for others.
+def is_registered(name: str, files: Mapping[str, str], state: Any) -> bool:
+    """Whether a name stands for these files in this state already.
+
+    Where it stands for another state of them, it is given up, to be registered anew.
 
     Args:
         files: metadata keys and paths.
+        state: what changes where the files, or what is registered with them, change.
+
+    Raises:
+        ValueError: the name stands for other files.
     """
-    if name not in DatasetCatalog:
-        return False
-    metadata = MetadataCatalog.get(name)
-    known = {key: metadata.get(key) for key in files}
-    if any(not known[key] or not _same_path(known[key], path) for key, path in files.items()):
-        raise ValueError(
-            f"data set name {name!r} is taken (by {' and '.join(map(str, known.values()))}): "
-            f"choose another for {' and '.join(files.values())}"
-        )
-    if metadata.get("thing_classes", thing_classes) != thing_classes:
-        raise ValueError(
-            f"{next(iter(files.values()))} changed its classes since it was registered as "
-            f"{name!r}: start a new process"
-        )
-    return True
+    known_files, known_state = _registered.get(name, (None, state))
+    if name in DatasetCatalog:
+        metadata = MetadataCatalog.get(name)
+        known = known_files or {key: metadata.get(key) for key in files}
+        if any(not known[key] or not _same_path(known[key], files[key]) for key in files):
+            raise ValueError(
+                f"data set name {name!r} is taken (by {' and '.join(map(str, known.values()))}): "
+                f"choose another for {' and '.join(files.values())}"
+            )
+        if known_state == state:
+            return True
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    _registered[name] = (dict(files), state)
+    return False
+
+
+_registered: dict[str, tuple[dict[str, str], Any]] = {}  # files and state by name
 
 
 def _same_path(first: str, second: str) -> bool:

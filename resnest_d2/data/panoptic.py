@@ -29,6 +29,7 @@ from .coco import (
     name_of_files,
     read_coco_json,
     require_images,
+    usable_copy,
 )
 from .folders import make_folder
 
@@ -94,9 +95,10 @@ def register_coco_panoptic(
         ValueError: the files are not in COCO's formats, contradict each other, or the name is
             taken.
     """
+    image_root = os.fspath(image_root)
+    instances_json = usable_copy(os.fspath(instances_json), image_root)
     summary = check_coco_json(instances_json, image_root)
     panoptic = _check_panoptic(os.fspath(panoptic_json), os.fspath(panoptic_root))
-    instances_json, image_root = os.fspath(instances_json), os.fspath(image_root)
     both = f"{panoptic.json_file} (its things) and {instances_json}"
     instances = dict(zip(summary.category_ids, summary.class_names, strict=True))
     if different := different_categories(panoptic.things, instances):
@@ -113,7 +115,8 @@ def register_coco_panoptic(
         "image_root": image_root,
     }
     name = name or name_of_files("coco", files)
-    if is_registered(name, files, list(summary.class_names)):
+    state = [file_state(file) for file in (panoptic.json_file, instances_json)]
+    if is_registered(name, files, state):
         return name
     if sem_seg_root is None:
         version = repr((*map(os.path.realpath, files.values()), *file_state(panoptic.json_file)))

@@ -3,13 +3,24 @@
 import logging
 import os
 import shlex
+import warnings
 
 from detectron2.config import CfgNode
 
-from ..data import CocoSummary, Problem, check_coco_json, register_coco
+from ..config import stated_layers
+from ..data import CocoSummary, Problem, check_coco_json
 from ..data.check import problems_by_set
-from ..data.clean import needs_rewriting, read_problems, write_clean_set, write_problems
-from ..data.problems import OF_KEYPOINTS, OF_MASKS, UNUSABLE, count_kinds, report
+from ..data.coco import keypoint_names, register_usable
+from ..data.flip_pairs import check_flip_pairs, flip_pairs, unpaired_names
+from ..data.problems import BEHAVIOURS, REPAIRABLE, UNUSABLE, count_kinds, report
+from ..data.usable import (
+    UsableSet,
+    make_usable,
+    read_problems,
+    relevant,
+    write_problems,
+    write_usable,
+)
 from ..modeling.checks import check_choice
 from .checks import check_output_dir
 from .request import RunRequest
@@ -29,73 +40,141 @@ def use_own_data(cfg: CfgNode, request: RunRequest) -> None:
 
     Raises:
         FileNotFoundError: a JSON file or an image folder does not exist.
-        ValueError: the data has problems and ``request.on_bad_data`` is ``"error"``, or nothing is
+        ValueError: the data has problems that ``request.on_bad_data`` does not admit, or nothing is
             left without them; it does not fit the config.
     """
     if not request.train + request.val:
         return
-    check_choice("on_bad_data", request.on_bad_data, ("error", "skip"))
     train, val = _usable_sets(cfg, request)
-    summaries = [check_coco_json(*pair) for pair in train + val]
+    summaries = [check_coco_json(json_file, root) for _, json_file, root in train + val]
+    learned, scored = summaries[: len(train)], summaries[len(train) :]
+    stated = stated_layers(request.config, request.opts)[-1]
+    _use_classes(cfg, summaries[0], stated)
+    if not request.eval_only:
+        _require_objects(learned)
+    for summary in scored:
+        if summary.num_annotations and not summary.num_objects:
+            logger.warning(
+                f"{summary.json_file}: all {summary.num_crowds} annotations are crowds "
+                "(iscrowd 1), which are not scored: AP will be NaN. If they are single objects, "
+                "'resnest-d2 data fix IN OUT --iscrowd 0' makes them so"
+            )
+    if cfg.MODEL.MASK_ON:
+        _use_masks(cfg, learned, scored)
+    if cfg.MODEL.KEYPOINT_ON:
+        _use_keypoints(cfg, summaries, train=bool(train), stated=stated)
+    pairs = cfg.RESNEST.KEYPOINT_FLIP_PAIRS or None
+    names = [
+        register_usable(json_file, root, source=source, flip_pairs=pairs)
+        for source, json_file, root in train + val
+    ]
     if train:
-        cfg.DATASETS.TRAIN = tuple(register_coco(*pair) for pair in train)
+        cfg.DATASETS.TRAIN = tuple(names[: len(train)])
         cfg.DATASETS.TEST = ()  # the config's own would have other classes
     if val:
-        cfg.DATASETS.TEST = tuple(register_coco(*pair) for pair in val)
-    classes = len(summaries[0].class_names)
+        cfg.DATASETS.TEST = tuple(names[len(train) :])
+
+
+def _use_classes(cfg: CfgNode, summary: CocoSummary, stated: dict) -> None:
+    classes = len(summary.class_names)
+    for key in ("MODEL.ROI_HEADS.NUM_CLASSES", "MODEL.RETINANET.NUM_CLASSES"):
+        if stated.get(key, classes) != classes:
+            raise ValueError(
+                f"{key} is stated as {stated[key]}, and {summary.json_file} has {classes} classes: "
+                "leave the key out, or change the file's categories"
+            )
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes
     cfg.MODEL.RETINANET.NUM_CLASSES = classes
-    learned, scored = summaries[: len(train)], summaries[len(train) :]
-    if learned and not request.eval_only and not any(s.num_annotations for s in learned):
-        files = ", ".join(summary.json_file for summary in learned)
-        raise ValueError(f"{files}: no annotation to train on")
-    if cfg.MODEL.MASK_ON:
-        for summary in (*learned, *(s for s in scored if s.num_annotations)):
-            if not summary.has_masks:
-                raise ValueError(
-                    f"{summary.json_file} has no 'segmentation', and MODEL.MASK_ON is True: choose "
-                    "a config without masks (faster_rcnn_…, cascade_rcnn_…)"
-                )
-        for summary in learned:
-            if summary.has_rle and cfg.INPUT.MASK_FORMAT != "bitmask":
-                logger.info(
-                    f"{summary.json_file} has masks in RLE: INPUT.MASK_FORMAT is now 'bitmask'"
-                )
-                cfg.INPUT.MASK_FORMAT = "bitmask"
-    if cfg.MODEL.KEYPOINT_ON:
-        _use_own_keypoints(cfg, summaries)
 
 
-def _usable_sets(cfg: CfgNode, request: RunRequest) -> tuple[_Pairs, _Pairs]:
-    """The request's training and validation sets, or files with the usable part of them."""
+def _require_objects(learned: list[CocoSummary]) -> None:
+    """Raise a ValueError where there is nothing to train on."""
+    if not learned or any(summary.num_objects for summary in learned):
+        return
+    files = ", ".join(summary.json_file for summary in learned)
+    if crowds := sum(summary.num_crowds for summary in learned):
+        raise ValueError(
+            f"{files}: all {crowds} annotations are crowds (iscrowd 1), which no detector is "
+            "trained on. If they are single objects, as in files of CVAT, 'resnest-d2 data fix IN "
+            "OUT --iscrowd 0' makes them so"
+        )
+    raise ValueError(f"{files}: no annotation to train on")
+
+
+def _use_masks(cfg: CfgNode, learned: list[CocoSummary], scored: list[CocoSummary]) -> None:
+    """Refuse files without masks, and take the format of those with masks."""
+    for summary in (*learned, *scored):
+        if summary.num_objects and not summary.has_masks:
+            raise ValueError(
+                f"{summary.json_file} has no 'segmentation', and MODEL.MASK_ON is True: choose "
+                "a config without masks (faster_rcnn_…, cascade_rcnn_…)"
+            )
+    for summary in learned:
+        if summary.has_rle and cfg.INPUT.MASK_FORMAT != "bitmask":
+            logger.info(f"{summary.json_file} has masks in RLE: INPUT.MASK_FORMAT is now 'bitmask'")
+            cfg.INPUT.MASK_FORMAT = "bitmask"
+
+
+def _usable_sets(
+    cfg: CfgNode, request: RunRequest
+) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
+    """Of the training and the validation sets: file, usable file (the same or another), folder."""
+    on_bad_data = _behaviour(request.on_bad_data)
     found = problems_by_set(request.train, request.val)
-    unread = set() if cfg.MODEL.MASK_ON else OF_MASKS
-    unread |= set() if cfg.MODEL.KEYPOINT_ON else OF_KEYPOINTS
-    found = {pair: [p for p in found[pair] if p.kind not in unread] for pair in found}
-    errors = {pair: [p for p in found[pair] if p.severity == "error"] for pair in found}
-    everything = [problem for problems in errors.values() for problem in problems]
-    warnings = [p for problems in found.values() for p in problems if p.severity == "warning"]
-    if warnings:
-        logger.info(f"The data has {len(warnings)} oddities:\n{report(warnings, limit=5)}")
-    unusable = [problem for problem in everything if problem.kind in UNUSABLE]
-    if unusable or (everything and request.on_bad_data == "error"):
-        raise ValueError(_refusal(request, unusable, everything))
+    learned = {"masks": cfg.MODEL.MASK_ON, "keypoints": cfg.MODEL.KEYPOINT_ON}
+    shown = [p for problems in found.values() for p in relevant(problems, **learned)]
+    if unusable := [problem for problem in shown if problem.kind in UNUSABLE]:
+        errors = [problem for problem in shown if problem.severity == "error"]
+        raise ValueError(_refusal(request, unusable, errors))
+    sets = {
+        pair: make_usable(pair[0], problems, on_bad_data=on_bad_data, **learned)
+        for pair, problems in found.items()
+    }
+    if refused := [problem for usable in sets.values() for problem in usable.refused]:
+        raise ValueError(_refusal(request, [], refused))
+    _log_changes(sets, [problem for problem in shown if problem.severity == "warning"])
 
-    skip = request.on_bad_data == "skip"
+    skip = on_bad_data == "skip"
     folder = os.path.join(cfg.OUTPUT_DIR, "inference") if request.eval_only else cfg.OUTPUT_DIR
-    changed = [pair for pair in found if needs_rewriting(found[pair], errors[pair])]
+    changed = [usable for usable in sets.values() if usable.content is not None]
     if (changed or skip) and not request.eval_only:  # before another run's files are written over
         check_output_dir("OUTPUT_DIR", cfg.OUTPUT_DIR, request)
-    rewritten = {
-        pair: write_clean_set(pair, errors[pair], os.path.join(folder, "data")) for pair in changed
+    files = {
+        pair: pair[0]
+        if usable.content is None
+        else write_usable(usable.content, pair[0], os.path.join(folder, "data"))
+        for pair, usable in sets.items()
     }
     if skip:
-        write_problems(everything, os.path.join(folder, _LIST))
+        left_out = [problem for usable in sets.values() for problem in usable.left_out]
+        write_problems(left_out, os.path.join(folder, _LIST))
     train, val = (
-        tuple((rewritten.get((j, root), j), root) for j, root in _plain(pairs))
+        [(json_file, files[json_file, root], root) for json_file, root in _plain(pairs)]
         for pairs in (request.train, request.val)
     )
     return train, val
+
+
+def _behaviour(on_bad_data: str) -> str:
+    """The name of a behaviour, in place of its old one."""
+    if on_bad_data == "error":
+        warnings.warn('on_bad_data "error" is now "refuse"', DeprecationWarning, stacklevel=2)
+        return "refuse"
+    check_choice("on_bad_data", on_bad_data, BEHAVIOURS)
+    return on_bad_data
+
+
+def _log_changes(sets: dict[tuple[str, str], UsableSet], warned: list[Problem]) -> None:
+    mended = [problem for usable in sets.values() for problem in usable.mended]
+    shown = [*warned, *(problem for problem in mended if problem.severity == "error")]
+    if shown:
+        logger.info(f"The data has {len(shown)} oddities:\n{report(shown, limit=5)}")
+    for (json_file, _), usable in sets.items():
+        if usable.lost:
+            logger.warning(
+                f"{json_file}: {usable.lost} of {usable.objects} annotations are left out, because "
+                "of what is broken in them, in their image or in their category"
+            )
 
 
 def _plain(pairs: _Pairs) -> _Pairs:
@@ -121,34 +200,61 @@ def log_bad_data(folder: str, request: RunRequest) -> None:
 def _refusal(request: RunRequest, unusable: list[Problem], everything: list[Problem]) -> str:
     pairs = dict.fromkeys(_plain(request.train + request.val))
     arguments = shlex.join(path for pair in pairs for path in pair)
-    if not unusable:
-        ways = "--on-bad-data skip leaves the broken entries out"
-    elif request.on_bad_data == "skip":
-        ways = f"{len(unusable)} of them leave nothing to use, also with --on-bad-data skip"
+    ways = []
+    if unusable:
+        ways.append(f"{len(unusable)} of them must be mended in any case")
     else:
-        ways = f"{len(unusable)} of them must be mended in any case"
+        repairable = sum(problem.kind in REPAIRABLE for problem in everything)
+        if repairable and request.on_bad_data != "repair":
+            ways.append(f"--on-bad-data repair mends what it can of {repairable} of them")
+        ways.append("--on-bad-data skip leaves out what stays broken")
     return (
-        f"the data has {len(everything)} problems ({ways}).\n{report(everything)}\n"
+        f"the data has {len(everything)} problems ({'; '.join(ways)}).\n{report(everything)}\n"
         f"All of them: resnest-d2 data check {arguments}"
     )
 
 
-def _use_own_keypoints(cfg: CfgNode, summaries: list[CocoSummary]) -> None:
+def _use_keypoints(
+    cfg: CfgNode, summaries: list[CocoSummary], *, train: bool, stated: dict
+) -> None:
     """Refuse files that keypoints cannot be learned or scored from, and take their number."""
     first = summaries[0]
     for summary in summaries:
         if summary.without_keypoints:
             raise ValueError(
                 f"{summary.without_keypoints} of the {summary.num_annotations} annotations of "
-                f"{summary.json_file} lack 'keypoints' or 'num_keypoints', and MODEL.KEYPOINT_ON "
-                "is True"
+                f"{summary.json_file} lack 'keypoints', and MODEL.KEYPOINT_ON is True"
             )
-        if summary.keypoint_names != first.keypoint_names:
+        if keypoint_names(summary) != keypoint_names(first):
             raise ValueError(
                 f"the keypoints of {first.json_file} and {summary.json_file} differ: "
-                f"{first.keypoint_names} and {summary.keypoint_names}"
+                f"{keypoint_names(first)} and {keypoint_names(summary)}"
             )
-    number = len(first.keypoint_names)
-    if number and cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS != number:
-        logger.info(f"The data has {number} keypoints: ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is now that")
-        cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = number
+    names = keypoint_names(first)
+    if names and cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS != len(names):
+        logger.info(
+            f"The data has {len(names)} keypoints: ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is now that"
+        )
+        cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = len(names)
+    if train and cfg.INPUT.RANDOM_FLIP == "horizontal":
+        _check_flip(cfg, names, flip_is_stated="INPUT.RANDOM_FLIP" in stated)
+
+
+def _check_flip(cfg: CfgNode, names: tuple[str, ...], *, flip_is_stated: bool) -> None:
+    """Flip no keypoints whose names do not say which ones a flip exchanges."""
+    pairs = cfg.RESNEST.KEYPOINT_FLIP_PAIRS
+    if pairs:
+        check_flip_pairs("RESNEST.KEYPOINT_FLIP_PAIRS", pairs, names)
+        return
+    found = flip_pairs(names)
+    single = unpaired_names(names, found)
+    if flip_is_stated or (found and not single):
+        return
+    cfg.INPUT.RANDOM_FLIP = "none"
+    what = f"no other side of {', '.join(single)}" if single else "no left and no right"
+    logger.warning(
+        f"The names of the keypoints ({', '.join(names)}) have {what}, and a flip would teach one "
+        "side for the other: INPUT.RANDOM_FLIP is now none. Name the pairs in "
+        "RESNEST.KEYPOINT_FLIP_PAIRS, such as \"(('a', 'b'),)\", or state INPUT.RANDOM_FLIP "
+        "horizontal if the others have no other side"
+    )

@@ -14,8 +14,8 @@ class RunRequest:
         opts: KEY VALUE pairs that override it.
         train, val: own COCO-format data as (json file, image folder) pairs; their categories set
             the numbers of classes and keypoints. Empty: the config's data sets.
-        on_bad_data: ``"error"`` refuses own data with problems, ``"skip"`` leaves the broken
-            entries out and lists them in ``OUTPUT_DIR``.
+        on_bad_data: ``"refuse"`` refuses own data with errors; ``"repair"`` repairs what it can
+            and refuses the rest; ``"skip"`` leaves the rest out and lists it in ``OUTPUT_DIR``.
         resume: go on from the last readable checkpoint of ``OUTPUT_DIR``, if it has one.
         init_from: file, or a run's folder, for ``MODEL.WEIGHTS``: a new run starts from these
             weights, with its own schedule; a run that resumes does not look at it.
@@ -36,7 +36,7 @@ class RunRequest:
     opts: tuple[str, ...] = ()
     train: tuple[tuple[str, str], ...] = ()
     val: tuple[tuple[str, str], ...] = ()
-    on_bad_data: str = "error"
+    on_bad_data: str = "refuse"
     resume: bool = False
     init_from: str | None = None
     eval_only: bool = False

@@ -17,6 +17,7 @@ from detectron2.structures import Instances
 from detectron2.utils.file_io import PathManager
 
 from ..checkpoint.atomic import writing
+from ..data.normalise import given_ids
 from ..modeling.checks import check_choice
 from .coco_metrics import IMPLEMENTATIONS, evaluate_results
 from .evaluated import RESULTS, write_data_file
@@ -97,7 +98,7 @@ class CocoEvaluator(COCOEvaluator):
             file = os.path.join(self._output_dir, RESULTS)
             logger.info(f"Writing the detections to {file}")
             with PathManager.open(file, "w") as f:
-                f.write(json.dumps(results))
+                f.write(json.dumps(self._as_given(results)))
             if "://" not in self._output_dir:
                 root = self._metadata.get("image_root", "")
                 write_data_file(self._output_dir, self._metadata.json_file, root)
@@ -115,8 +116,34 @@ class CocoEvaluator(COCOEvaluator):
                 image_ids=img_ids,
             )
             self._results[task] = self._derive_coco_results(
-                evaluation, task, class_names=self._metadata.get("thing_classes")
+                evaluation, task, class_names=self._class_names()
             )
+
+    def _as_given(self, results: list[dict]) -> list[dict]:
+        """Results with the ids of the data set's own file, where others took their place."""
+        images, categories = given_ids(self._coco_api.imgs), given_ids(self._coco_api.cats)
+        if not images and not categories:
+            return results
+        return [
+            result
+            | {
+                "image_id": images.get(result["image_id"], result["image_id"]),
+                "category_id": categories.get(result["category_id"], result["category_id"]),
+            }
+            for result in results
+        ]
+
+    def _class_names(self) -> list[str] | None:
+        """Names of the classes, with the category's id where two have one name."""
+        names = self._metadata.get("thing_classes")
+        if names is None or len(set(names)) == len(names):
+            return names
+        numbers = self._metadata.get("thing_dataset_id_to_contiguous_id", {})
+        ids = {index: category_id for category_id, index in numbers.items()}
+        return [
+            f"{name} (id {ids.get(index, index)})" if names.count(name) > 1 else name
+            for index, name in enumerate(names)
+        ]
 
     def _results_in_order(self, predictions) -> list[dict]:
         """Results with the data set's category ids, in the order of its images, each image once."""

@@ -23,6 +23,7 @@ from detectron2.config import CfgNode
 from ..checkpoint import find_checkpoint
 from ..checkpoint.atomic import writing
 from ..data.coco import read_sound_coco
+from ..data.normalise import given_ids
 from .ground_truth import GroundTruth
 
 __all__ = [
@@ -126,15 +127,22 @@ def read_evaluated_run(
     json_file, image_root = map(Path, data)
     structure = COCO()
     structure.dataset = read_sound_coco(json_file)
+    if not structure.dataset["annotations"]:
+        raise ValueError(f"{json_file} has no annotations to compare the results of {folder} with")
     with contextlib.redirect_stdout(io.StringIO()):  # it prints that it does
         structure.createIndex()
+    results = _read_json(results_file, list)
+    for key, entries in (("image_id", structure.imgs), ("category_id", structure.cats)):
+        if numbers := {given: number for number, given in given_ids(entries).items()}:
+            for result in results:
+                result[key] = numbers.get(result[key], result[key])
     return EvaluatedRun(
         folder=folder,
         config=config,
         json_file=json_file,
         image_root=image_root,
         truth=GroundTruth(structure, name=str(json_file)),
-        results=_read_json(results_file, list),
+        results=results,
         tasks=("bbox", "segm") if config.MODEL.MASK_ON else ("bbox",),
         history=read_history(folder / "metrics.json"),
     )

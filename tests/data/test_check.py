@@ -20,11 +20,12 @@ from resnest_d2.cli import main
 from resnest_d2.data import check_coco, check_sets, sample_set
 from resnest_d2.data.check_rle import check_texts
 from resnest_d2.data.pictures import read_picture
-from resnest_d2.data.problems import KINDS, UNUSABLE, WARNINGS
+from resnest_d2.data.problems import KINDS, REPAIRABLE, UNUSABLE, WARNINGS
 from resnest_d2.engine import RunRequest, prepare, run
 from resnest_d2.predictor import Predictor
 
-KINDS_OF_FILES = UNUSABLE | {"same-set", "unreadable-image"}  # planted one at a time, below
+# planted one at a time, below
+KINDS_OF_FILES = UNUSABLE | {"encoding", "no-annotations", "same-set", "unreadable-image"}
 
 
 @pytest.fixture(scope="module")
@@ -96,13 +97,22 @@ def _plant(shapes, folder):
     exif[0x0112] = 6
     Image.new("RGB", (64, 32)).save(planted.root / "turned.jpg", exif=exif)
     planted.image("bad-image-size", height=0)
-    planted.image("bad-image-size", height="64")
+    planted.image("bad-image-size", height="tall")
+    planted.image("converted-number", height=64.0, width="64")
     planted.image("bad-file-name", file_name=None)
-    planted.image("duplicate-file-name", file_name="./000001.png")
+    planted.image("merged-image", file_name="./000001.png")
+    planted.image("duplicate-file-name", file_name="./000001.png", width=65)
+    planted.expected.append(("size-mismatch", planted.expected[-1][1]))
+    misnamed, _ = planted.image("misnamed-image")
+    misnamed["file_name"] = f"of a server\\{misnamed['file_name']}"
     doubled, _ = planted.image("duplicate-image-id")
     shutil.copy(planted.root / "000001.png", planted.root / "other.png")
     content["images"].append(doubled | {"file_name": "other.png"})
-    planted.image("bad-image-id", id="seven")
+    planted.image("converted-id")[0]["id"] = "seven"
+    planted.expected[-1] = ("converted-id", "seven")
+    image, _ = planted.image("bad-image-id")
+    image["id"] = None
+    planted.expected[-1] = ("bad-image-id", f"images[{content['images'].index(image)}]")
     image, _ = planted.image("image-lacks-key")
     del image["width"]
     shutil.copy(os.path.join(shapes["val"][1], "000002.png"), planted.image("same-picture")[1])
@@ -113,42 +123,54 @@ def _plant(shapes, folder):
     planted.expected.append(("bad-annotation", f"annotations[{len(content['annotations']) - 1}]"))
     for key in ("bbox", "image_id", "category_id"):
         del planted.annotation("annotation-lacks-key")[key]
-    planted.annotation("annotation-lacks-key").pop("id")
+    planted.annotation("renumbered-annotation").pop("id")
     planted.expected[-1] = (
-        "annotation-lacks-key",
+        "renumbered-annotation",
         f"annotations[{len(content['annotations']) - 1}]",
     )
-    planted.annotation("bad-annotation-id", id=-4)
-    planted.annotation("bad-annotation-id", id=1.5)
-    planted.annotation("duplicate-annotation-id", id=content["annotations"][0]["id"])
+    for number in (-4, 1.5, 0, "text", content["annotations"][0]["id"]):
+        planted.annotation("renumbered-annotation", id=number)
+    planted.annotation("converted-reference", image_id="1")
+    planted.annotation("converted-reference", category_id=1.0)
     planted.annotation("unknown-image", image_id=4242)
     planted.annotation("unknown-image", image_id=[1])
     planted.annotation("unknown-category", category_id=77)
-    planted.annotation("zero-annotation-id", id=0)
     for box in ([1, 2, 3], [1, 2, 3, "4"], [1, 2, float("nan"), 4], [], None, {"x": 1}):
         planted.annotation("bad-box", bbox=box)
     for box in ([5, 5, 0, 5], [5, 5, 5, -3]):
         planted.annotation("degenerate-box", bbox=box)
-    for box in ([60, 5, 20, 5], [-9, 5, 20, 5], [5, 200, 5, 5], [1e300, 5, 5, 5]):
+    for box in ([60, 5, 20, 5], [-9, 5, 20, 5], [5, -2.1, 5, 9], [5, 60, 5, 6.1]):
         planted.annotation("box-outside", bbox=box)
+    for box in ([5, 200, 5, 5], [1e300, 5, 5, 5], [-9, 5, 9, 5]):
+        planted.annotation("box-off-image", bbox=box)
     flat = [[5, 5, 5, 5, 9, 5, 9, 5]]
     planted.annotation("flat-object", bbox=[5, 5, 4, 0], segmentation=flat, area=0)
-    for area in (-1, float("inf"), "large", None):
+    for area in (-1, float("inf"), "large"):
         planted.annotation("bad-area", area=area)
+    planted.annotation("missing-area", area=None)
     del planted.annotation("missing-area")["area"]
     del planted.annotation("missing-iscrowd")["iscrowd"]
-    for crowd in (2, "0", None):
+    planted.annotation("missing-iscrowd", iscrowd=None)
+    for crowd in ("0", False, 1.0):
+        planted.annotation("converted-number", iscrowd=crowd)
+    for crowd in (2, "crowd"):
         planted.annotation("bad-iscrowd", iscrowd=crowd)
+    planted.expected.append(("crowds", None))
     planted.annotation("ignored-object", ignore=1)
     for empty in ([], None, {}):
         planted.annotation("missing-mask", segmentation=empty)
     planted.annotation("bad-segmentation", segmentation="mask")
     good = [1, 1, 9, 1, 9, 9]
-    for polygon in (good, [[*good[:5], "9"]], [[*good[:5], float("nan")]], [None]):
-        planted.annotation("bad-polygon", segmentation=polygon)
+    planted.annotation("flat-segmentation", segmentation=good)
+    for polygons in ([[*good[:5], "9"]], [[*good[:5], float("nan")]], [None]):
+        planted.annotation("bad-polygon", segmentation=polygons)
     for polygon in ([1, 1, 9, 1], []):
-        planted.annotation("short-polygon", segmentation=[good, polygon])
+        planted.annotation("short-polygon", segmentation=[polygon])
     planted.annotation("odd-polygon", segmentation=[[*good, 4]])
+    away = [80, 1, 90, 1, 90, 9]
+    planted.annotation("polygon-off-image", segmentation=[away])
+    for polygon in ([1, 1, 9, 1], [*good, 4], None, away):
+        planted.annotation("stray-polygon", segmentation=[good, polygon])
     planted.annotation("polygon-outside", segmentation=[[1, 1, 90, 1, 9, 9]])
     planted.annotation("rle-size", segmentation={"size": [64, 63], "counts": [64 * 63]})
     planted.annotation("rle-size", segmentation={"counts": [64 * 64]})
@@ -166,8 +188,9 @@ def _plant(shapes, folder):
     content["categories"] += [
         {"id": 9, "name": "rare"},  # after a gap, of no annotation
         {"id": 10, "name": "circle"},
-        {"id": 2, "name": "square"},
-        {"id": "x", "name": "texts"},
+        {"id": 2, "name": "another"},
+        {"id": 3, "name": content["categories"][2]["name"]},
+        {"id": None, "name": "nothing"},
         {"id": 11, "name": ""},
         {"id": 12},
         {"id": 13, "name": "n", "keypoints": "abc"},
@@ -178,7 +201,8 @@ def _plant(shapes, folder):
         ("empty-class", 9),
         ("duplicate-category-name", 10),
         ("duplicate-category-id", 2),
-        ("bad-category-id", "x"),
+        ("merged-category", 3),
+        ("bad-category-id", f"categories[{len(content['categories']) - 5}]"),
         ("bad-category-name", 11),
         ("category-lacks-key", 12),
         ("bad-keypoint-names", 13),
@@ -212,11 +236,11 @@ def test_every_planted_problem_is_found_by_its_id(planted):
 def test_nothing_is_found_where_nothing_was_planted(planted):
     planted, train, val = planted
     expected = {name for _, name in planted.expected}
-    untouched = {image["id"] for image in planted.content["images"][17:40]}
+    untouched = {image["id"] for image in planted.content["images"][21:40]}
     found = [p for p in check_sets([train], [val]) if p.file != val[0]]
     strays = [p for p in found if p.id not in expected]
     assert strays == []
-    assert not [p for p in found if p.entry[0] == "images" and p.id in untouched]
+    assert not [p for p in found if p.entry and p.entry[0] == "images" and p.id in untouched]
 
 
 def test_real_data_has_no_errors(test_data, shapes, tmp_path):
@@ -369,8 +393,7 @@ def test_skip_trains_and_evaluates_on_the_rest(planted, tmp_path):
     results = run(request)
     assert set(results) == {"bbox", "segm"}
     listed = json.loads((folder / "bad_data.json").read_text())["problems"]
-    # Without a keypoint head, missing keypoints are no problem.
-    expected = {e for e in found.expected if e[0] not in WARNINGS | {"missing-keypoints"}}
+    expected = {e for e in found.expected if e[0] not in WARNINGS | REPAIRABLE}
     assert {(p["kind"], p["id"]) for p in listed} == expected
     assert f"{len(listed)} problems of the data are left out" in (folder / "log.txt").read_text()
 
@@ -379,7 +402,7 @@ def test_skip_trains_and_evaluates_on_the_rest(planted, tmp_path):
         "missing-keypoints"
     }
     content = json.loads(cleaned.read_text())
-    assert len(content["images"]) == 40 - 15  # the doubled id and the same picture are out too
+    assert len(content["images"]) == 40 - 16  # the doubled id, the same picture, the merged row
     before = cleaned.stat().st_mtime_ns
     again = prepare(_request(folder, train, val, on_bad_data="skip", resume=True))
     assert cleaned.stat().st_mtime_ns == before
@@ -404,7 +427,7 @@ def test_skip_cannot_mend_other_classes(shapes, tmp_path):
     content["categories"].pop()
     content["annotations"] = []
     val = (_write(tmp_path / "val.json", content), shapes["val"][1])
-    with pytest.raises(ValueError, match="(?s)also with --on-bad-data skip.*ring / absent"):
+    with pytest.raises(ValueError, match="(?s)must be mended in any case.*ring / absent"):
         prepare(_request(tmp_path / "run", shapes["train"], val, on_bad_data="skip"))
 
 
@@ -424,8 +447,8 @@ def test_area_and_iscrowd_are_filled_in_for_the_metrics(shapes, tmp_path):
     cfg = prepare(_request(tmp_path / "run", shapes["train"], val))
     with open(MetadataCatalog.get(cfg.DATASETS.TEST[0]).json_file) as f:
         filled = json.load(f)["annotations"]
-    box = filled[0]["bbox"]
-    assert (filled[0]["area"], filled[0]["iscrowd"]) == (box[2] * box[3], 0)
+    area = mask_util.area(filled[0]["segmentation"])
+    assert (filled[0]["area"], filled[0]["iscrowd"]) == (area, 0)
 
 
 @pytest.mark.parametrize("count", [1, 10])
@@ -461,7 +484,7 @@ def test_sets_that_a_run_could_not_use_are_refused_before_it_starts(shapes, tmp_
     with pytest.raises(ValueError, match="boxes.json has no 'segmentation'.*MASK_ON"):
         prepare(_request(tmp_path / "run", shapes["train"], boxes))
     for annotation in train["annotations"]:
-        annotation["bbox"] = [0, 0, 0, 0]
+        annotation["category_id"] = 99
     nothing = (_write(tmp_path / "nothing.json", train), shapes["train"][1])
     with pytest.raises(ValueError, match="no annotation to train on"):
         prepare(_request(tmp_path / "run", nothing, shapes["val"], on_bad_data="skip"))

@@ -10,7 +10,8 @@ from pycocotools import mask as mask_util
 from resnest_d2.data import check_coco
 
 WIDTH, HEIGHT = 96, 64  # pixels
-SIDES = {"size-mismatch", "box-outside", "polygon-outside", "rle-size", "bad-rle"}
+SIDES = {"size-mismatch", "box-outside", "box-off-image", "polygon-outside", "polygon-off-image"}
+SIDES |= {"rle-size", "bad-rle"}
 
 
 def _kinds(folder, image: dict, **annotation) -> set[str]:
@@ -55,9 +56,10 @@ def test_what_fits_a_wide_image_is_sound(annotation, tmp_path):
     ("kind", "annotation"),
     [
         ("box-outside", {"bbox": [0, 0, HEIGHT, WIDTH]}),
-        ("box-outside", {"bbox": [40, 70, 24, 26]}),
+        ("box-off-image", {"bbox": [40, 70, 24, 26]}),
         ("box-outside", {"bbox": [80, 10, 30, 30]}),
         ("polygon-outside", {"segmentation": [[0, 0, HEIGHT, 0, HEIGHT, WIDTH]]}),
+        ("polygon-off-image", {"segmentation": [[40, 70, 60, 70, 60, 90]]}),
         ("polygon-outside", {"segmentation": [[40, 10, 120, 10, 60, 50]]}),
         ("rle-size", {"segmentation": _mask(WIDTH, HEIGHT)}),
         ("rle-size", {"segmentation": _runs(WIDTH, HEIGHT)}),

@@ -1,0 +1,235 @@
+"""COCO files as converters write them, brought into the form that Detectron2 and pycocotools take.
+
+Only what loses nothing is done here: ids become natural numbers, references follow them, whole
+numbers of another type become integers, numbers that follow from others are computed, and rows that
+are one are merged. Each change is a warning (:data:`.problems.MENDED`).
+
+An entry whose id changes keeps the one of the file under :data:`GIVEN_ID`, so that results and
+messages can carry it.
+"""
+
+import itertools
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .problems import shown
+
+__all__ = ["GIVEN_ID", "MAX_ID", "given_ids", "is_finite_list", "normalise"]
+
+GIVEN_ID = "given_id"
+"""The key of an entry for the id that its file has given it, where that is another."""
+
+MAX_ID = (1 << 63) - 1
+
+_Add = Callable[[str, str, int, object], None]  # kind, section, index, value
+
+
+def given_ids(entries: Mapping[int, dict]) -> dict[int, Any]:
+    """The ids in their own file of entries (by id) that have another id now."""
+    return {number: entry[GIVEN_ID] for number, entry in entries.items() if GIVEN_ID in entry}
+
+
+def is_finite_list(values: object) -> bool:
+    """Whether it is a list of finite numbers."""
+    if not isinstance(values, list) or not set(map(type, values)) <= {int, float}:
+        return False
+    try:
+        return math.isfinite(sum(values))
+    except OverflowError:
+        return False
+
+
+def normalise(data: dict, add: _Add) -> None:
+    """Change a file's content in place and report each change.
+
+    Entries keep their places; merged ones are reported and stay. What cannot be converted is left
+    as it is, for the checks to find.
+
+    Args:
+        data: with lists ``images``, ``annotations`` and ``categories``.
+        add: called with kind, section, index and what was found there.
+    """
+    for index, image in _dicts(data["images"]):
+        for side in ("width", "height"):
+            _convert_number(image, side, "images", index, add)
+    images = _Ids(data["images"], "images", add)
+    images.merge("merged-image", _file_and_size, add)
+    categories = _Ids(data["categories"], "categories", add)
+    categories.merge("merged-category", _id_and_name, add)
+    used: set[int] = set()
+    without_id = []
+    for index, annotation in _dicts(data["annotations"]):
+        for key, ids in (("image_id", images), ("category_id", categories)):
+            if key in annotation:
+                ids.resolve(annotation, key, index, add)
+        number = annotation.get("id")
+        if type(number) is int and 0 < number <= MAX_ID and number not in used:
+            used.add(number)
+        else:
+            without_id.append((index, annotation))
+        _normalise_values(annotation, index, add)
+    free = 1
+    for index, annotation in without_id:
+        while free in used:
+            free += 1
+        used.add(free)
+        given = annotation.get("id")
+        add("renumbered-annotation", "annotations", index, shown(given))
+        if given is not None:
+            annotation.setdefault(GIVEN_ID, given)
+        annotation["id"] = free
+
+
+def _dicts(entries: list):
+    return ((index, entry) for index, entry in enumerate(entries) if isinstance(entry, dict))
+
+
+def _is_natural(value: object) -> bool:
+    return type(value) is int and 0 <= value <= MAX_ID
+
+
+def _whole_number(value: object) -> int | None:
+    """The integer that a number or a text stands for; None where it stands for none."""
+    if type(value) is int:
+        return value
+    if type(value) is float and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}", value.strip()):
+        return int(value)
+    return None
+
+
+def _convert_number(entry: dict, key: str, section: str, index: int, add: _Add) -> None:
+    value = entry.get(key)
+    if type(value) is int:
+        return
+    number = int(value) if type(value) is bool else _whole_number(value)
+    if number is not None:
+        add("converted-number", section, index, {key: shown(value)})
+        entry[key] = number
+
+
+def _file_and_size(image: dict) -> tuple | None:
+    name, size = image.get("file_name"), (image.get("width"), image.get("height"))
+    if isinstance(name, str) and all(type(side) is int for side in size):
+        return os.path.normpath(name), *size
+    return None
+
+
+def _id_and_name(category: dict) -> tuple | None:
+    name = category.get("name")
+    return (category["id"], name) if isinstance(name, str) else None
+
+
+class _Ids:
+    """The ids of a section's entries as natural numbers, and what refers to them."""
+
+    def __init__(self, entries: list, section: str, add: _Add):
+        self._section = section
+        self._entries = [(i, entry) for i, entry in _dicts(entries) if _has_id(entry)]
+        given = dict.fromkeys(entry["id"] for _, entry in self._entries)
+        numbers = {value: value for value in given if _is_natural(value)}
+        taken, others = set(numbers), []
+        for value in sorted(given.keys() - numbers.keys(), key=lambda v: (_loosely(v), str(v))):
+            number = _whole_number(value)
+            if _is_natural(number) and number not in taken:  # "17" is 17
+                numbers[value] = number
+                taken.add(number)
+            else:
+                others.append(value)
+        numbers.update(zip(others, itertools.count(max(taken, default=0) + 1)))
+        self._numbers: dict[Any, int | None] = numbers
+        self._taken = set(numbers.values())
+        self._loose: dict[str, int | None] = {}  # None: of several
+        for value, number in numbers.items():
+            key = _loosely(value)
+            self._loose[key] = None if key in self._loose else number
+        for index, entry in self._entries:
+            value = entry["id"]
+            if type(value) is not int or value != numbers[value]:
+                entry["id"] = numbers[value]
+                entry.setdefault(GIVEN_ID, value)
+                add("converted-id", section, index, shown(value))
+
+    def merge(self, kind: str, key: Callable[[dict], Any], add: _Add) -> None:
+        """Let entries with one key be the first of them, where no id has entries with other keys.
+
+        Args:
+            key: of an entry; None for one that is like no other.
+        """
+        keys: dict[int, set] = {}
+        for _, entry in self._entries:
+            keys.setdefault(entry["id"], set()).add(key(entry))
+        first: dict[Any, int] = {}
+        same: dict[int, int] = {}
+        for index, entry in self._entries:
+            number, value = entry["id"], key(entry)
+            if value is None or len(keys[number]) > 1:
+                continue
+            if value in first:
+                same[number] = first[value]
+                add(kind, self._section, index, _name(entry))
+            first.setdefault(value, number)
+        self._numbers = {value: same.get(n, n) for value, n in self._numbers.items()}
+        self._loose = {text: same.get(n, n) for text, n in self._loose.items()}
+
+    def resolve(self, annotation: dict, key: str, index: int, add: _Add) -> None:
+        """Let a reference be the number of what it refers to."""
+        value = annotation[key]
+        if type(value) not in (int, float, str):
+            return
+        number = self._numbers.get(value)
+        if number is None:
+            number = self._loose.get(_loosely(value))
+            if number is not None:
+                add("converted-reference", "annotations", index, {key: shown(value)})
+            elif value in self._taken:  # which another entry has been given
+                number = str(value)
+            else:
+                return
+        elif type(value) is float:
+            add("converted-reference", "annotations", index, {key: value})
+        annotation[key] = number
+
+
+def _has_id(entry: dict) -> bool:
+    value = entry.get("id")
+    return type(value) in (int, str) or (type(value) is float and math.isfinite(value))
+
+
+def _loosely(value: int | float | str) -> str:
+    """What ids of several types have in common."""
+    number = _whole_number(value)
+    return str(value).strip() if number is None else str(number)
+
+
+def _name(entry: dict) -> object:
+    return shown(entry.get("file_name", entry.get("name")))
+
+
+def _normalise_values(annotation: dict, index: int, add: _Add) -> None:
+    def found(kind: str, value: object) -> None:
+        add(kind, "annotations", index, shown(value))
+
+    area = annotation.get("area")
+    if type(area) not in (int, float) or not 0 <= area < math.inf:
+        found("missing-area" if area is None else "bad-area", area)
+        annotation.pop("area", None)  # computed where the file is written
+    if annotation.get("iscrowd") is None:
+        found("missing-iscrowd", None)
+        annotation["iscrowd"] = 0
+    else:
+        _convert_number(annotation, "iscrowd", "annotations", index, add)
+    keypoints = annotation.get("keypoints")
+    if keypoints and is_finite_list(keypoints):
+        seen = sum(visibility > 0 for visibility in keypoints[2::3])
+        if annotation.get("num_keypoints") != seen:
+            found("num-keypoints", {"num_keypoints": annotation.get("num_keypoints")})
+            annotation["num_keypoints"] = seen
+    segmentation = annotation.get("segmentation")
+    if segmentation and is_finite_list(segmentation):
+        found("flat-segmentation", segmentation)
+        annotation["segmentation"] = [segmentation]
