@@ -70,5 +70,19 @@ def test_what_would_fit_a_high_image_is_found(kind, annotation, tmp_path):
     assert _kinds(tmp_path, {}, **annotation) == {kind}
 
 
+@pytest.mark.parametrize("side", range(4), ids=["left", "top", "right", "bottom"])
+@pytest.mark.parametrize(("pixels", "outside"), [(1.9, False), (2.1, True)])
+def test_two_pixels_out_of_the_image_are_borne_on_each_side(side, pixels, outside, tmp_path):
+    corners = [30.0, 20.0, 60.0, 50.0]
+    corners[side] = -pixels if side < 2 else (WIDTH, HEIGHT)[side - 2] + pixels
+    x0, y0, x1, y1 = corners
+    polygon = {"segmentation": [[x0, y0, x1, y0, x1, y1]]}
+    for kind, annotation in (
+        ("box-outside", {"bbox": [x0, y0, x1 - x0, y1 - y0]}),
+        ("polygon-outside", polygon),
+    ):
+        assert _kinds(tmp_path, {}, **annotation) == ({kind} if outside else set())
+
+
 def test_a_size_with_its_sides_exchanged_is_found(tmp_path):
     assert "size-mismatch" in _kinds(tmp_path, {"width": HEIGHT, "height": WIDTH})
