@@ -1,6 +1,7 @@
 """Hostile and damaged files are refused with their reason; nothing of them runs."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -62,6 +63,29 @@ def test_every_hostile_file_is_refused_with_its_reason_and_nothing_runs(tmp_path
         assert "\n" not in message and len(message) < len(path) + 350, message
     assert not list(markers.iterdir())
     assert sorted(tmp_path.iterdir()) == [folder, markers]
+
+
+def _targets(value) -> set[str]:
+    """The names of a call and of the calls in its arguments."""
+    if isinstance(value, (tuple, list)):
+        return set().union(*map(_targets, value))
+    if isinstance(value, hostile.Call):
+        return {value.target} | _targets(value.arguments)
+    return set()
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("container", ["pickle", "zip"])
+def test_each_name_is_refused_by_itself(tmp_path, container, protocol):
+    """Of calls in calls the innermost is refused first: it would hide that an outer one is not."""
+    names = _targets(list(hostile.calls(tmp_path).values()))
+    assert {"builtins.getattr", "builtins.map", "functools.partial", "torch.load"} < names
+    path = tmp_path / "weights"
+    for name in names - {"_codecs.encode"}:  # which is allowed, to latin1
+        data = hostile.pickled({"model": {}, "x": hostile.Call(name)}, protocol)
+        path.write_bytes(data if container == "pickle" else hostile.zipped(data, {}))
+        with pytest.raises(ValueError, match=f"it holds {re.escape(name)}, which could run code"):
+            read_weights(path)
 
 
 @pytest.mark.parametrize("name", ["zip", "legacy", "pkl", "safetensors"])
