@@ -1,12 +1,14 @@
 """Panoptic and keypoint runs, and data sets that do not fit the heads."""
 
 import json
-import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from panoptic_set import write_panoptic_set
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from runs import TINY
 
 from resnest_d2.config import get_config
@@ -50,11 +52,12 @@ def test_panoptic_fpn_trains_and_is_evaluated_on_registered_files(panoptic, tmp_
         RunRequest(CONFIG, (*opts, "OUTPUT_DIR", str(tmp_path / "run")), output_json=output)
     )
     assert set(trained) == {"bbox", "segm", "sem_seg", "panoptic_seg"}
-    losses = json.loads((tmp_path / "run" / "metrics.json").read_text().splitlines()[0])
-    assert math.isfinite(losses["loss_sem_seg"]) and math.isfinite(losses["loss_mask"])
-    assert math.isfinite(trained["panoptic_seg"]["PQ"]) and math.isfinite(
-        trained["sem_seg"]["mIoU"]
-    )
+    losses, *_, last = map(json.loads, (tmp_path / "run" / "metrics.json").read_text().splitlines())
+    assert losses["loss_sem_seg"] > 0 and losses["loss_mask"] > 0
+    for task, metric in (("panoptic_seg", "PQ"), ("sem_seg", "mIoU"), ("sem_seg", "pACC")):
+        assert last[f"{task}/{metric}"] == pytest.approx(trained[task][metric])
+        assert 0 <= trained[task][metric] <= 100
+    assert trained["sem_seg"]["pACC"] > 0  # some pixel is right
     assert json.loads(output.read_text())["panoptic_seg"] == trained["panoptic_seg"]
 
     opts = (*opts, "MODEL.WEIGHTS", str(tmp_path / "run" / "model_final.pth"))
@@ -136,12 +139,21 @@ def keypoint_run(shapes, tmp_path_factory):
     return folder, run(RunRequest(CONFIG, opts, train=(shapes["train"],), val=(shapes["val"],)))
 
 
-def test_keypoint_rcnn_trains_and_is_evaluated_on_the_samples_corners(keypoint_run):
+def test_keypoint_rcnn_trains_and_is_evaluated_on_the_samples_corners(keypoint_run, shapes):
     folder, results = keypoint_run
     assert set(results) == {"bbox", "segm", "keypoints"}
-    assert 0 <= results["keypoints"]["AP"] <= 100
     losses = json.loads((folder / "metrics.json").read_text().splitlines()[0])
-    assert math.isfinite(losses["loss_keypoint"])
+    assert losses["loss_keypoint"] > 0
+    truth = COCO(shapes["val"][0])
+    found = truth.loadRes(str(folder / "inference" / "coco_instances_results.json"))
+    evaluation = COCOeval(truth, found, "keypoints")
+    cfg = get_config(str(folder / "config.yaml"))
+    evaluation.params.kpt_oks_sigmas = np.array(cfg.TEST.KEYPOINT_OKS_SIGMAS)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    for name, value in zip(("AP", "AP50", "AP75"), evaluation.stats, strict=False):
+        assert results["keypoints"][name] == pytest.approx(100 * value)
     log = (folder / "log.txt").read_text()
     assert "Evaluation results for keypoints" in log
     weights = torch.load(folder / "model_final.pth", weights_only=True)["model"]
