@@ -8,7 +8,7 @@ from runs import TINY, tiny_request
 
 from detectron2.data import MetadataCatalog
 
-from resnest_d2.data import sample_set
+from resnest_d2.data import sample_set, summarise_training_data
 from resnest_d2.engine import RunRequest, prepare, run
 from resnest_d2.evaluation.evaluated import RESULTS
 
@@ -59,6 +59,7 @@ def test_crowds_are_counted_and_said_to_be_left_alone(change, tmp_path, caplog):
     )
     assert f"crowds {count - 1}, annotations {count}" in caplog.text
     assert "neither trained nor scored" in caplog.text
+    assert summarise_training_data(cfg).crowds == count - 1
     prepare(tiny_request(change(_all_crowds, "val"), tmp_path / "run"))
     assert "AP will be NaN" in caplog.text
 
