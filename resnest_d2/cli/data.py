@@ -120,12 +120,7 @@ def add_commands(commands) -> None:
     fix.add_argument(
         "--images", metavar="DIR", help="the folder of the images: they are looked at too"
     )
-    fix.add_argument(
-        "--on-bad-data",
-        choices=("repair", "skip"),
-        default="repair",
-        help="what cannot be repaired is refused (the default), or left out",
-    )
+    _add_on_bad_data(fix, ("repair", "skip"))
     fix.add_argument(
         "--iscrowd", type=int, choices=(0, 1), help="give all annotations this value of iscrowd"
     )
@@ -148,6 +143,7 @@ def add_commands(commands) -> None:
     split.add_argument(
         "--out", required=True, metavar="DIR", help="for train.json and val.json, never overwritten"
     )
+    _add_on_bad_data(split)
     add_json_option(split, "the files and what is in them")
     add_quiet_option(split, "warnings")
 
@@ -155,6 +151,7 @@ def add_commands(commands) -> None:
         parts, "stats", _stats, "count images, classes and sizes", epilog=_STATS_EPILOG
     )
     stats.add_argument("json_file", metavar="JSON")
+    _add_on_bad_data(stats)
     add_json_option(stats, "the numbers")
     add_quiet_option(stats, "the numbers")
 
@@ -172,7 +169,18 @@ def add_commands(commands) -> None:
     show.add_argument(
         "--seed", type=int, default=0, metavar="N", help="which pictures; %(default)s"
     )
+    _add_on_bad_data(show)
     add_quiet_option(show)
+
+
+def _add_on_bad_data(parser, behaviours=("refuse", "repair", "skip")) -> None:
+    parser.add_argument(
+        "--on-bad-data",
+        choices=behaviours,
+        default=behaviours[0],
+        help="errors of the file: refuse them, repair what can be repaired and refuse the rest, or "
+        "leave the rest out; %(default)s",
+    )
 
 
 def _kinds() -> str:
@@ -239,7 +247,12 @@ def _split(args: argparse.Namespace) -> int:
 
     try:
         split = split_coco(
-            args.json_file, args.out, val=args.val, seed=args.seed, image_root=args.images
+            args.json_file,
+            args.out,
+            val=args.val,
+            seed=args.seed,
+            image_root=args.images,
+            on_bad_data=args.on_bad_data,
         )
     except REFUSALS as error:
         return refuse(error)
@@ -260,7 +273,7 @@ def _stats(args: argparse.Namespace) -> int:
     from ..data.stats import coco_stats, stats_table
 
     try:
-        stats = coco_stats(args.json_file)
+        stats = coco_stats(args.json_file, on_bad_data=args.on_bad_data)
     except REFUSALS as error:
         return refuse(error)
     print(json.dumps(dataclasses.asdict(stats), indent=2) if args.json else stats_table(stats))
@@ -276,7 +289,12 @@ def _show(args: argparse.Namespace) -> int:
     try:
         if not args.out.lower().endswith(".png"):
             raise ValueError(f"--out must be a .png file, got {args.out}")
-        sheet = draw_sheet((args.json_file, args.images), num_images=args.num, seed=args.seed)
+        sheet = draw_sheet(
+            (args.json_file, args.images),
+            num_images=args.num,
+            seed=args.seed,
+            on_bad_data=args.on_bad_data,
+        )
     except REFUSALS as error:
         return refuse(error)
     try:

@@ -84,7 +84,10 @@ def _require_pictures(json_file: str, image_root: str, pictures: Sequence[Pictur
 def _raise_errors(json_file: str, problems: Sequence[Problem]) -> None:
     errors = [problem for problem in problems if problem.severity == "error"]
     if errors:
-        raise ValueError(f"{json_file} has {len(errors)} problems\n{report(errors)}")
+        ways = ""
+        if not any(problem.kind in UNUSABLE for problem in errors):
+            ways = " (on_bad_data 'repair' mends what it can, 'skip' leaves out the rest)"
+        raise ValueError(f"{json_file} has {len(errors)} problems{ways}\n{report(errors)}")
 
 
 def require_images(names: Sequence[str], json_file: str, folder: str) -> None:
@@ -110,18 +113,31 @@ def read_coco_json(json_file: str, required: Mapping[str, Sequence[str]]) -> dic
     return data
 
 
-def read_sound_coco(json_file: str | os.PathLike) -> dict[str, list[dict]]:
+def read_sound_coco(
+    json_file: str | os.PathLike, *, on_bad_data: str = "refuse"
+) -> dict[str, list[dict]]:
     """An instance file's normalised content, once its parts can be joined.
+
+    Args:
+        on_bad_data: with ``"refuse"`` what annotations say is not looked at; with ``"repair"`` and
+            ``"skip"`` they are repaired, or left out where they are broken. Images are not read.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: with all that is wrong. What annotations and pictures say is not looked at.
+        ValueError: with all that is wrong.
     """
+    check_choice("on_bad_data", on_bad_data, BEHAVIOURS)
     json_file = os.fspath(json_file)
     require_paths(json_file, os.path.dirname(json_file) or ".")
-    structure = read_structure(json_file)
-    _raise_errors(json_file, structure.problems)
-    return without_entries(structure.data, structure.merged, json_file)
+    if on_bad_data == "refuse":
+        structure = read_structure(json_file)
+        _raise_errors(json_file, structure.problems)
+        return without_entries(structure.data, structure.merged, json_file)
+    problems = examine(json_file).problems
+    _raise_errors(json_file, [problem for problem in problems if problem.kind in UNUSABLE])
+    usable = make_usable(json_file, problems, on_bad_data=on_bad_data, always=True)
+    _raise_errors(json_file, usable.refused)
+    return {"annotations": [], **usable.content}
 
 
 def register_coco(

@@ -97,8 +97,8 @@ def _whole_number(value: object) -> int | None:
         return value
     if type(value) is float and value.is_integer():
         return int(value)
-    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}", value.strip()):
-        return int(value)
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}(\.0*)?", value.strip()):
+        return int(value.partition(".")[0])
     return None
 
 

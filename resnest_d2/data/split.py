@@ -43,6 +43,7 @@ def split_coco(
     val: float = 0.2,
     seed: int = 0,
     image_root: str | os.PathLike | None = None,
+    on_bad_data: str = "refuse",
 ) -> Split:
     """Write ``train.json`` and ``val.json``: each image, with its annotations, is in one of them.
 
@@ -54,6 +55,7 @@ def split_coco(
         val: share of the images for validation, above 0 and below 1.
         seed: another one gives another split.
         image_root: with it, images whose files hold the same bytes go to one side.
+        on_bad_data: see :func:`.coco.read_sound_coco`.
 
     Raises:
         FileExistsError: one of the two files is there.
@@ -66,7 +68,7 @@ def split_coco(
     paths = [os.path.join(os.fspath(folder), f"{part}.json") for part in ("train", "val")]
     if found := [path for path in paths if os.path.exists(path)]:
         raise FileExistsError(f"{' and '.join(found)}: there already, and not overwritten")
-    data = read_sound_coco(json_file)
+    data = read_sound_coco(json_file, on_bad_data=on_bad_data)
     groups = _groups(data["images"], os.fspath(json_file), image_root)
     if len(groups) < 2:
         raise ValueError(f"{os.fspath(json_file)} has one picture: nothing to split")

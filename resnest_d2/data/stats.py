@@ -67,14 +67,14 @@ class CocoStats:
     box_ratios: list[float]
 
 
-def coco_stats(json_file: str | os.PathLike) -> CocoStats:
+def coco_stats(json_file: str | os.PathLike, *, on_bad_data: str = "refuse") -> CocoStats:
     """Count what a file holds.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is not sound.
     """
-    data = read_sound_coco(json_file)
+    data = read_sound_coco(json_file, on_bad_data=on_bad_data)
     categories = sorted(data["categories"], key=lambda category: category["id"])
     counts = {category["id"]: Counter() for category in categories}
     shows = defaultdict(set)  # image ids by category id
@@ -160,7 +160,11 @@ def stats_table(stats: CocoStats) -> str:
 
     facts = [
         ("images", f"{stats.images}, {stats.empty_images} of them without an annotation"),
-        ("annotations", f"{stats.annotations}, {stats.crowds} of them crowds"),
+        (
+            "annotations",
+            f"{stats.annotations}, {stats.crowds} of them crowds (iscrowd 1: neither trained nor "
+            "scored)",
+        ),
         ("with masks", stats.masks),
         ("with keypoints", stats.keypoints),
         ("width, pixels", f"{three(stats.image_sizes['width'])} (least, median, greatest)"),

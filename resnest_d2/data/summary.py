@@ -10,6 +10,10 @@ from dataclasses import dataclass
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
+from detectron2.data.build import (
+    filter_images_with_few_keypoints,
+    filter_images_with_only_crowd_annotations,
+)
 
 from .check import file_state
 
@@ -25,11 +29,14 @@ class TrainingData:
         instances: number of annotated objects of each class, crowds left out; None where the data
             sets have no classes of objects.
         class_names: of these classes.
+        crowds: number of annotations with ``iscrowd`` 1, which are not trained on, also in images
+            that the filters leave out.
     """
 
     images: int
     instances: tuple[int, ...] | None
     class_names: tuple[str, ...]
+    crowds: int = 0
 
     @property
     def empty_classes(self) -> list[str]:
@@ -61,11 +68,17 @@ def summarise_training_data(cfg: CfgNode) -> TrainingData:
 def _summarise(
     names: tuple[str, ...], filter_empty: bool, min_keypoints: int, states: tuple
 ) -> TrainingData:
+    crowds = 0
     try:
         with _quiet():  # the loader will say it
-            records = get_detection_dataset_dicts(
-                list(names), filter_empty=filter_empty, min_keypoints=min_keypoints
-            )
+            records = get_detection_dataset_dicts(list(names), filter_empty=False)
+            if "annotations" in records[0]:
+                crowds = sum(_is_crowd(a) for record in records for a in record["annotations"])
+                if filter_empty:
+                    records = filter_images_with_only_crowd_annotations(records)
+                if min_keypoints:
+                    records = filter_images_with_few_keypoints(records, min_keypoints)
+        assert len(records), "none is left by the filters"
     except AssertionError as error:
         kept = " with an object" if filter_empty else ""
         raise ValueError(
@@ -78,10 +91,14 @@ def _summarise(
             annotation["category_id"]
             for record in records
             for annotation in record["annotations"]
-            if not annotation.get("iscrowd", 0)
+            if not _is_crowd(annotation)
         )
         instances = tuple(counts[i] for i in range(len(class_names)))
-    return TrainingData(len(records), instances, class_names)
+    return TrainingData(len(records), instances, class_names, crowds)
+
+
+def _is_crowd(annotation: dict) -> bool:
+    return annotation.get("iscrowd", 0) == 1
 
 
 @contextlib.contextmanager

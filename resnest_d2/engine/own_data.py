@@ -1,5 +1,6 @@
 """A user's own COCO files in place of the config's data sets."""
 
+import dataclasses
 import logging
 import os
 import shlex
@@ -46,7 +47,10 @@ def use_own_data(cfg: CfgNode, request: RunRequest) -> None:
     if not request.train + request.val:
         return
     train, val = _usable_sets(cfg, request)
-    summaries = [check_coco_json(json_file, root) for _, json_file, root in train + val]
+    summaries = [
+        dataclasses.replace(check_coco_json(json_file, root), json_file=source)
+        for source, json_file, root in train + val
+    ]
     learned, scored = summaries[: len(train)], summaries[len(train) :]
     stated = stated_layers(request.config, request.opts)[-1]
     _use_classes(cfg, summaries[0], stated)
@@ -77,14 +81,14 @@ def use_own_data(cfg: CfgNode, request: RunRequest) -> None:
 
 def _use_classes(cfg: CfgNode, summary: CocoSummary, stated: dict) -> None:
     classes = len(summary.class_names)
-    for key in ("MODEL.ROI_HEADS.NUM_CLASSES", "MODEL.RETINANET.NUM_CLASSES"):
-        if stated.get(key, classes) != classes:
+    for head in ("ROI_HEADS", "RETINANET"):
+        key, value = f"MODEL.{head}.NUM_CLASSES", cfg.MODEL[head].NUM_CLASSES
+        if key in stated and value != classes:
             raise ValueError(
-                f"{key} is stated as {stated[key]}, and {summary.json_file} has {classes} classes: "
+                f"{key} is stated as {value}, and {summary.json_file} has {classes} classes: "
                 "leave the key out, or change the file's categories"
             )
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes
-    cfg.MODEL.RETINANET.NUM_CLASSES = classes
+        cfg.MODEL[head].NUM_CLASSES = classes
 
 
 def _require_objects(learned: list[CocoSummary]) -> None:

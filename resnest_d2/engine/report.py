@@ -129,7 +129,7 @@ def log_report(
             f"{_count(micro_batches, 'micro-batch', 'micro-batches')} x {_count(images, 'image')}",
         ),
         *_schedule(cfg, data, origin, start),
-        *_images(cfg),
+        *_images(cfg, data),
         ("weights", _weights(loaded)),
         *_step(cfg, dtype),
         ("memory", _memory(cfg, memory, available, processes)),
@@ -199,7 +199,7 @@ def _schedule(
     ]
 
 
-def _images(cfg: CfgNode) -> list[tuple[str, str]]:
+def _images(cfg: CfgNode, data: TrainingData) -> list[tuple[str, str]]:
     if cfg.RESNEST.JITTER.SIZE:
         low, high = cfg.RESNEST.JITTER.SCALE
         side = cfg.RESNEST.JITTER.SIZE
@@ -211,9 +211,17 @@ def _images(cfg: CfgNode) -> list[tuple[str, str]]:
         size = f"short side {short}, long side at most {cfg.INPUT.MAX_SIZE_TRAIN} pixels"
     return [
         ("training data", ", ".join(cfg.DATASETS.TRAIN)),
+        *_objects(data),
         ("input", str(InputStatistics.from_config(cfg))),
         ("image size", size),
     ]
+
+
+def _objects(data: TrainingData) -> list[tuple[str, str]]:
+    if data.instances is None:
+        return []
+    crowds = f"; {_count(data.crowds, 'crowd')} (iscrowd 1) left out" if data.crowds else ""
+    return [("objects", f"{sum(data.instances)}{crowds}")]
 
 
 def _weights(loaded: tuple[str, Match] | None) -> str:

@@ -23,7 +23,9 @@ _GAP = 8  # pixels
 logger = logging.getLogger(__name__)
 
 
-def draw_sheet(data: tuple[str, str], *, num_images: int = 16, seed: int = 0) -> np.ndarray:
+def draw_sheet(
+    data: tuple[str, str], *, num_images: int = 16, seed: int = 0, on_bad_data: str = "refuse"
+) -> np.ndarray:
     """Draw pictures of a data set with boxes, masks and class names.
 
     Pictures with annotations come first. One that cannot be read is a grey field that says so.
@@ -31,16 +33,17 @@ def draw_sheet(data: tuple[str, str], *, num_images: int = 16, seed: int = 0) ->
     Args:
         data: (COCO json file, image folder).
         num_images: at most so many, drawn by ``seed``, in the order of their ids.
+        on_bad_data: see :func:`resnest_d2.register_coco`.
 
     Returns:
         RGB, uint8, about as wide as it is high.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`resnest_d2.data.check_coco_json` does.
+        FileNotFoundError, ValueError: as :func:`resnest_d2.register_coco` does.
     """
     if num_images < 1:
         raise ValueError(f"the number of images must be at least 1, got {num_images}")
-    name = register_coco(*data)
+    name = register_coco(*data, on_bad_data=on_bad_data)
     class_names = MetadataCatalog.get(name).thing_classes
     records = DatasetCatalog.get(name)
     random.Random(seed).shuffle(records)

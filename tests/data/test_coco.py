@@ -86,13 +86,16 @@ CAT = {"id": 3, "name": "cat"}
         ({"images": []}, "'images' is empty"),
         (content(categories=[]), "'categories' is empty"),
         (content(images={"a": 1}), "bad-section: 'images' is a dict"),
-        (content(annotations=None), "bad-section: 'annotations' is a NoneType"),
-        ({"images": content()["images"]}, r"no 'annotations'; it has \['images'\]"),
+        (content(annotations=7), "bad-section: 'annotations' is a int"),
+        ({"images": content()["images"]}, "no 'categories'; it has .*'images'"),
         (content(images=["a.png"]), r"images\[0\]: bad-image: images\[0\] is a str"),
         (content(images=[{"id": 7}]), r"images\[0\] has no 'file_name'"),
         (content(annotations=[{"id": 1}]), r"annotations\[0\] has no 'image_id'"),
         (content(categories=[{"id": 3}]), r"categories\[0\] has no 'name'"),
-        (content(categories=[CAT, CAT]), "category 3: duplicate-category-id: cat"),
+        (
+            content(categories=[CAT, CAT | {"name": "cow"}]),
+            "category 3: duplicate-category-id: cow",
+        ),
         (content(annotations=[annotation(category_id=4)]), "annotation 1: unknown-category: 4"),
         (content(annotations=[annotation(image_id=8)]), "annotation 1: unknown-image: 8"),
     ],
@@ -143,10 +146,23 @@ def test_a_name_cannot_stand_for_two_pairs(write):
     MetadataCatalog.remove(name)
 
 
-def test_changed_classes_under_a_registered_pair_are_refused(write):
+def test_a_file_that_has_changed_is_registered_anew_under_its_name(write):
     name = register_coco(*write(content()))
-    with pytest.raises(ValueError, match=f"changed its classes .*{name}"):
-        register_coco(*write(content(categories=[{"id": 3, "name": "another class"}])))
+    changed = content(categories=[{"id": 3, "name": "another class"}], annotations=[])
+    assert register_coco(*write(changed)) == name
+    assert MetadataCatalog.get(name).thing_classes == ["another class"]
+    assert [record["annotations"] for record in DatasetCatalog.get(name)] == [[]]
+
+
+@pytest.mark.parametrize("annotations", [None, "absent"])
+def test_a_file_without_annotations_is_registered_as_images_alone(write, annotations):
+    data = content(annotations=annotations)
+    if annotations:
+        del data["annotations"]
+    name = register_coco(*write(data))
+    assert [record["annotations"] for record in DatasetCatalog.get(name)] == [[]]
+    with open(MetadataCatalog.get(name).json_file) as file:
+        assert "annotations" not in json.load(file)  # by which evaluators know it
 
 
 def test_keypoint_metadata_pairs_left_with_right(write):

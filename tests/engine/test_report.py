@@ -58,6 +58,7 @@ def test_run_reports_once_what_it_will_do(request_for, logged, tmp_path):
         "from shapes, for images of 64 x 96",
     ):
         assert words in start
+    assert re.search(r"\n  objects +\d+\n", start)
     assert re.search(r"\| stem +\| +2,008 \| +0 \| 3 BN +\| of 2 images until iteration 2", parts)
     assert re.search(r"\| RPN +\| +[\d,]+ \| +0 \| +\|", parts)
     for line in f"{start}\n{parts}".splitlines():
@@ -169,6 +170,7 @@ def test_data_is_counted_after_the_filters(data):
     summary = summarise_training_data(name)
     assert summary.images == 6 and len(summary.instances) == 5
     assert summary.class_names == ("circle", "square", "triangle", "star", "ring")
+    assert summary.crowds == 0
 
 
 def test_activations_estimated_from_shapes_are_those_of_a_real_pass(request_for):
