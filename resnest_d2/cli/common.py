@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from ..engine import RunRequest
 
 __all__ = [
+    "CHECKPOINT",
     "REFUSALS",
     "add_json_option",
+    "add_model_config_option",
     "add_model_options",
     "add_parser",
     "add_quiet_option",
@@ -61,11 +63,23 @@ def add_parser(
     return parser
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """``--checkpoint``, ``--score-threshold`` and ``--device``, of what detects."""
+CHECKPOINT = "a checkpoint, a run's output folder, or resnest://NAME: a published detector"
+
+
+def add_model_config_option(parser: argparse.ArgumentParser) -> None:
+    """``--config-file`` beside a checkpoint."""
     parser.add_argument(
-        "--checkpoint", required=True, metavar="FILE", help="a checkpoint, or a run's output folder"
+        "--config-file",
+        metavar="FILE",
+        help="the config that the checkpoint was trained with (a file, or a packaged config's "
+        "name): one that resnest-d2 train did not write needs it",
     )
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """``--checkpoint``, ``--config-file``, ``--score-threshold``, ``--device``: what detects."""
+    parser.add_argument("--checkpoint", required=True, metavar="FILE", help=CHECKPOINT)
+    add_model_config_option(parser)
     parser.add_argument(
         "--score-threshold", type=float, default=0.5, metavar="P", help="0-1; default: %(default)s"
     )

@@ -18,15 +18,17 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..checkpoint import RunCheckpointer
-from ..config import get_config, stated_layers
+from ..config import stated_layers
 from ..data import SAMPLERS, check_jitter
 from ..evaluation import IMPLEMENTATIONS, write_results
 from ..inference import optimize_for_inference
 from ..modeling.checks import check_choice
 from .checks import (
     check_files,
+    check_same_classes,
     check_step,
     check_training,
+    choose_config,
     choose_model_device,
     choose_weights,
     expect_published,
@@ -60,7 +62,7 @@ def prepare(request: RunRequest) -> CfgNode:
 
 
 def _prepare(request: RunRequest) -> CfgNode:
-    cfg = get_config(request.config, request.opts)
+    cfg, trained = choose_config(request)
     expect_published(cfg, request)
     use_own_data(cfg, request)
     choose_weights(cfg, request)
@@ -73,6 +75,8 @@ def _prepare(request: RunRequest) -> CfgNode:
     check_jitter(cfg)
     with torch.device("meta"):  # no memory, no time: only the checks of the builders
         add_checkpointing(build_backbone(cfg), cfg)
+    if trained and request.config is None:
+        check_same_classes(trained, cfg.DATASETS.TEST)
     check_files(cfg, request)
     check_test_augmentation(cfg)
     check_tasks(cfg, () if request.eval_only else cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)

@@ -13,6 +13,7 @@ import torch
 import torchvision
 
 import detectron2
+from detectron2.config import CfgNode
 from detectron2.modeling import RetinaNet
 from detectron2.structures import Instances
 
@@ -60,6 +61,7 @@ def export_checkpoint(
     source: str | os.PathLike,
     target: str | os.PathLike,
     *,
+    config: str | os.PathLike | CfgNode | None = None,
     format: str,
     part: str = "detector",
     images: Sequence[str | os.PathLike] = (),
@@ -78,7 +80,8 @@ def export_checkpoint(
     package, runs it on images of different sizes, and the results must be the model's.
 
     Args:
-        source: a checkpoint, or a run's output folder.
+        source, config: the checkpoint, and its config where it has none, as for
+            :class:`..predictor.Predictor`.
         target: the file to write; its folder must exist.
         format: one of :data:`.write.FORMATS`.
         part: one of :data:`.parts.PARTS`.
@@ -101,7 +104,7 @@ def export_checkpoint(
         raise FileExistsError(f"{target} exists and is not overwritten unless you say so")
     if target.is_dir() or not target.parent.is_dir():
         raise FileNotFoundError(f"{target} must be a file in a folder that exists")
-    predictor = Predictor(source, device="cpu", score_threshold=score_threshold)
+    predictor = Predictor(source, config=config, device="cpu", score_threshold=score_threshold)
     threshold = predictor.settings["score_threshold"]
     nms = not (format == "torch-export" and isinstance(predictor.model, RetinaNet))
     exported = build_part(predictor.model, predictor.cfg, part, nms=nms)

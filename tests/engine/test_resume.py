@@ -86,6 +86,19 @@ def seed_of(path):
     return recorded_value(checkpoint(path)[RECORD_KEY]["config"], "SEED")
 
 
+def test_other_number_of_classes_names_init_from(finished, data, tmp_path):
+    folder = clone(finished, tmp_path / "run")
+    content = json.loads(Path(data["train"][0]).read_text())
+    content["categories"].append({"id": 9, "name": "heart"})
+    (tmp_path / "six.json").write_text(json.dumps(content))
+    train = ((str(tmp_path / "six.json"), data["train"][1]),)
+    request = tiny_request(data, folder, *SHORT, train=train, val=(), resume=True)
+    with pytest.raises(
+        ValueError, match=r"is for 5 classes, the model for 6: .*--init-from \S+run"
+    ):
+        prepare(request)
+
+
 # ---- seeds ----
 
 
