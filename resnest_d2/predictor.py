@@ -151,7 +151,8 @@ class Predictor:
         if self.cfg.INPUT.FORMAT == "BGR":
             image = image[:, :, ::-1]
         resize = self._resize.get_transform(image)
-        if not (resize.new_h and resize.new_w):  # so thin that its short side rounds to nothing
+        thin = isinstance(resize, T.ResizeTransform) and not (resize.new_h and resize.new_w)
+        if thin:  # so much that its short side rounds to nothing; and a MIN_SIZE_TEST of 0 is none
             resize.new_h, resize.new_w = max(1, resize.new_h), max(1, resize.new_w)
         image = resize.apply_image(image)
         tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from resnest_d2_doctor.commands import COMMANDS
+from resnest_d2_doctor.signals import INTERRUPTED
 
 from ..modeling.checks import REFUSALS, error_text
 
@@ -122,7 +123,7 @@ def not_written(target: str | os.PathLike, error: OSError) -> int:
 def interrupted(advice: str = "") -> int:
     """Say that Ctrl-C was obeyed: the shell's exit code for it."""
     fail(f"interrupted ({advice})" if advice else "interrupted")
-    return 130
+    return INTERRUPTED
 
 
 @contextlib.contextmanager
@@ -194,7 +195,7 @@ def execute(
             print(results_json(results))
     except KeyboardInterrupt:
         advice = "--resume goes on from the last checkpoint"
-        return 130 if rank else interrupted(advice)
+        return INTERRUPTED if rank else interrupted(advice)
     except Exception as error:
         message = explain(error)
         if message is None:

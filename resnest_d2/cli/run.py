@@ -44,8 +44,8 @@ Examples:
         -m resnest_d2.cli train --config-file configs/mask_rcnn_resnest50_fpn.yaml --resume
 
 Exit codes: 0 done, 1 failed, 2 refused input, 130 interrupted, 75 stopped by SIGTERM or SIGUSR1
-after a checkpoint was saved: --resume goes on from it. torchrun itself exits with 1 whatever its
-processes exit with.
+after a checkpoint was saved, or before the first iteration: --resume goes on from the checkpoint,
+or begins. torchrun itself exits with 1 whatever its processes exit with.
 """
 
 _EVALUATE_EPILOG = """

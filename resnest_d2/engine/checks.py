@@ -25,6 +25,7 @@ from ..modeling.split_attention import ONE_IMAGE, SplitAttentionConv2d
 from ..trained import TrainedModel, class_names_of, find_trained_model
 from .best import check_best
 from .freeze import freeze_parameters
+from .lock import check_unlocked
 from .optimizer import CLIP_TYPES
 from .request import RunRequest
 
@@ -291,7 +292,8 @@ def check_step(cfg: CfgNode) -> None:
 
 
 def check_output_dir(key: str, folder: str, request: RunRequest) -> None:
-    """Raise a FileExistsError where training would overwrite another run."""
+    """Raise a FileExistsError where training would overwrite another run, or join one."""
+    check_unlocked(key, folder, request)
     found = RunCheckpointer.found_in(folder)
     if found and not request.resume:
         raise FileExistsError(
@@ -331,6 +333,14 @@ def check_schedule(cfg: CfgNode) -> None:
             raise ValueError(f"{key} must be at least {lowest}, got {value}{why}")
     if not 0 <= solver.BASE_LR < math.inf:
         raise ValueError(f"SOLVER.BASE_LR must be a number, at least 0, got {solver.BASE_LR}")
+    if solver.LR_SCHEDULER_NAME == "WarmupCosineLR" and not solver.BASE_LR and solver.BASE_LR_END:
+        raise ValueError(
+            f"SOLVER.BASE_LR is 0, and a cosine never reaches SOLVER.BASE_LR_END "
+            f"{solver.BASE_LR_END} from there: set that to 0, or SOLVER.BASE_LR above it"
+        )
+    steps = list(solver.STEPS)
+    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and steps != sorted(set(steps)):
+        raise ValueError(f"SOLVER.STEPS must rise, got {solver.STEPS}")
 
 
 def check_training(cfg: CfgNode, request: RunRequest) -> None:

@@ -34,6 +34,7 @@ from .checks import (
     expect_published,
 )
 from .errors import hide_explained, only_warnings
+from .lock import locked
 from .own_data import log_bad_data, use_own_data
 from .processes import run_in_processes
 from .records import protected_log_files
@@ -102,7 +103,13 @@ def run(request: RunRequest) -> dict:
     """
     with only_warnings(request.quiet):
         show_log()
-        return run_in_processes(prepare, _work, request, on_cpu=lambda c: c.MODEL.DEVICE == "cpu")
+        return run_in_processes(
+            prepare,
+            _work,
+            request,
+            on_cpu=lambda cfg: cfg.MODEL.DEVICE == "cpu",
+            guard=lambda cfg: locked("OUTPUT_DIR", cfg.OUTPUT_DIR, request),
+        )
 
 
 def _work(cfg: CfgNode, request: RunRequest) -> dict:

@@ -323,6 +323,28 @@ def test_a_resumed_run_writes_each_iteration_once(finished, request_for, tmp_pat
     assert iterations == [1, 3]  # at the evaluation and at the end
 
 
+@pytest.mark.parametrize("damage", [None, b"PK"])
+def test_final_checkpoint_is_written_where_the_first_run_died_before(
+    damage, finished, request_for, tmp_path, no_evaluation
+):
+    folder = clone(finished, tmp_path)
+    expected = checkpoint(folder / "model_final.pth")
+    (folder / "model_final.pth").unlink()
+    if damage is not None:
+        (folder / "model_final.pth").write_bytes(damage)
+    (folder / "last_checkpoint").write_text("model_0000003.pth")
+    run(request_for(folder, "SEED", "-1", resume=True, val=()))
+    final = checkpoint(folder / "model_final.pth")
+    assert final["iteration"] == expected["iteration"] == 3
+    assert (folder / "last_checkpoint").read_text() == "model_final.pth"
+    for name, value in expected["model"].items():
+        assert torch.equal(final["model"][name], value), name
+    assert list(final) == list(expected)
+    written = (folder / "model_final.pth").stat().st_mtime_ns
+    run(request_for(folder, "SEED", "-1", resume=True, val=()))
+    assert (folder / "model_final.pth").stat().st_mtime_ns == written
+
+
 # ---- signals ----
 
 
