@@ -21,8 +21,9 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.utils.logger import setup_logger
 
-from .checkpoint import find_checkpoint, read_record, read_weights
+from .checkpoint import find_checkpoint
 from .config import check_pairs
+from .trained import checkpoint_file, class_names_of
 
 __all__ = ["RunResult", "evaluate", "train"]
 
@@ -86,7 +87,6 @@ def train(
     """
     from .data import require_registered
     from .engine import RunRequest, run
-    from .engine.checks import class_names_of
 
     check_pairs(opts)
     train_pairs, train_names = _split("train", train)
@@ -137,60 +137,41 @@ def evaluate(
     """Evaluate a checkpoint.
 
     Args:
-        checkpoint: a file, or a run's output folder: its last checkpoint.
+        checkpoint: a file; a run's output folder: its last checkpoint; or ``resnest://NAME``, a
+            published detector, which is downloaded where it is not here.
         val: see :func:`train`. None: the config's ``DATASETS.TEST``; a data set from files of your
             own is known by its name in the process that trained on it.
         output_dir: the detections and the log go to its ``inference``. None: the checkpoint's
-            folder.
+            folder, for a published detector the recipe's ``OUTPUT_DIR``.
         opts: ``[KEY, VALUE, …]``.
-        config: None takes the one that training wrote into the checkpoint, and the classes must
-            then be those that it was trained on.
+        config: None takes the one that training wrote into the checkpoint, or the published
+            detector's recipe, and the classes must then be those that it was trained on. A
+            checkpoint of stock Detectron2's trainer needs the one that it was trained with.
         on_bad_data, num_processes, quiet: see :func:`train`.
 
     Raises:
         ValueError, KeyError, FileNotFoundError: see :func:`train`.
     """
-    from .data import require_registered
     from .engine import RunRequest, run
-    from .engine.checks import class_names_of
 
     check_pairs(opts)
-    path = find_checkpoint(checkpoint)
     pairs, names = _split("val", val)
-    added = ["MODEL.WEIGHTS", str(path), "OUTPUT_DIR", os.fspath(output_dir or path.parent)]
-    trained_on = None
-    if config is None:
-        record = read_record(read_weights(path))
-        config, trained_on = CfgNode.load_cfg(record["config"]), record["class_names"]
-        if val is None:
-            names = list(config.DATASETS.TEST)
-            unknown = [name for name in names if name not in DatasetCatalog]
-            if unknown or not names:
-                raise ValueError(
-                    f"{path} was evaluated on {', '.join(names) or 'nothing'} in training, and "
-                    "this process knows no such data set: give val=(json file, image folder)"
-                )
-    if names:
-        require_registered(names)
-        added += ["DATASETS.TEST", tuple(names)]
-        if trained_on:
-            for name in names:
-                _require_same_classes(path, trained_on, name, class_names_of(name))
-    if trained_on:
-        for json_file, _ in pairs:
-            _require_same_classes(path, trained_on, json_file, _categories(json_file))
+    added = ["DATASETS.TEST", tuple(names)] if names else []
+    if output_dir is not None:
+        added += ["OUTPUT_DIR", os.fspath(output_dir)]
     with _config_file(config) as file, _clean_process():
         request = RunRequest(
             config=file,
             opts=(*added, *opts),
             val=pairs,
             eval_only=True,
+            checkpoint=os.fspath(checkpoint),
             on_bad_data=on_bad_data,
             num_processes=num_processes,
             quiet=quiet,
         )
         metrics = run(request)
-    return RunResult(_floats(metrics), path)
+    return RunResult(_floats(metrics), checkpoint_file(checkpoint))
 
 
 def _split(name: str, data: Data | None) -> tuple[tuple[tuple[str, str], ...], list[str]]:
@@ -218,30 +199,11 @@ def _is_pair(items: list) -> bool:
     return paths and not all(isinstance(i, str) and i in DatasetCatalog for i in items)
 
 
-def _require_same_classes(
-    checkpoint: Path, trained_on: Sequence[str], data: str, names: Sequence[str] | None
-) -> None:
-    """Classes are numbers to a model: were they others here, all would be scored wrong."""
-    if names is not None and list(names) != list(trained_on):
-        raise ValueError(
-            f"{checkpoint} was trained on the classes {', '.join(trained_on)}, and {data} has "
-            f"{', '.join(names)}: they must be the same, in the order of their ids"
-        )
-
-
-def _categories(json_file: str) -> list[str] | None:
-    """A COCO file's class names by id; None where it cannot be read, which the run will explain."""
-    from .data.check import examine
-
-    summary = examine(json_file).summary if os.path.isfile(json_file) else None
-    return list(summary.class_names) if summary else None
-
-
 @contextlib.contextmanager
-def _config_file(config: str | os.PathLike | CfgNode) -> Iterator[str]:
+def _config_file(config: str | os.PathLike | CfgNode | None) -> Iterator[str | None]:
     """A config as something that every process can read."""
     if not isinstance(config, CfgNode):
-        yield os.fspath(config)
+        yield None if config is None else os.fspath(config)
         return
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "config.yaml")

@@ -273,7 +273,8 @@ def get_config(name: str | os.PathLike, opts: Sequence[Any] = ()) -> CfgNode:
     cfg = get_cfg()
     add_resnest_config(cfg)
     stated = set(_merge_file(cfg, path))
-    stated.update(_merge_opts(cfg, opts))
+    merge_opts(cfg, opts)
+    stated.update(opts[0::2])
     if cfg.MODEL.BACKBONE.NAME.startswith("build_resnest") and _STRIDE not in stated:
         cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
         logger.info(f"{_STRIDE} is now False, as {cfg.MODEL.BACKBONE.NAME} needs: {path} is silent")
@@ -424,18 +425,6 @@ def _merge_file(cfg: CfgNode, path: Path) -> list[str]:
     return stated
 
 
-def _merge_opts(cfg: CfgNode, opts: Sequence[Any]) -> list[str]:
-    """Merge KEY VALUE pairs; return the keys."""
-    check_pairs(opts)
-    keys = list(opts[0::2])
-    known = set(_dotted_keys(cfg)) if keys else set()
-    unknown = [str(key) for key in keys if key not in known]
-    if unknown:
-        raise KeyError(_unknown_keys(unknown, known, "opts"))
-    merge_opts(cfg, opts)
-    return keys
-
-
 def check_pairs(opts: Sequence[Any]) -> None:
     """Raise a ValueError unless ``opts`` is a list KEY VALUE KEY VALUE …"""
     if isinstance(opts, (str, Mapping)) or len(opts) % 2:
@@ -443,7 +432,17 @@ def check_pairs(opts: Sequence[Any]) -> None:
 
 
 def merge_opts(cfg: CfgNode, opts: Sequence[Any]) -> None:
-    """``cfg.merge_from_list(opts)``, for which 12 may stand for 12.0."""
+    """``cfg.merge_from_list(opts)``, for which 12 may stand for 12.0.
+
+    Raises:
+        KeyError: an unknown key.
+        ValueError: not in pairs, or a value of a wrong type.
+    """
+    check_pairs(opts)
+    known = set(_dotted_keys(cfg)) if opts else set()
+    unknown = [str(key) for key in opts[0::2] if key not in known]
+    if unknown:
+        raise KeyError(_unknown_keys(unknown, known, "opts"))
     cfg.merge_from_list(
         [
             word

@@ -7,20 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.modeling import GeneralizedRCNNWithTTA, build_model
 from detectron2.structures import Instances
 
-from .checkpoint import RunCheckpointer, read_checkpoint, read_record
-from .config import add_resnest_config
-from .data import known_category_ids
+from .checkpoint import RunCheckpointer
 from .data.pictures import read_picture
 from .inference import optimize_for_inference
-from .modeling.checks import check_choice, error_text
-from .version import __version__
+from .modeling.checks import check_choice
+from .trained import find_trained_model
 
-__all__ = ["Predictor", "read_config"]
+__all__ = ["Predictor"]
 
 _WITHOUT_INSTANCES = ("SemanticSegmentor", "ProposalNetwork")
 
@@ -30,13 +28,17 @@ Image = np.ndarray | str | os.PathLike
 
 
 class Predictor:
-    """Detects objects with a checkpoint that training wrote.
+    """Detects objects with a trained detector.
 
-    Config, class names, input format and statistics come from the checkpoint. Images are resized
-    as in evaluation, and files are read by :func:`.data.pictures.read_picture`.
+    Config, class names, input format and statistics come from the checkpoint, or from the catalog,
+    or from ``config``; see :mod:`.trained`. Images are resized as in evaluation, and files are read
+    by :func:`.data.pictures.read_picture`.
 
     Args:
-        source: a checkpoint file, or a run's output folder (its last checkpoint that can be read).
+        source: a checkpoint file; a run's output folder (its last checkpoint that can be read); or
+            ``resnest://NAME``, a published detector, which is downloaded where it is not here.
+        config: a packaged config's name, a YAML file or a config. A checkpoint of stock
+            Detectron2's trainer needs the one that it was trained with; others have their own.
         device: e.g. ``"cpu"`` or ``"cuda:1"``; by default a GPU if there is one.
         score_threshold: instances with lower scores are left out, 0-1; None for the config's.
         optimize: make the model faster first, see :func:`.inference.optimize_for_inference`; the
@@ -47,15 +49,15 @@ class Predictor:
 
     Raises:
         FileNotFoundError: no such checkpoint.
-        ValueError: not a checkpoint of ours, or one that lacks weights of the model; a
-            threshold that no score can be; ``tta`` of a model that has keypoints or is no
+        ValueError: not a checkpoint, one without a config, or one that lacks weights of the
+            model; a threshold that no score can be; ``tta`` of a model that has keypoints or is no
             ``GeneralizedRCNN``; a model without instances.
 
     Attributes:
         checkpoint: the file.
         settings: the arguments that decide what is found.
         cfg: the config, frozen.
-        class_names: by class number; "class 7" where the checkpoint has fewer names than classes.
+        class_names: by class number; "class 7" where fewer names than classes are known.
         category_ids: by class number, those of the training data where they are known (of
             Detectron2's own data sets they are, such as COCO), else None.
         model: the detector, in evaluation mode.
@@ -65,6 +67,7 @@ class Predictor:
         self,
         source: str | os.PathLike,
         *,
+        config: str | os.PathLike | CfgNode | None = None,
         device: str | None = None,
         score_threshold: float | None = 0.5,
         optimize: bool = False,
@@ -72,12 +75,13 @@ class Predictor:
     ):
         if score_threshold is not None and not 0 <= score_threshold <= 1:
             raise ValueError(f"score_threshold must be from 0 to 1, got {score_threshold}")
-        stored = read_checkpoint(source)
-        record = read_record(stored)
-        cfg = read_config(record, stored.path)
+        trained = find_trained_model(source, config)
+        cfg = trained.cfg
         check_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("RGB", "BGR"))
         if cfg.MODEL.META_ARCHITECTURE in _WITHOUT_INSTANCES:
-            raise ValueError(f"{stored.path} holds a {cfg.MODEL.META_ARCHITECTURE}: no detector")
+            raise ValueError(
+                f"{trained.weights} holds a {cfg.MODEL.META_ARCHITECTURE}: no detector"
+            )
         cfg.MODEL.WEIGHTS = ""
         cfg.MODEL.DEVICE = device or ("cuda" if torch.cuda.is_available() else "cpu")
         retina = cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
@@ -87,17 +91,17 @@ class Predictor:
         head.SCORE_THRESH_TEST = score_threshold
         cfg.TEST.AUG.ENABLED = tta
         if tta:
-            _check_tta(cfg, stored.path)
+            _check_tta(cfg, trained.weights)
         cfg.freeze()
+        stored = trained.read()
         self.cfg = cfg
         self.checkpoint = stored.path
         self.settings = {"score_threshold": score_threshold, "optimize": optimize, "tta": tta}
-        names: list[str] = record["class_names"]
+        names, ids = trained.class_names, trained.category_ids
         self.class_names = names + [f"class {i}" for i in range(len(names), head.NUM_CLASSES)]
-        ids = record.get("category_ids") or known_category_ids(cfg.DATASETS.TRAIN, names)
         self.category_ids: list[int] | None = ids if len(ids) == len(self.class_names) else None
         self.model = build_model(cfg).eval()
-        RunCheckpointer(self.model, whole=True).load_stored(stored)
+        RunCheckpointer.from_config(cfg, self.model, whole=True).load_stored(stored)
         if optimize:
             self.model = optimize_for_inference(self.model)
         self._detect = GeneralizedRCNNWithTTA(cfg, self.model) if tta else self.model
@@ -147,7 +151,8 @@ class Predictor:
         if self.cfg.INPUT.FORMAT == "BGR":
             image = image[:, :, ::-1]
         resize = self._resize.get_transform(image)
-        if not (resize.new_h and resize.new_w):  # so thin that its short side rounds to nothing
+        thin = isinstance(resize, T.ResizeTransform) and not (resize.new_h and resize.new_w)
+        if thin:  # so much that its short side rounds to nothing; and a MIN_SIZE_TEST of 0 is none
             resize.new_h, resize.new_w = max(1, resize.new_h), max(1, resize.new_w)
         image = resize.apply_image(image)
         tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
@@ -160,25 +165,7 @@ class Predictor:
         return draw_instances(_read_rgb(image), instances, self.class_names)
 
 
-def read_config(record: dict, path: os.PathLike) -> CfgNode:
-    """The config of a checkpoint's record, not frozen; ``path`` is named where it does not fit.
-
-    Raises:
-        ValueError: it does not fit this version.
-    """
-    cfg = get_cfg()
-    add_resnest_config(cfg)
-    try:
-        cfg.merge_from_other_cfg(CfgNode.load_cfg(record["config"]))
-    except Exception as error:  # yacs and yaml raise a dozen kinds
-        raise ValueError(
-            f"the config in {path}, written by resnest_d2 {record.get('version', '?')}, does not "
-            f"fit version {__version__}: {error_text(error)}"
-        ) from error
-    return cfg
-
-
-def _check_tta(cfg: CfgNode, path: os.PathLike) -> None:
+def _check_tta(cfg: CfgNode, path: str) -> None:
     from .engine.tasks import check_test_augmentation  # importing us need not import all of engine
 
     try:

@@ -12,6 +12,7 @@ from .commands import COMMANDS, describe, root_parser
 from .data import check_data
 from .machine import check_machine
 from .report import PROBLEM, Check, as_json, as_table, can_colour
+from .signals import ended_by_signals
 from .software import check_software, steps
 
 __all__ = ["EPILOG", "add_arguments", "command", "diagnose", "doctor", "run"]
@@ -43,7 +44,8 @@ def command(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["doctor"]:
         return doctor(arguments[1:])
     try:
-        from resnest_d2.cli import main
+        with ended_by_signals(arguments, importing=True):
+            from resnest_d2.cli import main
     except Exception as error:  # torchvision raises RuntimeError, an old Detectron2 AttributeError
         kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
         print(f"resnest-d2: error: {kind}{error}", file=sys.stderr)

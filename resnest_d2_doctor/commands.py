@@ -35,7 +35,7 @@ Examples:
     %(prog)s predict --help
 
 Exit codes: 0 done, 1 failed, 2 refused input, 130 interrupted; 75 a training that SIGTERM or
-SIGUSR1 has stopped after it had saved.
+SIGUSR1 has stopped after it had saved, or before there was something to save.
 """
 
 

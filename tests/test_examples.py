@@ -119,6 +119,8 @@ def workspace(material, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RESNEST_D2_WEIGHTS", str(material.weights))
     monkeypatch.setattr(saliency, "_STEPS", 4)
+    small = functools.partial(resnest_d2.get_config, opts=SMALLER)  # what the weights belong to
+    monkeypatch.setattr("resnest_d2.trained.get_config", small)
     monkeypatch.setattr(DOOR, "run_steps", _probe_once)
     yield tmp_path
     forget_data_sets(known)

@@ -102,6 +102,15 @@ def test_optimised_predictor_finds_the_same(tta, images, tmp_path, monkeypatch):
         assert_same_detections(actual, expected, scores=1e-4, boxes=0.01, masks=1e-3)
 
 
+@pytest.mark.parametrize("size", [(48, 64), (1, 300)])
+def test_min_size_test_of_zero_resizes_nothing(size, tmp_path):
+    _save(tmp_path / "model.pth", ["INPUT.MIN_SIZE_TEST", "0"])
+    predictor = Predictor(tmp_path / "model.pth", device="cpu", score_threshold=0.0)
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    assert np.array_equal(predictor.preprocess(image)["image"].numpy(), image.transpose(2, 0, 1))
+    assert predictor(image).image_size == size
+
+
 def test_no_image_gives_no_result(predictor):
     assert predictor.batch([]) == []
 

@@ -5,6 +5,8 @@ import os
 import numpy as np
 import torch
 
+from detectron2.config import CfgNode
+
 from ..export import model_inputs, open_file
 from ..predictor import Predictor
 from .latency import alternate
@@ -17,13 +19,14 @@ def measure_exported(
     file: str | os.PathLike,
     image: np.ndarray,
     *,
+    config: str | os.PathLike | CfgNode | None = None,
     format: str,
     runs: int = 10,
 ) -> dict[str, tuple[float, ...]]:
     """Times of a detector's file, and of its model as it is and optimised, in turn on the CPU.
 
     Args:
-        source: the checkpoint.
+        source, config: the checkpoint and its config, as for ``Predictor``.
         file: what it was exported to, whole.
         image: RGB (3, H, W), 0-255, float32.
         format: the file's.
@@ -40,7 +43,9 @@ def measure_exported(
         raise ValueError(f"{file} gives no detections: only a whole detector is timed here")
     threshold = metadata["score_threshold"]
     models = [
-        Predictor(source, device="cpu", score_threshold=threshold, optimize=optimize).model
+        Predictor(
+            source, config=config, device="cpu", score_threshold=threshold, optimize=optimize
+        ).model
         for optimize in (False, True)
     ]
     inputs = model_inputs(image, metadata["normalisation_inside"]["format"])

@@ -312,6 +312,7 @@ class RunCheckpointer(DetectionCheckpointer):
             raise ValueError(
                 f"{path} has {problem}. Evaluation, prediction and resuming need a whole "
                 "detector's weights: random heads would detect nothing"
+                f"{_other_classes(match, path)}"
             )
         _, problem = match.changed_predictors()
         if problem:
@@ -343,6 +344,17 @@ class RunCheckpointer(DetectionCheckpointer):
             prefix + name.removeprefix(given) if name.startswith(given) else name: value
             for name, value in tensors.items()
         }
+
+
+def _other_classes(match: Match, path: os.PathLike) -> str:
+    """The ways out where a file is for another number of classes than the model, or ""."""
+    for given, own in match.changed_predictors()[0].values():
+        return (
+            f". The file is for {given} classes, the model for {own}: to evaluate it or to "
+            "predict, take the config that it was trained with; to train its weights for other "
+            f"classes, start a new run with --init-from {path} and another OUTPUT_DIR"
+        )
+    return ""
 
 
 def _what(tensors: dict[str, torch.Tensor]) -> str:

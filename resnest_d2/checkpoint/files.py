@@ -24,7 +24,15 @@ import torch
 
 from .atomic import is_write_failure, write_failure_reason, writing
 from .convert import recognise
-from .pickles import MAGIC_NUMBER, ArrayUnpickler, RefusalError, TensorChecker, read_pickle
+from .pickles import (
+    MAGIC_NUMBER,
+    ArrayUnpickler,
+    CodeError,
+    NumpyNumbers,
+    RefusalError,
+    TensorChecker,
+    read_pickle,
+)
 
 __all__ = ["StoredWeights", "file_sha256", "read_weights", "write_weights"]
 
@@ -33,6 +41,10 @@ logger = logging.getLogger(__name__)
 _LEGACY = pickle.dumps(MAGIC_NUMBER, protocol=2)
 _WRAPPERS = ("model", "state_dict")
 _DDP = "module."
+_IF_TRUSTED = (
+    ". If you trust it like a program: resnest-d2 convert FILE OUT.pth --trust-pickle, which "
+    "train and evaluate have too (in Python: trust_pickle=True)"
+)
 _SHARING = 4  # tensors may share bytes of the file, but not make a little file a lot of work
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -89,6 +101,7 @@ def read_weights(path: str | os.PathLike, *, trust_pickle: bool = False) -> Stor
         reason = "".join(c if c.isprintable() else "?" for c in reason[:300])
         raise ValueError(
             f"{path} is not a checkpoint of tensors and plain types: {reason}"
+            f"{_IF_TRUSTED if isinstance(error, CodeError) else ''}"
         ) from error
     try:
         format = recognise(tensors)
@@ -182,8 +195,9 @@ def _read_zip(path: Path, trust_pickle: bool):
 
     if trust_pickle:
         return _torch_load(path, trusted=True)
-    TensorChecker(read_pickle(io.BytesIO(data)), check_storage).load()
-    return _torch_load(path)
+    checker = TensorChecker(read_pickle(io.BytesIO(data)), check_storage)
+    checker.load()
+    return _torch_load(path, numpy_numbers=checker.has_numpy_numbers)
 
 
 def _check_archive(archive: zipfile.ZipFile, folder: str, path: Path) -> None:
@@ -230,15 +244,18 @@ def _read_legacy(file: mmap.mmap, path: Path, trust_pickle: bool):
             raise RefusalError("its storages claim more bytes than the file has")
 
     # Magic number, version, the machine's sizes, the contents, the keys of the storages.
-    for _ in range(5):
-        TensorChecker(read_pickle(file), check_storage).load()
-    return _torch_load(path)
+    checkers = [TensorChecker(read_pickle(file), check_storage) for _ in range(5)]
+    for checker in checkers:
+        checker.load()
+    return _torch_load(path, numpy_numbers=any(c.has_numpy_numbers for c in checkers))
 
 
-def _torch_load(path: Path, *, trusted: bool = False):
+def _torch_load(path: Path, *, trusted: bool = False, numpy_numbers: bool = False):
     if trusted:
         logger.warning(f"Loading {path} with its code, because its pickle is trusted")
     with open(path, "rb") as file:  # by its name alone, PyTorch takes some files for others
+        if numpy_numbers:
+            return torch.load(file, "cpu", NumpyNumbers, weights_only=False)
         return torch.load(file, map_location="cpu", weights_only=not trusted)
 
 

@@ -27,7 +27,8 @@ def read_record(stored: StoredWeights) -> dict:
     if RECORD_KEY not in stored.metadata:
         raise ValueError(
             f"{path} has no entry {RECORD_KEY!r}, so it does not say which model it belongs to: "
-            "prediction needs a checkpoint that resnest-d2 train wrote"
+            "give the config that it was trained with (--config-file FILE, or config= in Python), "
+            "or a checkpoint that resnest-d2 train wrote"
         )
     record = stored.metadata[RECORD_KEY]
     entries = [(RECORD_KEY, record, dict)]

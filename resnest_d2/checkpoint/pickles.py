@@ -24,7 +24,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["MAGIC_NUMBER", "ArrayUnpickler", "RefusalError", "TensorChecker", "read_pickle"]
+__all__ = [
+    "MAGIC_NUMBER",
+    "ArrayUnpickler",
+    "CodeError",
+    "NumpyNumbers",
+    "RefusalError",
+    "TensorChecker",
+    "read_pickle",
+]
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 """The first pickle of PyTorch's container before version 1.6."""
@@ -46,6 +54,10 @@ _OPCODES = frozenset(
 
 class RefusalError(ValueError):
     """Why a file is not read; the caller adds its name."""
+
+
+class CodeError(RefusalError):
+    """The file resolves a name that could run code: whoever trusts it can have it read."""
 
 
 def read_pickle(file: io.BytesIO | mmap.mmap) -> bytes:
@@ -119,7 +131,7 @@ class _Restricted(pickle.Unpickler):
     def find_class(self, module, name):
         full = f"{module}.{name}"
         if full not in self.allowed:
-            raise RefusalError(f"it holds {full}, which could run code")
+            raise CodeError(f"it holds {full}, which could run code")
         return self.allowed[full]
 
 
@@ -177,6 +189,18 @@ class _Scalar(_Array):
 
     def __init__(self, dtype, data):
         self.value = _build_array(data, dtype, (), "C")
+
+
+class _Number:
+    """The same where a number of Python's is to come of it."""
+
+    __slots__ = ()
+
+    def __new__(cls, dtype, data):
+        return _build_array(data, dtype, (), "C").item()
+
+    def __setstate__(self, state):
+        raise RefusalError("it holds a damaged number")
 
 
 class _FromBuffer(_Array):
@@ -254,6 +278,13 @@ class ArrayUnpickler(_Restricted):
 
 # ---- PyTorch's pickles: tensors over storages ---------------------------------------------------
 
+_NUMPY_NUMBERS = {
+    "_codecs.encode": _Encode,
+    "numpy.dtype": _Dtype,
+    "numpy.core.multiarray.scalar": _Number,
+    "numpy._core.multiarray.scalar": _Number,
+}
+
 
 class _StorageType:
     __slots__ = ("itemsize",)
@@ -328,9 +359,13 @@ class TensorChecker(_Restricted):
     Args:
         data: the pickle.
         check_storage: called with each storage's key and bytes; raises if they cannot be.
+
+    Attributes:
+        has_numpy_numbers: the pickle has some, so it needs :class:`NumpyNumbers`.
     """
 
     allowed = {
+        **_NUMPY_NUMBERS,
         "collections.OrderedDict": _Dict,
         "torch.Size": _Size,
         "torch._utils._rebuild_tensor_v2": _Tensor,
@@ -355,6 +390,11 @@ class TensorChecker(_Restricted):
     def __init__(self, data: bytes, check_storage: Callable[[str, int], None]):
         super().__init__(data)
         self._check_storage = check_storage
+        self.has_numpy_numbers = False
+
+    def find_class(self, module, name):
+        self.has_numpy_numbers |= f"{module}.{name}" in _NUMPY_NUMBERS
+        return super().find_class(module, name)
 
     def persistent_load(self, pid):
         # "storage", type, key, device, numel and, in the old container, None
@@ -371,3 +411,22 @@ class TensorChecker(_Restricted):
             raise RefusalError("it holds a damaged storage")
         self._check_storage(key, numel * kind.itemsize)
         return _Storage(numel)
+
+
+class NumpyNumbers:
+    """A ``pickle_module`` for ``torch.load``, for what :class:`TensorChecker` has checked.
+
+    Numbers of numpy become Python's. PyTorch's ``weights_only`` refuses them; from 2.5 on it can be
+    told not to, but would then let the file set the state of numpy's own types.
+    """
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module, name):
+            full = f"{module}.{name}"
+            if full not in TensorChecker.allowed:
+                raise CodeError(f"it holds {full}, which could run code")
+            return _NUMPY_NUMBERS.get(full) or super().find_class(module, name)
+
+    @classmethod
+    def load(cls, file, **kwargs):
+        return cls.Unpickler(file, **kwargs).load()

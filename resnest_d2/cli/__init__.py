@@ -1,7 +1,8 @@
 """The ``resnest-d2`` command, one module per group of subcommands. Files in ``tools/`` are doors.
 
 Exit codes: 0 done, 1 failed, 2 refused input, 130 interrupted, 75 a training that SIGTERM or
-SIGUSR1 has stopped after it had saved: ``--resume`` goes on with it.
+SIGUSR1 has stopped after it had saved, or before there was something to save: ``--resume`` goes on
+with it.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from resnest_d2_doctor.commands import root_parser
+from resnest_d2_doctor.signals import ended_by_signals
 
 from ..progress import show_progress
 from . import (
@@ -54,10 +56,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    args = build_parser().parse_args(argv)
+    arguments = sys.argv[1:] if argv is None else list(argv)
     try:
-        with show_progress(not getattr(args, "quiet", False)):
-            code = args.run(args)
+        with ended_by_signals(arguments):
+            args = build_parser().parse_args(arguments)
+            with show_progress(not getattr(args, "quiet", False)):
+                code = args.run(args)
         sys.stdout.flush()  # here, where a reader that has gone is no bug
         return code
     except KeyboardInterrupt:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from resnest_d2_doctor.commands import COMMANDS
+from resnest_d2_doctor.signals import INTERRUPTED
 
 from ..modeling.checks import REFUSALS, error_text
 
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from ..engine import RunRequest
 
 __all__ = [
+    "CHECKPOINT",
     "REFUSALS",
     "add_json_option",
+    "add_model_config_option",
     "add_model_options",
     "add_parser",
     "add_quiet_option",
@@ -61,11 +64,23 @@ def add_parser(
     return parser
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """``--checkpoint``, ``--score-threshold`` and ``--device``, of what detects."""
+CHECKPOINT = "a checkpoint, a run's output folder, or resnest://NAME: a published detector"
+
+
+def add_model_config_option(parser: argparse.ArgumentParser) -> None:
+    """``--config-file`` beside a checkpoint."""
     parser.add_argument(
-        "--checkpoint", required=True, metavar="FILE", help="a checkpoint, or a run's output folder"
+        "--config-file",
+        metavar="FILE",
+        help="the config that the checkpoint was trained with (a file, or a packaged config's "
+        "name): one that resnest-d2 train did not write needs it",
     )
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """``--checkpoint``, ``--config-file``, ``--score-threshold``, ``--device``: what detects."""
+    parser.add_argument("--checkpoint", required=True, metavar="FILE", help=CHECKPOINT)
+    add_model_config_option(parser)
     parser.add_argument(
         "--score-threshold", type=float, default=0.5, metavar="P", help="0-1; default: %(default)s"
     )
@@ -108,7 +123,7 @@ def not_written(target: str | os.PathLike, error: OSError) -> int:
 def interrupted(advice: str = "") -> int:
     """Say that Ctrl-C was obeyed: the shell's exit code for it."""
     fail(f"interrupted ({advice})" if advice else "interrupted")
-    return 130
+    return INTERRUPTED
 
 
 @contextlib.contextmanager
@@ -180,7 +195,7 @@ def execute(
             print(results_json(results))
     except KeyboardInterrupt:
         advice = "--resume goes on from the last checkpoint"
-        return 130 if rank else interrupted(advice)
+        return INTERRUPTED if rank else interrupted(advice)
     except Exception as error:
         message = explain(error)
         if message is None:

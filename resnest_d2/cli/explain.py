@@ -85,7 +85,10 @@ def _explain(args: argparse.Namespace) -> int:
     by_class, block = None, None
     try:
         predictor = Predictor(
-            args.checkpoint, device=args.device, score_threshold=args.score_threshold
+            args.checkpoint,
+            config=args.config_file,
+            device=args.device,
+            score_threshold=args.score_threshold,
         )
         model = predictor.model
         visualize.check_saliency(model)

@@ -6,8 +6,10 @@ import json
 import statistics
 
 from .common import (
+    CHECKPOINT,
     REFUSALS,
     add_json_option,
+    add_model_config_option,
     add_parser,
     add_quiet_option,
     fail,
@@ -41,7 +43,8 @@ Exit codes: 0 done, 1 failed (the file differs, or cannot be written), 2 refused
 def add_commands(commands) -> None:
     """Add it to a parser's subcommands."""
     parser = add_parser(commands, "export", _export, epilog=_EPILOG)
-    parser.add_argument("source", metavar="CKPT", help="a checkpoint, or a run's output folder")
+    parser.add_argument("source", metavar="CKPT", help=CHECKPOINT)
+    add_model_config_option(parser)
     parser.add_argument("target", metavar="OUT", help="the file to write")
     parser.add_argument(
         "--format", required=True, metavar="F", help="torchscript, onnx or torch-export"
@@ -85,6 +88,7 @@ def _export(args: argparse.Namespace) -> int:
         export = export_checkpoint(
             args.source,
             args.target,
+            config=args.config_file,
             format=args.format,
             part=args.part,
             images=args.images,
@@ -106,7 +110,12 @@ def _export(args: argparse.Namespace) -> int:
 
         try:
             times = measure_exported(
-                args.source, export.file, export.example, format=args.format, runs=args.runs
+                args.source,
+                export.file,
+                export.example,
+                config=args.config_file,
+                format=args.format,
+                runs=args.runs,
             )
         except ValueError as error:
             return refuse(error)

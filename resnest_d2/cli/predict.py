@@ -41,6 +41,10 @@ Examples:
   a pattern, without drawings:
     %(prog)s 'photos/**/*.jpg' --checkpoint runs/mine/model_final.pth --out found \\
         --format none
+  a published detector, downloaded where it is not here:
+    %(prog)s photos/ --checkpoint resnest://mask_rcnn_resnest50_fpn
+  a checkpoint of stock Detectron2's trainer:
+    %(prog)s photos/ --checkpoint output/model_final.pth --config-file mask_rcnn_resnest50_fpn
   test-time augmentation, for a script:
     %(prog)s photos/ --checkpoint runs/mine --out augmented --tta --json --quiet
 
@@ -101,6 +105,7 @@ def _run(args: argparse.Namespace) -> int:
     try:
         predictor = Predictor(
             args.checkpoint,
+            config=args.config_file,
             device=args.device,
             score_threshold=args.score_threshold,
             optimize=args.optimize,

@@ -3,6 +3,7 @@
 import argparse
 
 from .common import (
+    CHECKPOINT,
     add_json_option,
     add_parser,
     add_quiet_option,
@@ -43,24 +44,22 @@ Examples:
         -m resnest_d2.cli train --config-file configs/mask_rcnn_resnest50_fpn.yaml --resume
 
 Exit codes: 0 done, 1 failed, 2 refused input, 130 interrupted, 75 stopped by SIGTERM or SIGUSR1
-after a checkpoint was saved: --resume goes on from it. torchrun itself exits with 1 whatever its
-processes exit with.
+after a checkpoint was saved, or before the first iteration: --resume goes on from the checkpoint,
+or begins. torchrun itself exits with 1 whatever its processes exit with.
 """
 
 _EVALUATE_EPILOG = """
 Examples:
   a run, on its own validation data:
-    %(prog)s --config-file runs/mine/config.yaml --val-json val.json --val-images val/ \\
-        MODEL.WEIGHTS runs/mine/model_final.pth
-  for a script:
+    %(prog)s --checkpoint runs/mine --val-json val.json --val-images val/
+  for a script, with other settings than those of the training:
     %(prog)s --config-file runs/mine/config.yaml --val-json val.json --val-images val/ \\
         --json --quiet MODEL.WEIGHTS runs/mine/model_final.pth
   on COCO, the metrics into a file:
     %(prog)s --config-file configs/mask_rcnn_resnest50_fpn.yaml --num-gpus 8 \\
         --output-json result.json MODEL.WEIGHTS output/model_final.pth
   a published model, which must have its published AP:
-    %(prog)s --config-file mask_rcnn_resnest50_fpn --verify \\
-        MODEL.WEIGHTS resnest://mask_rcnn_resnest50_fpn
+    %(prog)s --checkpoint resnest://mask_rcnn_resnest50_fpn --verify
 
 Exit codes: 0 done, 1 failed, or --verify found another AP, 2 refused input, 130 interrupted.
 """
@@ -68,8 +67,15 @@ Exit codes: 0 done, 1 failed, or --verify found another AP, 2 refused input, 130
 
 def add_commands(commands) -> None:
     """Add both to a parser's subcommands."""
-    _add_run_arguments(add_parser(commands, "train", _train, epilog=_TRAIN_EPILOG))
+    train = add_parser(commands, "train", _train, epilog=_TRAIN_EPILOG)
+    train.set_defaults(checkpoint=None)
+    _add_run_arguments(train)
     evaluate = add_parser(commands, "evaluate", _train, epilog=_EVALUATE_EPILOG)
+    evaluate.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help=f"{CHECKPOINT}; in place of MODEL.WEIGHTS, and of --config-file where it has one",
+    )
     _add_run_arguments(evaluate)
     evaluate.set_defaults(eval_only=True)
 
@@ -77,7 +83,6 @@ def add_commands(commands) -> None:
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config-file",
-        required=True,
         metavar="FILE",
         help="a config file, or the name of a packaged config such as mask_rcnn_resnest50_fpn",
     )
@@ -193,6 +198,7 @@ def _train(args: argparse.Namespace) -> int:
             resume=args.resume,
             init_from=args.init_from,
             eval_only=args.eval_only,
+            checkpoint=args.checkpoint,
             verify=args.verify,
             optimize=args.optimize,
             trust_pickle=args.trust_pickle,

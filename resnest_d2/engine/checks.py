@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -16,13 +17,15 @@ from ..checkpoint import RECORD_KEY, RunCheckpointer, choose_checkpoint, find_ch
 from ..checkpoint.changes import recorded_value
 from ..checkpoint.folder import Choice
 from ..checkpoint.statistics import InputStatistics, require_same_statistics
-from ..config import get_config, get_config_file
+from ..config import get_config, get_config_file, merge_opts
 from ..data import require_registered
 from ..model_zoo import MODELS, WEIGHTS, resolve_weights
 from ..modeling.checks import check_choice
 from ..modeling.split_attention import ONE_IMAGE, SplitAttentionConv2d
+from ..trained import TrainedModel, class_names_of, find_trained_model
 from .best import check_best
 from .freeze import freeze_parameters
+from .lock import check_unlocked
 from .optimizer import CLIP_TYPES
 from .request import RunRequest
 
@@ -30,10 +33,11 @@ __all__ = [
     "check_batch_size",
     "check_files",
     "check_output_dir",
+    "check_same_classes",
     "check_schedule",
     "check_step",
     "check_training",
-    "class_names_of",
+    "choose_config",
     "choose_device",
     "choose_model_device",
     "choose_weights",
@@ -43,18 +47,58 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
+def choose_config(request: RunRequest) -> tuple[CfgNode, TrainedModel | None]:
+    """The request's config, and the model that ``checkpoint`` names, if it names one.
+
+    Raises:
+        ValueError, KeyError, FileNotFoundError: of either; the data that the checkpoint was
+            evaluated on is not known here, and the request has none.
+    """
+    if request.checkpoint is None:
+        return get_config(request.config, request.opts), None
+    trained = find_trained_model(
+        request.checkpoint, request.config, trust_pickle=request.trust_pickle
+    )
+    cfg, stated = trained.cfg, request.opts[0::2]
+    unknown = [name for name in cfg.DATASETS.TEST if name not in DatasetCatalog]
+    missing = unknown or not cfg.DATASETS.TEST
+    if request.config is None and missing and not request.val and "DATASETS.TEST" not in stated:
+        raise ValueError(
+            f"{trained.weights} was evaluated on {', '.join(unknown) or 'nothing'} in training, "
+            "and this process knows no such data set: give --val-json FILE --val-images DIR (in "
+            "Python: val=(json file, image folder))"
+        )
+    if not trained.is_published:
+        cfg.OUTPUT_DIR = os.path.dirname(trained.weights) or "."
+    merge_opts(cfg, request.opts)
+    cfg.MODEL.WEIGHTS = trained.weights
+    return cfg, trained
+
+
+def check_same_classes(trained: TrainedModel, data_sets: Iterable[str]) -> None:
+    """Classes are numbers to a model: were they others in the data, all would be scored wrong."""
+    for name in data_sets:
+        found = class_names_of(name)
+        if found and trained.class_names and found != trained.class_names:
+            data = MetadataCatalog.get(name).get("json_file", name)
+            raise ValueError(
+                f"{trained.weights} was trained on the classes {', '.join(trained.class_names)}, "
+                f"and {data} has {', '.join(found)}: they must be the same, in the order of their "
+                "ids"
+            )
+
+
 def expect_published(cfg: CfgNode, request: RunRequest) -> None:
     """Take the values that ``verify`` compares with from the catalog."""
     if not request.verify:
         return
     if not request.eval_only:
         raise ValueError("--verify compares an evaluation: it needs --eval-only")
-    file = get_config_file(request.config)
+    recipe = request.config or request.checkpoint.removeprefix("resnest://")
+    file = get_config_file(recipe)
     model = MODELS.get(file.stem)
     if model is None or not file.samefile(get_config_file(model.recipe)):
-        raise ValueError(
-            f"--verify needs a recipe of the catalog (resnest-d2 zoo), got {request.config}"
-        )
+        raise ValueError(f"--verify needs a recipe of the catalog (resnest-d2 zoo), got {recipe}")
     if not model.expected_results:
         raise ValueError(f"--verify: no AP was published for {model.name}")
     data_sets = get_config(model.recipe).DATASETS.TEST
@@ -248,7 +292,8 @@ def check_step(cfg: CfgNode) -> None:
 
 
 def check_output_dir(key: str, folder: str, request: RunRequest) -> None:
-    """Raise a FileExistsError where training would overwrite another run."""
+    """Raise a FileExistsError where training would overwrite another run, or join one."""
+    check_unlocked(key, folder, request)
     found = RunCheckpointer.found_in(folder)
     if found and not request.resume:
         raise FileExistsError(
@@ -288,14 +333,14 @@ def check_schedule(cfg: CfgNode) -> None:
             raise ValueError(f"{key} must be at least {lowest}, got {value}{why}")
     if not 0 <= solver.BASE_LR < math.inf:
         raise ValueError(f"SOLVER.BASE_LR must be a number, at least 0, got {solver.BASE_LR}")
-
-
-def class_names_of(data_set: str) -> list[str]:
-    """Names of a registered data set's classes; none where it has no classes of objects."""
-    metadata = MetadataCatalog.get(data_set)
-    if not metadata.get("thing_classes") and metadata.get("json_file"):
-        DatasetCatalog.get(data_set)  # register_coco_instances learns the names by loading
-    return list(metadata.get("thing_classes", ()))
+    if solver.LR_SCHEDULER_NAME == "WarmupCosineLR" and not solver.BASE_LR and solver.BASE_LR_END:
+        raise ValueError(
+            f"SOLVER.BASE_LR is 0, and a cosine never reaches SOLVER.BASE_LR_END "
+            f"{solver.BASE_LR_END} from there: set that to 0, or SOLVER.BASE_LR above it"
+        )
+    steps = list(solver.STEPS)
+    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and steps != sorted(set(steps)):
+        raise ValueError(f"SOLVER.STEPS must rise, got {solver.STEPS}")
 
 
 def check_training(cfg: CfgNode, request: RunRequest) -> None:

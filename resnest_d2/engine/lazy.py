@@ -28,6 +28,7 @@ from ..inference import optimize_for_inference
 from ..model_zoo import resolve_weights
 from .checks import check_batch_size, check_output_dir, choose_device
 from .errors import hide_explained
+from .lock import locked
 from .processes import run_in_processes
 from .request import RunRequest
 from .setup import show_log
@@ -76,7 +77,13 @@ def _prepare(request: RunRequest) -> DictConfig:
 def run_lazy(request: RunRequest) -> dict:
     """Train or evaluate as requested; see :func:`resnest_d2.engine.run`."""
     show_log()
-    return run_in_processes(prepare_lazy, _work, request, on_cpu=lambda c: c.train.device == "cpu")
+    return run_in_processes(
+        prepare_lazy,
+        _work,
+        request,
+        on_cpu=lambda cfg: cfg.train.device == "cpu",
+        guard=lambda cfg: locked("train.output_dir", cfg.train.output_dir, request),
+    )
 
 
 def _work(cfg: DictConfig, request: RunRequest) -> dict:

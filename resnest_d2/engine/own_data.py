@@ -8,7 +8,6 @@ import warnings
 
 from detectron2.config import CfgNode
 
-from ..config import stated_layers
 from ..data import CocoSummary, Problem, check_coco_json
 from ..data.check import problems_by_set
 from ..data.coco import keypoint_names, register_usable
@@ -52,7 +51,7 @@ def use_own_data(cfg: CfgNode, request: RunRequest) -> None:
         for source, json_file, root in train + val
     ]
     learned, scored = summaries[: len(train)], summaries[len(train) :]
-    stated = stated_layers(request.config, request.opts)[-1]
+    stated = set(request.opts[0::2])
     _use_classes(cfg, summaries[0], stated)
     if not request.eval_only:
         _require_objects(learned)
@@ -79,7 +78,7 @@ def use_own_data(cfg: CfgNode, request: RunRequest) -> None:
         cfg.DATASETS.TEST = tuple(names[len(train) :])
 
 
-def _use_classes(cfg: CfgNode, summary: CocoSummary, stated: dict) -> None:
+def _use_classes(cfg: CfgNode, summary: CocoSummary, stated: set[str]) -> None:
     classes = len(summary.class_names)
     for head in ("ROI_HEADS", "RETINANET"):
         key, value = f"MODEL.{head}.NUM_CLASSES", cfg.MODEL[head].NUM_CLASSES
@@ -219,7 +218,7 @@ def _refusal(request: RunRequest, unusable: list[Problem], everything: list[Prob
 
 
 def _use_keypoints(
-    cfg: CfgNode, summaries: list[CocoSummary], *, train: bool, stated: dict
+    cfg: CfgNode, summaries: list[CocoSummary], *, train: bool, stated: set[str]
 ) -> None:
     """Refuse files that keypoints cannot be learned or scored from, and take their number."""
     first = summaries[0]

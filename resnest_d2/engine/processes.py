@@ -25,11 +25,12 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from detectron2.engine import launch
 from detectron2.utils import comm
 
+from resnest_d2_doctor.signals import STOP_SIGNALS, STOPPED, say_stopped
+
 from ..checkpoint.atomic import writing
 from ..evaluation import write_results
 from .errors import RunError, end_soon, explain, is_lost_peer, log_failure
 from .request import RunRequest
-from .stopping import SAVED_AND_STOPPED
 from .torchrun import adopt, joined, leave_group, prefer_loopback, read_environment
 
 __all__ = ["run_in_processes"]
@@ -40,7 +41,12 @@ _RESULTS = "results"  # file of the first process
 
 
 def run_in_processes(
-    prepare: Callable, work: Callable, request: RunRequest, *, on_cpu: Callable[..., bool]
+    prepare: Callable,
+    work: Callable,
+    request: RunRequest,
+    *,
+    on_cpu: Callable[..., bool],
+    guard: Callable[..., contextlib.AbstractContextManager] = contextlib.nullcontext,
 ) -> dict:
     """Do a request's work in each of its processes.
 
@@ -49,6 +55,7 @@ def run_in_processes(
             its module, as ``work``: new processes find them by name.
         work: ``(config, request) -> results``.
         on_cpu: whether a config trains on the CPU.
+        guard: from a config to what the work is done inside of, such as :func:`.lock.locked`.
 
     Returns:
         The results; empty but in the first process and on its machine.
@@ -60,10 +67,11 @@ def run_in_processes(
     request = adopt(request)
     cfg = prepare(request)
     place = read_environment()
-    if place is None and request.world_size > 1:
-        return _launch(prepare, work, request, on_cpu=on_cpu(cfg))
-    with joined(place, on_cpu=on_cpu(cfg)) if place else contextlib.nullcontext():
-        return _share(work, cfg, request)
+    with guard(cfg):
+        if place is None and request.world_size > 1:
+            return _launch(prepare, work, request, on_cpu=on_cpu(cfg))
+        with joined(place, on_cpu=on_cpu(cfg)) if place else contextlib.nullcontext():
+            return _share(work, cfg, request)
 
 
 def _share(work: Callable, cfg, request: RunRequest) -> dict:
@@ -95,11 +103,13 @@ def _launch(prepare: Callable, work: Callable, request: RunRequest, *, on_cpu: b
                 args=(prepare, work, request, folder),
             )
         except (ProcessExitedException, ProcessRaisedException) as error:
-            if signal.SIGTERM in received and getattr(error, "exit_code", 0) == -signal.SIGTERM:
-                raise SystemExit(128 + signal.SIGTERM) from None  # it had nothing to save yet
+            number = -getattr(error, "exit_code", 0)
+            if number in received and number in STOP_SIGNALS:  # it had nothing to save yet
+                say_stopped(number)
+                raise SystemExit(STOPPED) from None
             raise _first_failure(error, Path(folder), request) from None
         if any(report["stopped"] for report in _reports(Path(folder))):
-            raise SystemExit(SAVED_AND_STOPPED)
+            raise SystemExit(STOPPED)
         return _read_results(Path(folder, _RESULTS))
 
 
@@ -112,7 +122,7 @@ def _launched(prepare: Callable, work: Callable, request: RunRequest, folder: st
         if comm.is_main_process():
             write_results(results, Path(folder, _RESULTS))
     except SystemExit as stop:
-        if stop.code != SAVED_AND_STOPPED:
+        if stop.code != STOPPED:
             raise
         _report(folder, stopped=True)  # no failure: nobody is to be ended for it while he saves
     except Exception as error:
@@ -206,7 +216,7 @@ def _environment(added: dict[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _forwarding() -> Iterator[set[int]]:
-    """Pass SIGTERM on to the processes that are started inside, and wait on.
+    """Pass SIGTERM and SIGUSR1 on to the processes that are started inside, and wait on.
 
     SIGINT ends the wait, once they have ended too. Gives the set of the signals received.
     """
@@ -220,7 +230,7 @@ def _forwarding() -> Iterator[set[int]]:
                 os.kill(process.pid, number)
 
     in_main_thread = threading.current_thread() is threading.main_thread()
-    saved = signal.signal(signal.SIGTERM, pass_on) if in_main_thread else None
+    saved = {n: signal.signal(n, pass_on) for n in STOP_SIGNALS} if in_main_thread else {}
     try:
         yield received
     except KeyboardInterrupt:
@@ -231,5 +241,5 @@ def _forwarding() -> Iterator[set[int]]:
         for process in set(multiprocessing.active_children()) - others:
             process.join(max(0, limit - time.monotonic()))
             process.kill()
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, saved)
+        for number, handler in saved.items():
+            signal.signal(number, handler)

@@ -20,7 +20,7 @@ from detectron2.config import CfgNode
 from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
 
-from ..predictor import read_config
+from ..trained import read_config
 from .examples import unpack
 from .failures import Gradient, largest_gradients, losses_before
 from .trainer import Trainer

@@ -6,8 +6,10 @@ published AP. With ``RESNEST.AUTO_SCALE`` the rate belongs to the batch that was
 was last stated, in the order of the YAML files and ``opts``; where the run has another one, k times
 as large, the rate is multiplied by k (Goyal et al., arXiv 1706.02677), for AdamW by the square root
 of k (Malladi et al., arXiv 2205.10287), and what is counted in iterations is divided by k, so that
-as many images are seen. What is stated together with the batch, or after it, stays. A config that
-a run has written states everything in one file, so it is never scaled again.
+as many images are seen. What is stated together with the batch, or after it, stays. Where that is
+``SOLVER.MAX_ITER``, the steps, the warm-up and the iteration that fixes the batch norms keep their
+share of it. A config that a run has written states everything in one file, so it is never scaled
+again.
 
 ``RESNEST.EPOCHS`` becomes iterations here, from the number of images that the loader draws from.
 
@@ -37,6 +39,7 @@ _BATCH, _RATE, _MAX = "SOLVER.IMS_PER_BATCH", "SOLVER.BASE_LR", "SOLVER.MAX_ITER
 _STEPS, _WARMUP, _FREEZE = "SOLVER.STEPS", "SOLVER.WARMUP_ITERS", "RESNEST.FREEZE_NORM.ITER"
 _EVAL, _CHECKPOINT = "TEST.EVAL_PERIOD", "SOLVER.CHECKPOINT_PERIOD"
 _ITERATIONS = (_MAX, _STEPS, _WARMUP, _CHECKPOINT, _EVAL, _FREEZE)
+_SHARES = (_STEPS, _WARMUP, _FREEZE)  # where in a training something happens
 _EPOCHS = {
     "MAX": _MAX,
     "STEPS": _STEPS,
@@ -171,16 +174,24 @@ def _scale(cfg: CfgNode, stated: _Stated) -> None:
     factor = batch / reference
     root = cfg.RESNEST.OPTIMIZER == "AdamW"
     rows = [_set(cfg, _RATE, cfg.SOLVER.BASE_LR * (math.sqrt(factor) if root else factor))]
-    kept = []
+    kept, times = [], Fraction(reference, batch)
+    share, whole = times, stated.value(_MAX, given_at - 1)
+    if stated.layer(_MAX) >= given_at and min(whole, cfg.SOLVER.MAX_ITER) > 0:
+        share = Fraction(cfg.SOLVER.MAX_ITER, whole)
     for key in _ITERATIONS:
         if key == _STEPS and cfg.SOLVER.LR_SCHEDULER_NAME != "WarmupMultiStepLR":
             continue  # nobody reads it
         if stated.layer(key) >= given_at:
             kept.append(key)
         else:
-            rows.append(_set(cfg, key, _rounded(get_value(cfg, key), Fraction(reference, batch))))
+            by = share if key in _SHARES else times
+            rows.append(_set(cfg, key, _rounded(get_value(cfg, key), by)))
     rule = f"rate x {'sqrt(' if root else ''}{batch}/{reference}{')' if root else ''}"
     stays = f" Given with the batch, and kept: {', '.join(kept)}." if kept else ""
+    if share != times:
+        names = [row.key for row in rows if row.key in _SHARES and row.stated != row.used]
+        stays += f" {', '.join(names) or 'Nothing else'} x {cfg.SOLVER.MAX_ITER}/{whole}: the share"
+        stays += f" of {_MAX}."
     logger.info(
         f"{_BATCH} is {batch}, and {_RATE} {stated.value(_RATE):g} is for {reference}: {rule}, "
         f"iterations x {reference}/{batch}.{stays} RESNEST.AUTO_SCALE False turns this off, and "
@@ -215,7 +226,7 @@ def _use_epochs(cfg: CfgNode, stated: _Stated) -> None:
     if "MAX" in given and recipe_max > 0:
         share = Fraction(cfg.SOLVER.MAX_ITER, recipe_max)
         multi_step = cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupMultiStepLR"
-        for key in (*([_STEPS] if multi_step else []), _WARMUP, _FREEZE):
+        for key in _SHARES if multi_step else _SHARES[1:]:
             layer = stated.layer(key)  # given for these epochs, not for the recipe's iterations?
             own = layer > stated.layer(_MAX) and layer >= stated.layer("RESNEST.EPOCHS.MAX")
             if key not in given.values() and not own:
@@ -232,9 +243,9 @@ def _use_epochs(cfg: CfgNode, stated: _Stated) -> None:
 
 
 def _rounded(value: Any, factor: Fraction) -> Any:
-    """Numbers of iterations times a factor; what is above 0 stays at least 1."""
+    """Numbers of iterations times a factor; what is above 0 stays at least 1, steps differ."""
     if isinstance(value, Iterable):
-        return tuple(_rounded(item, factor) for item in value)
+        return tuple(dict.fromkeys(_rounded(item, factor) for item in value))
     return max(1, round(value * factor)) if value > 0 else value
 
 

@@ -18,20 +18,23 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..checkpoint import RunCheckpointer
-from ..config import get_config, stated_layers
+from ..config import stated_layers
 from ..data import SAMPLERS, check_jitter
 from ..evaluation import IMPLEMENTATIONS, write_results
 from ..inference import optimize_for_inference
 from ..modeling.checks import check_choice
 from .checks import (
     check_files,
+    check_same_classes,
     check_step,
     check_training,
+    choose_config,
     choose_model_device,
     choose_weights,
     expect_published,
 )
 from .errors import hide_explained, only_warnings
+from .lock import locked
 from .own_data import log_bad_data, use_own_data
 from .processes import run_in_processes
 from .records import protected_log_files
@@ -60,7 +63,7 @@ def prepare(request: RunRequest) -> CfgNode:
 
 
 def _prepare(request: RunRequest) -> CfgNode:
-    cfg = get_config(request.config, request.opts)
+    cfg, trained = choose_config(request)
     expect_published(cfg, request)
     use_own_data(cfg, request)
     choose_weights(cfg, request)
@@ -73,6 +76,8 @@ def _prepare(request: RunRequest) -> CfgNode:
     check_jitter(cfg)
     with torch.device("meta"):  # no memory, no time: only the checks of the builders
         add_checkpointing(build_backbone(cfg), cfg)
+    if trained and request.config is None:
+        check_same_classes(trained, cfg.DATASETS.TEST)
     check_files(cfg, request)
     check_test_augmentation(cfg)
     check_tasks(cfg, () if request.eval_only else cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
@@ -98,7 +103,13 @@ def run(request: RunRequest) -> dict:
     """
     with only_warnings(request.quiet):
         show_log()
-        return run_in_processes(prepare, _work, request, on_cpu=lambda c: c.MODEL.DEVICE == "cpu")
+        return run_in_processes(
+            prepare,
+            _work,
+            request,
+            on_cpu=lambda cfg: cfg.MODEL.DEVICE == "cpu",
+            guard=lambda cfg: locked("OUTPUT_DIR", cfg.OUTPUT_DIR, request),
+        )
 
 
 def _work(cfg: CfgNode, request: RunRequest) -> dict:

@@ -11,19 +11,13 @@ from multiprocessing import util
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+from resnest_d2_doctor.signals import STOP_SIGNALS, STOPPED
+
 from ..checkpoint import RunCheckpointer
 
-__all__ = ["SAVED_AND_STOPPED", "StopOnSignal", "signals_held_back"]
+__all__ = ["StopOnSignal", "signals_held_back"]
 
 logger = logging.getLogger(__name__)
-
-SAVED_AND_STOPPED = 75
-"""Exit code of a run that a signal has stopped, after saving: ``--resume`` goes on with it.
-
-``EX_TEMPFAIL`` of ``sysexits.h``: try again later.
-"""
-
-_SIGNALS = ("SIGTERM", "SIGUSR1")  # the second is Slurm's usual warning before a job's end
 
 
 @contextlib.contextmanager
@@ -38,7 +32,7 @@ def signals_held_back() -> Iterator[None]:
         yield
         return
     children = set(multiprocessing.active_children())
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [getattr(signal, name) for name in _SIGNALS])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:
@@ -78,9 +72,8 @@ class StopOnSignal(HookBase):
 
     def before_train(self):
         if threading.current_thread() is threading.main_thread():
-            for name in _SIGNALS:
-                if number := getattr(signal, name, None):  # Windows lacks the second
-                    self._previous[number] = signal.signal(number, self._receive)
+            for number in STOP_SIGNALS:
+                self._previous[number] = signal.signal(number, self._receive)
         self._saved = self.trainer.start_iter > 0
 
     def before_step(self):
@@ -108,7 +101,7 @@ class StopOnSignal(HookBase):
         if self._stopped:
             logger.warning(
                 f"{self._received} at iteration {self.trainer.iter}: saved and stopped, with exit "
-                f"code {SAVED_AND_STOPPED}. --resume goes on from here"
+                f"code {STOPPED}. --resume goes on from here"
             )
 
     def _receive(self, number: int, frame) -> None:
@@ -118,4 +111,4 @@ class StopOnSignal(HookBase):
 
     def _stop(self) -> None:
         self._stopped = True
-        raise SystemExit(SAVED_AND_STOPPED)
+        raise SystemExit(STOPPED)

@@ -221,6 +221,10 @@ class Trainer(DefaultTrainer):
     def _finish_iteration(self) -> None:
         """Make up for what came after the checkpoint in its iteration, such as an evaluation."""
         self.iter = self.storage.iter = self.start_iter - 1
+        if self.start_iter >= self.max_iter and comm.is_main_process():
+            file, _ = self.checkpointer.loaded
+            if os.path.basename(file) != "model_final.pth":  # the run ended before it was written
+                self.checkpointer.save("model_final", iteration=self.iter)
         for hook in self._hooks[self._hooks.index(self._stop_on_signal) + 1 :]:
             hook.after_step()
         self.iter = self.storage.iter = self.start_iter
@@ -382,6 +386,15 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer):
+        """Detectron2's, which divides by the rate, and refuses a step at the end of training."""
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.SOLVER.BASE_LR = cfg.SOLVER.BASE_LR or 1.0  # what it builds are factors: 0 stays 0
+        cfg.SOLVER.STEPS = tuple(step for step in cfg.SOLVER.STEPS if step != cfg.SOLVER.MAX_ITER)
+        return super().build_lr_scheduler(cfg, optimizer)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):

@@ -22,7 +22,7 @@ from ..inference import fold_batch_norms
 from ..modeling.checks import check_choice
 from ..modeling.dense import dense_predictions
 
-__all__ = ["PARTS", "DenseOutputs", "Detector", "Features", "build_part"]
+__all__ = ["PARTS", "DenseOutputs", "Detector", "Features", "build_part", "paste_masks"]
 
 PARTS = ("detector", "backbone", "bottom_up")
 
@@ -155,7 +155,7 @@ class Detector(_Part):
             masks = masks[:, 0]
         else:
             masks = masks[torch.arange(classes.shape[0]), classes]
-        pasted = _paste(masks.sigmoid(), boxes, image.shape[-2], image.shape[-1])
+        pasted = paste_masks(masks.sigmoid(), boxes, image.shape[-2], image.shape[-1])
         return *outputs, pasted >= 0.5
 
 
@@ -193,7 +193,7 @@ class Features(_Part):
         return tuple(features[name][0] for name in self.output_names)
 
 
-def _paste(masks: torch.Tensor, boxes: torch.Tensor, height, width) -> torch.Tensor:
+def paste_masks(masks: torch.Tensor, boxes: torch.Tensor, height, width) -> torch.Tensor:
     """Masks over boxes -> masks over the image, as Detectron2's ``paste_masks_in_image``.
 
     Bilinear interpolation is a product of one matrix per axis: it fits every format.

@@ -2,7 +2,8 @@
 
 Near a cut nothing is exact: a detection whose score lies within the tolerance of the score
 threshold, or of the last place where a list is full, may be in one list alone. Equal scores may
-change places.
+change places. A pixel whose probability lies within :data:`MASK_MARGIN` of the masks' threshold may
+be in one mask alone.
 """
 
 import subprocess
@@ -19,6 +20,7 @@ from . import run_file
 __all__ = [
     "BOX_TOLERANCE",
     "FEATURE_TOLERANCE",
+    "MASK_MARGIN",
     "MASK_TOLERANCE",
     "SCORE_TOLERANCE",
     "Agreement",
@@ -29,6 +31,7 @@ __all__ = [
 BOX_TOLERANCE = 0.05  # pixels
 SCORE_TOLERANCE = 1e-4
 MASK_TOLERANCE = 0.99  # intersection over union, at least
+MASK_MARGIN = 1e-3  # of a pixel's probability around the threshold: it is left out of that
 FEATURE_TOLERANCE = 1e-3  # of a map's largest value
 
 _TOLERANCES = {
@@ -50,7 +53,7 @@ class Agreement:
         without_detection: images in which it finds nothing.
         boxes: pixels.
         scores: 0-1.
-        masks: the smallest intersection over union, 0-1.
+        masks: the smallest intersection over union of the pixels that are compared, 0-1.
         features: relative to the largest value of the map.
         problems: what is beyond the tolerances, in words.
     """
@@ -121,6 +124,7 @@ def compare_outputs(
     *,
     score_threshold: float | None,
     max_detections: int,
+    undecided: np.ndarray | None = None,
 ) -> None:
     """Take one image's outputs into an :class:`Agreement`.
 
@@ -129,6 +133,7 @@ def compare_outputs(
         theirs: the file's.
         score_threshold: of detections; None for a part that gives none.
         max_detections: an image's list is cut there.
+        undecided: (N, H, W), pixels of the model's masks that are not compared; None compares all.
     """
     agreement.images += 1
     where = f"image {agreement.images}"
@@ -137,7 +142,7 @@ def compare_outputs(
     elif score_threshold is not None:
         full = len(ours["scores"]) >= max_detections
         cut = float(ours["scores"].min()) if full else score_threshold
-        _compare_detections(agreement, where, ours, theirs, cut)
+        _compare_detections(agreement, where, ours, theirs, cut, undecided)
     elif any(ours[name].shape != theirs[name].shape for name in ours):
         shapes = [(name, theirs[name].shape, ours[name].shape) for name in ours]
         agreement.problems.append(f"{where}: shapes differ (output, file, model): {shapes}")
@@ -151,7 +156,12 @@ def compare_outputs(
 
 
 def _compare_detections(
-    agreement: Agreement, where: str, ours: Outputs, theirs: Outputs, cut: float
+    agreement: Agreement,
+    where: str,
+    ours: Outputs,
+    theirs: Outputs,
+    cut: float,
+    undecided: np.ndarray | None,
 ) -> None:
     agreement.detections += len(ours["scores"])
     agreement.without_detection += not len(ours["scores"])
@@ -169,7 +179,10 @@ def _compare_detections(
         difference = abs(float(theirs["scores"][other]) - float(ours["scores"][number]))
         _note(agreement, where, "scores", difference)
         if "masks" in ours:
-            _note(agreement, where, "masks", _iou(ours["masks"][number], theirs["masks"][other]))
+            masks = ours["masks"][number], theirs["masks"][other]
+            if undecided is not None:
+                masks = [mask & ~undecided[number] for mask in masks]
+            _note(agreement, where, "masks", _iou(*masks))
     alone += [float(theirs["scores"][k]) for k in rest]
     beyond = [score for score in alone if abs(score - cut) > SCORE_TOLERANCE]
     if beyond:

@@ -71,9 +71,9 @@ class Journal:
     def __exit__(self, *_) -> None:
         self._opened.close()
 
-    def is_done(self, name: str, stamp: list[int]) -> bool:
-        """Whether an image is done, and its file is as it was then."""
-        return self._stamps.get(name) == stamp
+    def is_done(self, name: str, stamp: list[int] | None) -> bool:
+        """Whether an image is done, and its file, which ``stamp`` None says is none, as then."""
+        return stamp is not None and self._stamps.get(name) == stamp
 
     def append(self, records: Sequence[dict[str, Any]]) -> None:
         """Add images, each with ``name``, ``stamp`` and ``drawing``; they are done on return."""

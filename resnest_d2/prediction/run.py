@@ -207,7 +207,10 @@ def _read(root: Path, name: str) -> _Item:
     except PictureError as error:
         return _Item(name, stamp, reason=error.reason)
     except FileNotFoundError:
-        return _Item(name, stamp, reason="there is no such file any more")
+        reason = "there is no such file any more"
+        if path.is_symlink():
+            reason = f"it is a link to {os.readlink(path)}, which is not there"
+        return _Item(name, stamp, reason=reason)
 
 
 def _record(item: _Item, instances: Instances, drawing: str | None) -> dict[str, Any]:

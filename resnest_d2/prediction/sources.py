@@ -49,10 +49,10 @@ def find_pictures(
     starts, missing = [], []
     results = os.path.realpath(except_in)
     for source in map(os.fspath, sources):
-        if os.path.exists(source):
+        if os.path.lexists(source):  # a link to nothing too: it is tried, and fails with a reason
             matches = [source]
             starts.append(source if os.path.isdir(source) else os.path.dirname(source))
-        elif matches := sorted(glob.glob(source, recursive=True)):
+        elif matches := sorted(_matches(source)):
             plain = itertools.takewhile(lambda part: part == glob.escape(part), Path(source).parts)
             starts.append(os.path.join("", *plain))
         else:
@@ -95,6 +95,34 @@ def drawing_names(names: Sequence[str], suffix: str, *, given: Mapping[str, str]
         drawings[name] = f"{stem}.{suffix}"
         used.add(drawings[name].casefold())
     return drawings
+
+
+def _matches(pattern: str) -> list[str]:
+    """What a pattern of :mod:`glob` matches.
+
+    That follows each link to a folder below ``**``, and links that lead back for ever: here every
+    folder is entered once.
+    """
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        return glob.glob(pattern)
+    at = parts.index("**")
+    rest = tuple(itertools.dropwhile(lambda part: part == "**", parts[at:]))
+    entered: set[str] = set()
+    found = []
+    for start in glob.glob(os.path.join(*parts[:at])) if at else [""]:
+        for place, folders, files in os.walk(start or ".", followlinks=True):
+            real = os.path.realpath(place)
+            if real in entered:
+                folders.clear()
+                continue
+            entered.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            if rest:
+                found += _matches(os.path.join(glob.escape(place), *rest))
+            else:
+                found += [os.path.join(place, name) for name in files if not name.startswith(".")]
+    return list(dict.fromkeys(found))
 
 
 def _pictures_in(folder: str, results: str) -> Iterator[str]:

@@ -86,6 +86,19 @@ def seed_of(path):
     return recorded_value(checkpoint(path)[RECORD_KEY]["config"], "SEED")
 
 
+def test_other_number_of_classes_names_init_from(finished, data, tmp_path):
+    folder = clone(finished, tmp_path / "run")
+    content = json.loads(Path(data["train"][0]).read_text())
+    content["categories"].append({"id": 9, "name": "heart"})
+    (tmp_path / "six.json").write_text(json.dumps(content))
+    train = ((str(tmp_path / "six.json"), data["train"][1]),)
+    request = tiny_request(data, folder, *SHORT, train=train, val=(), resume=True)
+    with pytest.raises(
+        ValueError, match=r"is for 5 classes, the model for 6: .*--init-from \S+run"
+    ):
+        prepare(request)
+
+
 # ---- seeds ----
 
 
@@ -308,6 +321,28 @@ def test_a_resumed_run_writes_each_iteration_once(finished, request_for, tmp_pat
     lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
     iterations = [line["iteration"] for line in lines if "total_loss" in line]
     assert iterations == [1, 3]  # at the evaluation and at the end
+
+
+@pytest.mark.parametrize("damage", [None, b"PK"])
+def test_final_checkpoint_is_written_where_the_first_run_died_before(
+    damage, finished, request_for, tmp_path, no_evaluation
+):
+    folder = clone(finished, tmp_path)
+    expected = checkpoint(folder / "model_final.pth")
+    (folder / "model_final.pth").unlink()
+    if damage is not None:
+        (folder / "model_final.pth").write_bytes(damage)
+    (folder / "last_checkpoint").write_text("model_0000003.pth")
+    run(request_for(folder, "SEED", "-1", resume=True, val=()))
+    final = checkpoint(folder / "model_final.pth")
+    assert final["iteration"] == expected["iteration"] == 3
+    assert (folder / "last_checkpoint").read_text() == "model_final.pth"
+    for name, value in expected["model"].items():
+        assert torch.equal(final["model"][name], value), name
+    assert list(final) == list(expected)
+    written = (folder / "model_final.pth").stat().st_mtime_ns
+    run(request_for(folder, "SEED", "-1", resume=True, val=()))
+    assert (folder / "model_final.pth").stat().st_mtime_ns == written
 
 
 # ---- signals ----

@@ -5,11 +5,12 @@ import logging
 import math
 
 import pytest
+import torch
 from runs import TINY
 
-from resnest_d2.config import get_config, list_configs, stated_layers
+from resnest_d2.config import get_config, get_config_file, list_configs, stated_layers
 from resnest_d2.data import sample_set
-from resnest_d2.engine import RunRequest, prepare
+from resnest_d2.engine import RunRequest, Trainer, prepare
 from resnest_d2.engine.schedule import schedule_origin, set_schedule
 
 RECIPE = "mask_rcnn_resnest50_fpn"
@@ -82,10 +83,85 @@ def test_what_is_given_with_the_batch_is_meant(caplog):
     with caplog.at_level("INFO"):
         cfg = scheduled(RECIPE, *opts)
     assert (cfg.SOLVER.MAX_ITER, cfg.TEST.EVAL_PERIOD) == (500, 100)
-    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.STEPS) == (0.01, (120000, 160000))
+    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.STEPS) == (0.01, (333, 444))  # of 500
     (said,) = [r.getMessage() for r in caplog.records if "is for 16" in r.getMessage()]
     for words in ("0.02", "0.01", "AUTO_SCALE False", "kept: SOLVER.MAX_ITER, TEST.EVAL_PERIOD"):
         assert words in said
+
+
+@pytest.mark.parametrize(
+    ("opts", "warm_up", "steps", "freeze"),
+    [
+        # of 90,000 iterations the recipe warms up in 1000, and drops the rate after 60,000, 80,000
+        ("SOLVER.MAX_ITER 900", 10, (600, 800), 90),
+        ("SOLVER.MAX_ITER 180000", 2000, (120000, 160000), 18000),
+        ("SOLVER.MAX_ITER 900 SOLVER.WARMUP_ITERS 50", 50, (600, 800), 90),
+        ("SOLVER.MAX_ITER 900 SOLVER.STEPS (700,)", 10, (700,), 90),
+        ("SOLVER.MAX_ITER 900 SOLVER.STEPS (700,950)", 10, (700, 950), 90),
+        ("SOLVER.MAX_ITER 2", 1, (1, 2), 1),
+        ("SOLVER.MAX_ITER 1", 1, (1,), 1),
+        ("SOLVER.WARMUP_ITERS 50", 50, (480000, 640000), 72000),  # MAX_ITER is scaled
+        ("", 8000, (480000, 640000), 72000),
+    ],
+)
+def test_warm_up_and_steps_keep_their_share_of_a_stated_training(
+    opts, warm_up, steps, freeze, tmp_path, caplog
+):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"_BASE_: {get_config_file(RECIPE)}\nRESNEST: {{FREEZE_NORM: {{ITER: 9000}}}}"
+    )
+    with caplog.at_level("INFO"):
+        cfg = scheduled(str(recipe), "SOLVER.IMS_PER_BATCH", "2", *opts.split())
+    assert cfg.SOLVER.BASE_LR == pytest.approx(0.02 / 8)
+    assert (cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.STEPS) == (warm_up, steps)
+    assert cfg.RESNEST.FREEZE_NORM.ITER == freeze
+    assert ("the share of SOLVER.MAX_ITER" in caplog.text) == ("MAX_ITER" in opts)
+
+
+def test_the_full_rate_is_reached_in_a_short_training_of_a_smaller_batch():
+    rates = _rates(scheduled(RECIPE, "SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER", "900"))
+    assert rates[10:600] == pytest.approx([0.0025] * 590)
+    assert rates[600:] == pytest.approx([0.00025] * 200 + [0.000025] * 100)
+
+
+def test_share_is_of_the_schedule_below_the_file_that_gives_the_batch(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        f"_BASE_: {get_config_file(RECIPE)}\nSOLVER: {{IMS_PER_BATCH: 2, MAX_ITER: 9000}}"
+    )
+    assert scheduled(str(mine)).SOLVER.WARMUP_ITERS == 100
+    again = scheduled(str(mine), "SOLVER.MAX_ITER", "900").SOLVER
+    assert (again.WARMUP_ITERS, again.STEPS) == (10, (600, 800))
+
+
+def _rates(cfg):
+    """The learning rate of each iteration, as Detectron2's hook sets it."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=cfg.SOLVER.BASE_LR)
+    scheduler = Trainer.build_lr_scheduler(cfg, optimizer)
+    rates = []
+    for _ in range(cfg.SOLVER.MAX_ITER):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize("name", ["WarmupCosineLR", "WarmupMultiStepLR"])
+def test_rate_of_zero_stays_zero(name):
+    opts = ("SOLVER.BASE_LR", "0", "SOLVER.MAX_ITER", "8", "SOLVER.WARMUP_ITERS", "2")
+    cfg = get_config(RECIPE, (*opts, "SOLVER.LR_SCHEDULER_NAME", name, "SOLVER.STEPS", "(4,)"))
+    assert _rates(cfg) == [0] * 8
+
+
+def test_cosine_is_detectron2s_and_a_step_at_the_end_never_comes():
+    cosine = ("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.BASE_LR_END", "0.01")
+    opts = ("SOLVER.MAX_ITER", "8", "SOLVER.WARMUP_ITERS", "0", "SOLVER.STEPS", "(4, 8)")
+    cfg = get_config(RECIPE, (*opts, *cosine))
+    expected = [0.01 + 0.005 * (1 + math.cos(math.pi * i / 8)) for i in range(8)]
+    assert _rates(cfg) == pytest.approx(expected)
+    assert _rates(get_config(RECIPE, opts)) == pytest.approx([0.02] * 4 + [0.002] * 4)
 
 
 def test_rate_of_ones_own_scales_nothing(caplog):
@@ -252,6 +328,14 @@ def test_data_without_an_object_is_refused_where_epochs_are_counted(request_for,
         ("SOLVER.IMS_PER_BATCH 0", "SOLVER.IMS_PER_BATCH must be .*got 0"),
         ("SOLVER.CHECKPOINT_PERIOD 0", "SOLVER.CHECKPOINT_PERIOD must be at least 1"),
         ("SOLVER.BASE_LR -1", "SOLVER.BASE_LR must be a number"),
+        (
+            "SOLVER.BASE_LR 0 SOLVER.LR_SCHEDULER_NAME WarmupCosineLR SOLVER.BASE_LR_END 0.1",
+            "SOLVER.BASE_LR is 0, and a cosine never reaches SOLVER.BASE_LR_END 0.1",
+        ),
+        (
+            "SOLVER.LR_SCHEDULER_NAME WarmupMultiStepLR SOLVER.STEPS (3,2)",
+            r"SOLVER.STEPS must rise, got \(3, 2\)",
+        ),
     ],
 )
 def test_training_of_nothing_is_an_error(opts, message, request_for):

@@ -274,22 +274,58 @@ def test_the_process_that_verifies_has_no_detectron2(tmp_path):
         run_in_new_process(file, [np.zeros((3, 4, 4), np.float32)], format="torchscript")
 
 
-def test_the_example_needs_numpy_and_onnxruntime_alone(checkpoints, pictures, tmp_path):
+@pytest.mark.parametrize(("shift", "kept"), [(2e-3, True), (0.1, False)])
+def test_only_mask_pixels_at_the_threshold_may_turn_over(
+    shift, kept, checkpoints, pictures, tmp_path, monkeypatch
+):
+    """Random masks are near 0.5 everywhere: a shift by 2e-3 before the sigmoid is 5e-4 after it."""
+    write = export.write_part
+
+    def write_shifted(part, *args, **kwargs):
+        part.model.roi_heads.mask_head.predictor.bias.add_(shift)
+        write(part, *args, **kwargs)
+
+    monkeypatch.setattr(export, "write_part", write_shifted)
+    how = {"format": "torchscript", "images": pictures[:1]}
+    if kept:
+        made = export_checkpoint(checkpoints["mask"], tmp_path / "file", **how)
+        assert made.agreement.masks > 0.99
+    else:
+        with pytest.raises(RuntimeError, match="masks overlap by"):
+            export_checkpoint(checkpoints["mask"], tmp_path / "file", **how)
+
+
+@pytest.fixture(scope="module")
+def onnx_file(checkpoints, pictures, tmp_path_factory):
     pytest.importorskip("onnxruntime")
-    file, picture = tmp_path / "model.onnx", tmp_path / "picture.ppm"
-    made = export_checkpoint(checkpoints["mask"], file, format="onnx", images=pictures)
-    Image.fromarray(made.example.astype(np.uint8).transpose(1, 2, 0)).save(picture)
-    blocked = [
-        f"sys.modules[{name!r}] = None" for name in ("torch", "detectron2", "resnest_d2", "PIL")
-    ]
+    file = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    return export_checkpoint(
+        checkpoints["mask"], file, format="onnx", images=pictures, verify=False
+    )
+
+
+@pytest.mark.parametrize("name", ["image.ppm", "image.png", "image.jpg", "turned.jpg"])
+@pytest.mark.parametrize("pillow", [True, False])
+def test_the_example_needs_numpy_and_onnxruntime_alone(name, pillow, onnx_file, tmp_path):
+    shown = Image.fromarray(onnx_file.example.astype(np.uint8).transpose(1, 2, 0))
+    exif = Image.Exif()
+    if name == "turned.jpg":
+        exif[0x0112] = 3  # upside down
+    shown.save(tmp_path / name, **({"exif": exif} if name.endswith("jpg") else {}))
+    hidden = ["torch", "detectron2", "resnest_d2", *([] if pillow else ["PIL"])]
+    blocked = [f"sys.modules[{name!r}] = None" for name in hidden]
     script = ROOT / "docs" / "examples" / "onnx_detect.py"
     code = f"import runpy, sys; {'; '.join(blocked)}; runpy.run_path({str(script)!r})"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(file), str(picture)], capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", code, str(onnx_file.file), str(tmp_path / name)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if not pillow and name != "image.ppm":
+        assert done.returncode == 1
+        assert f"{name} is no binary PPM file: other formats need Pillow" in done.stderr
+        return
     assert done.returncode == 0, done.stderr
-    run, _ = open_file(str(file), "onnx")
-    expected = run(made.example)
+    run, _ = open_file(str(onnx_file.file), "onnx")
+    given = np.asarray(Image.open(tmp_path / name)).transpose(2, 0, 1).astype(np.float32)
+    expected = run(np.ascontiguousarray(given[:, ::-1, ::-1] if exif else given))
     lines = done.stdout.splitlines()
     assert len(lines) == len(expected["scores"]) > 1
     name, score, *box = lines[0].replace("[", "").replace("]", "").replace(",", "").split()
@@ -335,6 +371,24 @@ def test_order_and_a_score_at_the_threshold_do_not_matter():
     assert not agreement.problems and agreement.detections == 4
     compare_outputs(agreement, _detections(), one, score_threshold=0.3, max_detections=9)
     assert "without a partner" in agreement.problems[0]
+
+
+def test_undecided_pixels_are_left_out_of_the_masks_and_others_are_not():
+    tiny = np.zeros((2, 40, 40), bool)
+    tiny[:, 3:6, 3:7] = True  # 12 pixels
+    flipped, wrong, undecided = tiny.copy(), np.roll(tiny, 1, axis=2), np.zeros_like(tiny)
+    flipped[0, 5, 6], undecided[0, 5, 6] = False, True
+
+    def problems(masks, undecided):
+        agreement = Agreement()
+        ours, theirs = _detections(masks=tiny), _detections(masks=masks)
+        compare_outputs(agreement, ours, theirs, **CUT, undecided=undecided)
+        return agreement.problems
+
+    assert problems(flipped, undecided) == []
+    assert problems(flipped, None) == ["image 1: masks overlap by 0.9167"]
+    assert "masks overlap" in problems(flipped, undecided[::-1])[0]  # those of the other object
+    assert len(problems(wrong, undecided)) == 2
 
 
 def test_only_a_whole_detector_is_timed(checkpoints, pictures, tmp_path, capsys):

@@ -8,7 +8,7 @@ from detectors import image, small_config, small_detector
 from detectron2.layers import paste_masks_in_image
 from detectron2.structures import Boxes, Instances
 
-from resnest_d2.export.parts import _paste, build_part
+from resnest_d2.export.parts import build_part, paste_masks
 
 BGR = ("INPUT.FORMAT", "BGR", "MODEL.PIXEL_MEAN", "[103.53, 116.28, 123.675]")
 BGR += ("MODEL.PIXEL_STD", "[57.4, 57.1, 58.4]")
@@ -51,7 +51,7 @@ def test_paste_equals_detectron2s_paste():
         [[3.2, 4.7, 40.1, 30.9], [0, 0, 64, 48], [60.5, 40.2, 64, 48], [5, 5, 5.4, 9]]
     )
     masks = torch.rand(4, 28, 28)
-    ours = _paste(masks, boxes, 48, 64)
+    ours = paste_masks(masks, boxes, 48, 64)
     theirs = paste_masks_in_image(masks, Boxes(boxes), (48, 64), threshold=-1)  # bytes, 0-255
     assert (255 * ours - theirs.float()).abs().max() <= 1  # theirs are rounded down
     assert torch.equal(ours >= 0.5, paste_masks_in_image(masks, Boxes(boxes), (48, 64)))

@@ -66,6 +66,25 @@ def test_files_that_failed_are_shown_and_exit_with_1(command, pictures, capsys):
     assert capsys.readouterr().out.startswith("0 files predicted, 5 had been before, 1 failed\n")
 
 
+def test_links_to_nothing_fail_until_there_is_something(command, pictures, tmp_path, capsys):
+    (pictures / "gone.jpg").symlink_to("later.bin")
+    (pictures / "round.jpg").symlink_to("round.jpg")
+    assert main(command) == 1
+    printed = capsys.readouterr()
+    assert printed.out.startswith("4 files predicted, 2 failed\n")
+    assert "failed: gone.jpg: it is a link to later.bin, which is not there" in printed.err
+    assert "failed: round.jpg: Too many levels of symbolic links" in printed.err
+    assert "gone.jpg" in (tmp_path / "out" / "failed.csv").read_text()
+    shutil.copy(pictures / "0.png", pictures / "later.bin")
+    assert main(command) == 1
+    expected = "1 files predicted, 4 had been before, 1 failed\n"
+    assert capsys.readouterr().out.startswith(expected)
+    (pictures / "0.png").unlink()
+    (pictures / "0.png").symlink_to("nowhere")  # it was done, and is no file any more
+    assert main(command) == 1
+    assert "failed: 0.png: it is a link to nowhere" in capsys.readouterr().err
+
+
 def test_notes_are_shown(command, pictures, capsys):
     frames = [Image.new("L", (30, 30), value) for value in (0, 255)]
     frames[0].save(pictures / "moving.gif", save_all=True, append_images=frames[1:])

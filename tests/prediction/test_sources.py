@@ -55,6 +55,52 @@ def test_sources_that_stand_for_nothing_are_refused(sources, error, message, tre
         find_pictures([tree / source for source in sources], except_in=tree / "out")
 
 
+@pytest.fixture
+def links(tree):
+    """Links to nothing, to each other, to the folder that they are in, and to another one."""
+    for link, target in {
+        "a/gone.jpg": "nowhere.jpg",
+        "a/x.jpg": "y.jpg",
+        "a/y.jpg": "x.jpg",
+        "a/b/up": "../../a",
+        "a/b/here": ".",
+        "c/back": "../a",
+        "a/other": "../c",
+    }.items():
+        (tree / link).symlink_to(target)
+    return tree
+
+
+UP = [f"up/{name}" for name in ("1.jpg", "2.PNG", "gone.jpg", "notes.txt")]
+UP += ["up/other/1.jpg", "up/other/[5].jpg", "up/other/no_suffix", "up/x.jpg", "up/y.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("sources", "root", "names"),
+    [
+        (["a"], "a", ["1.jpg", "2.PNG", "gone.jpg", "x.jpg", "y.jpg", "b/3.tif"]),
+        (["a/gone.jpg"], "a", ["gone.jpg"]),
+        (["a/x.jpg", "c/1.jpg"], "", ["a/x.jpg", "c/1.jpg"]),
+        (["a/g*.jpg", "a/[xy].jpg"], "a", ["gone.jpg", "x.jpg", "y.jpg"]),
+        (["a/**/*.tif"], "a", ["b/3.tif"]),
+        (["c/**/3.tif"], "c", ["back/b/3.tif"]),
+        (["**/b/*.tif"], "", ["a/b/3.tif"]),
+        (["a/b/**/**/*.tif", "a/b/*.tif"], "a/b", ["3.tif"]),
+        (["c/back/b/**"], "c/back/b", ["3.tif", *UP]),
+        (
+            ["a/**/[1xg]*.jpg"],
+            "a",
+            ["1.jpg", "gone.jpg", "other/1.jpg", "x.jpg"],
+        ),
+    ],
+)
+def test_links_are_tried_like_files_and_never_go_round(sources, root, names, links, monkeypatch):
+    monkeypatch.chdir(links)
+    found = find_pictures(sources, except_in="out")
+    assert (found.root, list(found.names)) == (links / root, names)
+    assert find_pictures([links / s for s in sources], except_in=links / "out") == found
+
+
 def test_pictures_that_share_a_stem_have_drawings_of_their_own():
     names = ["a/1.jpg", "b/1.jpg", "a/1.tif", "a/2.jpg", "A/2.png", "3.png", "3", "3.png.png"]
     drawings = drawing_names(names, "png", given={})
