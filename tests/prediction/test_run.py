@@ -50,9 +50,9 @@ def calls(monkeypatch):
     numbers = []
     batch = Predictor.batch
 
-    def counted(self, images):
+    def counted(self, images, **options):
         numbers.append(len(images))
-        return batch(self, images)
+        return batch(self, images, **options)
 
     monkeypatch.setattr(Predictor, "batch", counted)
     return numbers
@@ -250,10 +250,10 @@ def test_few_pictures_are_in_memory_at_a_time(predictor, tmp_path, monkeypatch):
         read.append(path)
         return read_picture(path)
 
-    def count_batch(images):
+    def count_batch(images, **options):
         ahead.append(len(read) - len(predicted))
         predicted.extend(images)
-        return batch(images)
+        return batch(images, **options)
 
     monkeypatch.setattr(run, "read_picture", count_read)
     monkeypatch.setattr(predictor, "batch", count_batch)
