@@ -3,7 +3,7 @@
 Detectron2 pastes the mask head's N squares of 28 x 28 into N masks of the image's size at once:
 4.8 GB for 100 masks of 8000 x 6000 pixels. Here the squares stay as they are (Detectron2's
 ``ROIMasks``), and a mask's pixels and run lengths are made from its box's part of the image, equal
-to those of ``paste_masks_in_image`` and pycocotools.
+to those of ``paste_masks_in_image`` on the CPU and pycocotools.
 """
 
 from collections.abc import Iterator

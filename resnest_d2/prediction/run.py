@@ -128,9 +128,7 @@ def predict_files(
                 read = [item for item in batch if item.picture is not None]
                 failed |= {item.name: item.reason for item in batch if item.picture is None}
                 notes |= {item.name: item.picture.note for item in read if item.picture.note}
-                found = predictor.batch(
-                    [item.picture.pixels for item in read], paste_masks=False
-                )
+                found = predictor.batch([item.picture.pixels for item in read], paste_masks=False)
                 records = []
                 for item, instances in zip(read, found, strict=True):
                     drawing = drawings.get(item.name)
