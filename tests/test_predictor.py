@@ -14,12 +14,13 @@ from pycocotools import mask as mask_util
 from detectron2.data import DatasetMapper, MetadataCatalog
 from detectron2.evaluation import inference_on_dataset
 from detectron2.modeling import GeneralizedRCNNWithTTA, build_model
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, Instances, ROIMasks
 
 from resnest_d2 import Predictor, get_config
 from resnest_d2.checkpoint import RECORD_KEY, make_record
 from resnest_d2.data import build_test_loader, register_coco
 from resnest_d2.evaluation import build_coco_evaluator
+from resnest_d2.evaluation.coco import encode_masks
 
 CLASSES = ["circle", "square", "triangle", "star", "ring"]
 BGR = ["INPUT.FORMAT", "BGR", "MODEL.PIXEL_MEAN", "[103.53, 116.28, 123.675]"]
@@ -229,6 +230,31 @@ def test_test_time_augmentation_is_evaluations(family, images, tmp_path):
         assert len(expected) > 3 and found.has("pred_masks") == (family == "mask")
         assert_same_detections(found, expected, scores=1e-5, boxes=0.01)
         assert not torch.equal(found.scores, plain(image).scores)
+
+
+@pytest.mark.parametrize("tta", [False, True])
+@pytest.mark.parametrize("family", ["mask", "cascade"])
+def test_masks_that_are_not_pasted_are_the_same_masks(family, tta, images, tmp_path):
+    checkpoint = save_detector(tmp_path / "model.pth", family, *TWO_SIZES)
+    predictor = Predictor(checkpoint, device="cpu", score_threshold=0.2, tta=tta)
+    unpasted = predictor.batch(images, paste_masks=False)
+    for found, expected in zip(unpasted, predictor.batch(images), strict=True):
+        assert isinstance(found.pred_masks, ROIMasks) and len(found) == len(expected) > 3
+        assert torch.equal(found.pred_boxes.tensor, expected.pred_boxes.tensor)
+        pasted = found.pred_masks.to_bitmasks(found.pred_boxes, *found.image_size).tensor
+        assert torch.equal(pasted, expected.pred_masks)
+        assert encode_masks(found)[1] == encode_masks(expected)[1]
+
+
+@pytest.mark.parametrize("family", ["keypoint", "RetinaNet", "panoptic", "faster"])
+def test_other_models_do_not_mind_that_masks_are_not_pasted(family, images, tmp_path):
+    checkpoint = save_detector(tmp_path / "model.pth", family)
+    predictor = Predictor(checkpoint, device="cpu", score_threshold=0.2)
+    (found,), (expected,) = (predictor.batch(images[:1], paste_masks=p) for p in (False, True))
+    assert found.get_fields().keys() == expected.get_fields().keys()
+    assert found.has("pred_masks") == (family == "panoptic")
+    if family == "panoptic":
+        assert torch.equal(found.pred_masks, expected.pred_masks)
 
 
 def test_augmentation_that_finds_nothing_is_an_empty_result(images, tmp_path):

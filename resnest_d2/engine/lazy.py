@@ -24,6 +24,7 @@ from ..checkpoint.statistics import InputStatistics
 from ..config import get_lazy_config
 from ..data import require_registered
 from ..evaluation import write_results
+from ..evaluation.coco import masks_for
 from ..inference import optimize_for_inference
 from ..model_zoo import resolve_weights
 from .checks import check_batch_size, check_output_dir, choose_device
@@ -178,9 +179,9 @@ def _evaluate(cfg: DictConfig, request: RunRequest) -> dict:
 def _test(cfg: DictConfig, model) -> dict:
     if not cfg.dataloader.get("evaluator"):
         return {}
-    results = inference_on_dataset(
-        model, instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
-    )
+    evaluator = instantiate(cfg.dataloader.evaluator)
+    with masks_for([evaluator], model):
+        results = inference_on_dataset(model, instantiate(cfg.dataloader.test), evaluator)
     if comm.is_main_process():
         print_csv_format(results)
     return results or {}

@@ -20,7 +20,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer, TrainerBase, hooks
 from detectron2.engine.defaults import create_ddp_model
-from detectron2.modeling import GeneralizedRCNNWithTTA
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
 from detectron2.utils.file_io import PathManager
@@ -35,6 +35,8 @@ from ..data import (
     known_category_ids,
 )
 from ..evaluation import build_evaluator
+from ..evaluation.coco import masks_for
+from ..modeling.box_masks import AugmentedRCNN
 from ..modeling.checkpointing import checkpoint_stages, recompute_norms
 from ..modeling.checks import ArgumentError
 from ..modeling.norm import PortableSyncBatchNorm, convert_sync_batchnorm
@@ -359,6 +361,16 @@ class Trainer(DefaultTrainer):
         return self.averaged.module if self.averaged else self.model
 
     @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> dict:
+        """Detectron2's. Our own COCO evaluator gets masks that are not pasted into their images."""
+        if evaluators is None:
+            evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
+        elif isinstance(evaluators, DatasetEvaluator):
+            evaluators = [evaluators]
+        with masks_for(evaluators, model):
+            return super().test(cfg, model, evaluators)
+
+    @classmethod
     def test_augmented(cls, cfg: CfgNode, model: nn.Module) -> dict:
         """Evaluate with test-time augmentation (``TEST.AUG``), by Detectron2's model for it.
 
@@ -370,7 +382,7 @@ class Trainer(DefaultTrainer):
         augmented = cfg.clone()
         augmented.defrost()
         augmented.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "TTA")
-        results = cls.test(augmented, GeneralizedRCNNWithTTA(cfg, model))
+        results = cls.test(augmented, AugmentedRCNN(cfg, model))
         if len(cfg.DATASETS.TEST) == 1:
             return _augmented_names(results)
         return {name: _augmented_names(part) for name, part in results.items()}

@@ -4,26 +4,36 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 
 import hotcoco
 import torch
+from torch import nn
 
 from detectron2.config import CfgNode
-from detectron2.evaluation import COCOEvaluator
-from detectron2.structures import Instances
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
+from detectron2.structures import Instances, ROIMasks
 from detectron2.utils.file_io import PathManager
 
 from ..checkpoint.atomic import writing
 from ..data.normalise import given_ids
+from ..modeling.box_masks import encode_part, mask_parts, unpasted_masks
 from ..modeling.checks import check_choice
 from .coco_metrics import IMPLEMENTATIONS, evaluate_results
 from .evaluated import RESULTS, write_data_file
 from .ground_truth import GroundTruth
 
-__all__ = ["CocoEvaluator", "build_coco_evaluator", "results_json", "write_results"]
+__all__ = [
+    "CocoEvaluator",
+    "build_coco_evaluator",
+    "encode_masks",
+    "masks_for",
+    "results_json",
+    "write_results",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -79,13 +89,11 @@ class CocoEvaluator(COCOEvaluator):
         return GroundTruth(self._coco_api, name=self._metadata.json_file)
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        """Detectron2's, with the masks encoded together: the same bytes in half the time."""
+        """Detectron2's, with :func:`encode_masks`: the same bytes in less time and memory."""
         for item, output in zip(inputs, outputs, strict=True):
-            instances, rles = output.get("instances"), []
-            if instances is not None and instances.has("pred_masks"):
-                rles = list(_encode(instances.pred_masks))
-                instances = Instances(instances.image_size, **instances.get_fields())
-                instances.remove("pred_masks")
+            rles = []
+            if "instances" in output:
+                instances, rles = encode_masks(output["instances"])
                 output = {**output, "instances": instances}
             super().process([item], [output])
             for number, rle in enumerate(rles):
@@ -203,6 +211,23 @@ class CocoEvaluator(COCOEvaluator):
         return results
 
 
+def encode_masks(instances: Instances) -> tuple[Instances, list[dict]]:
+    """Instances without their masks, and the masks as COCO's compressed run lengths.
+
+    Args:
+        instances: on any device. ``pred_masks`` are bool (N, H, W), or ``ROIMasks`` of
+            ``pred_boxes``, which are encoded inside of their boxes; without masks no run lengths.
+    """
+    if not instances.has("pred_masks"):
+        return instances, []
+    others = Instances(instances.image_size, **instances.get_fields())
+    others.remove("pred_masks")
+    if not isinstance(instances.pred_masks, ROIMasks):
+        return others, list(_encode(instances.pred_masks))
+    parts = mask_parts(instances.to("cpu"))
+    return others, [encode_part(*part, *instances.image_size) for part in parts]
+
+
 def _encode(masks: torch.Tensor) -> Iterator[dict]:
     """COCO's run lengths of masks (N, H, W), bool, on any device."""
     some = max(1, _ENCODED_PIXELS // max(1, masks[:1].numel()))
@@ -210,6 +235,12 @@ def _encode(masks: torch.Tensor) -> Iterator[dict]:
         columns = part.to(torch.uint8).transpose(1, 2).contiguous().cpu().numpy()
         for rle in hotcoco.mask.encode(columns.transpose(2, 1, 0)):  # (H, W, N), as Fortran has it
             yield {**rle, "counts": rle["counts"].decode()}
+
+
+def masks_for(evaluators: Sequence[DatasetEvaluator], model: nn.Module) -> AbstractContextManager:
+    """:func:`.unpasted_masks` of a model if a ``CocoEvaluator`` alone sees what it finds."""
+    known = all(type(evaluator) is CocoEvaluator for evaluator in evaluators)
+    return unpasted_masks(model) if known else nullcontext()
 
 
 def build_coco_evaluator(

@@ -23,6 +23,7 @@ from detectron2.structures import Instances
 from ..checkpoint.atomic import writing
 from ..checkpoint.files import file_sha256
 from ..data.pictures import Picture, PictureError, count_pixels, read_picture
+from ..evaluation.coco import encode_masks
 from ..modeling.checks import check_choice
 from ..predictor import Predictor
 from ..progress import progress_bar, show_progress
@@ -127,7 +128,7 @@ def predict_files(
                 read = [item for item in batch if item.picture is not None]
                 failed |= {item.name: item.reason for item in batch if item.picture is None}
                 notes |= {item.name: item.picture.note for item in read if item.picture.note}
-                found = predictor.batch([item.picture.pixels for item in read])
+                found = predictor.batch([item.picture.pixels for item in read], paste_masks=False)
                 records = []
                 for item, instances in zip(read, found, strict=True):
                     drawing = drawings.get(item.name)
@@ -216,8 +217,11 @@ def _read(root: Path, name: str) -> _Item:
 def _record(item: _Item, instances: Instances, drawing: str | None) -> dict[str, Any]:
     """A journal's line. Category ids in it are class numbers."""
     height, width = instances.image_size
+    instances, rles = encode_masks(instances)
     with torch.inference_mode():  # it moves keypoints by half a pixel, in place
         results = instances_to_coco_json(instances, item.name)
+    for result, rle in zip(results, rles, strict=False):  # all or none
+        result["segmentation"] = rle
     return {
         "name": item.name,
         "stamp": item.stamp,
@@ -249,7 +253,7 @@ def _shrink(pixels: np.ndarray, instances: Instances, scale: float) -> tuple[np.
     boxes = instances.pred_boxes.clone()
     boxes.scale(width / pixels.shape[1], height / pixels.shape[0])
     fields = {**instances.get_fields(), "pred_boxes": boxes}
-    if "pred_masks" in fields:
+    if isinstance(fields.get("pred_masks"), torch.Tensor):  # others are pasted into the boxes
         rows = torch.arange(height) * pixels.shape[0] // height
         columns = torch.arange(width) * pixels.shape[1] // width
         fields["pred_masks"] = fields["pred_masks"][:, rows[:, None], columns]

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import to_rgb
 from matplotlib.patheffects import withStroke
 from PIL import Image, ImageDraw, ImageFont
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import read_image
-from detectron2.structures import BoxMode, Instances
+from detectron2.structures import BoxMode, Instances, ROIMasks
 from detectron2.utils.visualizer import GenericMask, Visualizer
 
 from ..data import register_coco
+from ..modeling.box_masks import mask_parts
 from .text import any_script, short_name
 
 __all__ = [
@@ -58,7 +60,8 @@ def draw_instances(
 
     Args:
         image: RGB, uint8, (H, W, 3).
-        instances: as a detector returns them, in the image's pixels.
+        instances: as a detector returns them, in the image's pixels. ``pred_masks`` may be
+            ``ROIMasks`` of ``pred_boxes``.
         class_names: by class number.
         scale: size of the picture relative to the image.
 
@@ -66,11 +69,13 @@ def draw_instances(
         RGB, uint8, (scale*H, scale*W, 3)
     """
     classes = instances.pred_classes.tolist()
+    masks = instances.pred_masks if instances.has("pred_masks") else ()
+    in_boxes = isinstance(masks, ROIMasks)
     return _overlay(
         image,
         scale,
         boxes=instances.pred_boxes.tensor.numpy(),
-        masks=instances.pred_masks.numpy() if instances.has("pred_masks") else (),
+        masks=mask_parts(instances) if in_boxes else ((mask.numpy(), 0, 0) for mask in masks),
         colors=_class_colors(classes),
         labels=[
             f"{short_name(class_names[label])} {score:.0%}"
@@ -219,20 +224,38 @@ def _class_colors(classes: Sequence[int]) -> list[str]:
     return [_COLORS[label % len(_COLORS)] for label in classes]
 
 
+def _draw_mask(canvas, image, part, top, left, *, color, opacity) -> None:
+    """Draw a mask that has pixels in one part of the image alone.
+
+    One with holes is laid over ``image``, in place: Detectron2's ``overlay_instances`` fills holes,
+    and its ``draw_binary_mask`` keeps four floats for each pixel of the image and each such mask.
+    """
+    polygons, has_holes = GenericMask([], *part.shape).mask_to_polygons(part)
+    if not has_holes:
+        for polygon in polygons:
+            canvas.draw_polygon(polygon.reshape(-1, 2) + (left, top), color=color, alpha=opacity)
+        return
+    pixels = image[top : top + part.shape[0], left : left + part.shape[1]]
+    inside = part.astype(bool)
+    laid = pixels[inside] * (1 - opacity) + 255 * opacity * np.array(to_rgb(color))
+    pixels[inside] = np.rint(laid).astype(np.uint8)
+
+
 def _overlay(
     image, scale, *, boxes, masks, colors, labels, keypoints=(), lines=None, opacity=0.5
 ) -> np.ndarray:
     canvas = _Canvas(image, scale=scale)
     canvas.lines = lines or {}
+    image = image.copy()
     if len(boxes):
         labels = labels if any(labels) else None
         canvas.overlay_instances(boxes=boxes, labels=labels, assigned_colors=colors)
         for mask, color in zip(masks, colors, strict=False):
             if mask is None:
                 continue
-            # not by overlay_instances, which fills holes
-            pixels = GenericMask(mask, *image.shape[:2]).mask
-            canvas.draw_binary_mask(pixels, color=color, alpha=opacity, area_threshold=0)
+            if not isinstance(mask, tuple):
+                mask = (GenericMask(mask, *image.shape[:2]).mask, 0, 0)
+            _draw_mask(canvas, image, *mask, color=color, opacity=opacity)
         for values, color in zip(keypoints, colors, strict=False):
             for x, y, visibility in zip(*[iter(values or ())] * 3, strict=True):
                 if visibility > 0:

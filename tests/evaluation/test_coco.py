@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from detectors import small_config, small_detector
 from PIL import Image
 from processes import run_in_processes
 from truths import true_instances
@@ -18,10 +19,11 @@ from truths import true_instances
 from detectron2.data import DatasetCatalog
 from detectron2.data.samplers import InferenceSampler
 from detectron2.evaluation import COCOEvaluator
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, Instances, ROIMasks
 
 from resnest_d2 import get_config
 from resnest_d2.data import register_coco, sample_set
+from resnest_d2.engine.trainer import Trainer
 from resnest_d2.evaluation import (
     IMPLEMENTATIONS,
     CocoEvaluator,
@@ -198,6 +200,38 @@ def test_masks_are_encoded_as_detectron2_does(data, tmp_path, monkeypatch, numbe
         evaluator.process([{"image_id": 7}], [{"instances": instances}])
     assert len(ours._predictions) == 1 and ours._predictions == theirs._predictions
     assert instances.has("pred_masks")
+
+
+class _Detectron2s(Trainer):
+    @classmethod
+    def build_evaluator(cls, cfg, dataset_name):
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference")
+        return COCOEvaluator(dataset_name, output_dir=folder, use_fast_impl=False)
+
+
+@pytest.mark.parametrize("test", ["test", "test_augmented"])
+def test_evaluation_pastes_no_mask_and_detectron2_s_evaluator_gets_the_same_ones_pasted(
+    test, data, tmp_path, monkeypatch
+):
+    opts = ("TEST.AUG.MIN_SIZES", "(48,)", "INPUT.MIN_SIZE_TEST", "64")
+    cfg = small_config("mask", *opts, "DATALOADER.NUM_WORKERS", "0", "OUTPUT_DIR", str(tmp_path))
+    cfg.DATASETS.TEST = (data,)
+    torch.manual_seed(0)
+    model = small_detector("mask", *opts)
+    (tmp_path / "TTA" / "inference").mkdir(parents=True)
+
+    def detections(trainer):
+        getattr(trainer, test)(cfg, model)
+        (file,) = tmp_path.rglob("coco_instances_results.json")
+        found = json.loads(file.read_text())
+        file.unlink()
+        return found
+
+    expected = detections(_Detectron2s)
+    monkeypatch.setattr(ROIMasks, "to_bitmasks", None)  # how Detectron2 pastes them
+    assert len(expected) > 20 and detections(Trainer) == expected
+    with pytest.raises(TypeError, match="not callable"):
+        detections(_Detectron2s)
 
 
 def test_chosen_images_alone_can_be_evaluated(tmp_path):

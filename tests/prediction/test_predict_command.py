@@ -168,11 +168,11 @@ def test_a_full_disk_exits_with_1_and_the_same_command_goes_on(
 def test_an_end_in_between_says_how_to_go_on(error, command, capsys, monkeypatch):
     batch, numbers = Predictor.batch, []
 
-    def end_at_the_third(self, images):
+    def end_at_the_third(self, images, **options):
         numbers.append(len(images))
         if len(numbers) == 3:
             raise error
-        return batch(self, images)
+        return batch(self, images, **options)
 
     monkeypatch.setattr(Predictor, "batch", end_at_the_third)
     assert main([*command, "--batch-size", "1"]) == (130 if error is KeyboardInterrupt else 1)

@@ -19,7 +19,7 @@ from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 from runs import tiny_request
 
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, Instances, ROIMasks
 
 from resnest_d2 import Predictor
 from resnest_d2.checkpoint.atomic import is_write_failure
@@ -50,9 +50,9 @@ def calls(monkeypatch):
     numbers = []
     batch = Predictor.batch
 
-    def counted(self, images):
+    def counted(self, images, **options):
         numbers.append(len(images))
-        return batch(self, images)
+        return batch(self, images, **options)
 
     monkeypatch.setattr(Predictor, "batch", counted)
     return numbers
@@ -250,10 +250,10 @@ def test_few_pictures_are_in_memory_at_a_time(predictor, tmp_path, monkeypatch):
         read.append(path)
         return read_picture(path)
 
-    def count_batch(images):
+    def count_batch(images, **options):
         ahead.append(len(read) - len(predicted))
         predicted.extend(images)
-        return batch(images)
+        return batch(images, **options)
 
     monkeypatch.setattr(run, "read_picture", count_read)
     monkeypatch.setattr(predictor, "batch", count_batch)
@@ -269,6 +269,17 @@ def test_a_huge_picture_is_drawn_smaller(predictor, tmp_path, monkeypatch):
     assert Image.open(tmp_path / "out" / "1.jpg").size == (28, 20)
     images = json.loads((tmp_path / "out" / "images.json").read_text())["images"]
     assert (images[0]["width"], images[0]["height"]) == (56, 40)
+
+
+@pytest.mark.parametrize("drawn_side", [28, 4096])
+def test_no_mask_is_pasted_into_its_whole_image(predictor, tmp_path, monkeypatch, drawn_side):
+    monkeypatch.setattr(run, "_DRAWN_SIDE", drawn_side)
+    monkeypatch.setattr(ROIMasks, "to_bitmasks", None)  # how Detectron2 pastes them
+    pictures = write_pictures(tmp_path / "pictures", 3)
+    done = predict_files(predictor, [pictures], tmp_path / "out")
+    results = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert not done.failed and done.instances > 3
+    assert any(mask_util.area(result["segmentation"]) for result in results)
 
 
 def test_shrunk_boxes_and_masks_stay_where_they_are():

@@ -8,7 +8,7 @@ import torch
 from matplotlib.axes import Axes
 from PIL import Image
 
-from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.structures import Boxes, BoxMode, Instances, ROIMasks
 
 from resnest_d2.data import sample_set
 from resnest_d2.visualize import (
@@ -56,6 +56,36 @@ def test_enlarged_picture_repeats_the_pixels_of_the_image():
     image = np.random.default_rng(0).integers(0, 256, (33, 47, 3), np.uint8)
     picture = draw_instances(image, _instances(33, 47, []), ["x"], scale=3)
     np.testing.assert_array_equal(picture, image.repeat(3, axis=0).repeat(3, axis=1))
+
+
+def _squares(number: int) -> torch.Tensor:
+    """Mask squares (N, 28, 28), every second one with a hole."""
+    squares = torch.ones(number, 28, 28)
+    squares[::2, 8:20, 8:20] = 0
+    return squares
+
+
+@pytest.mark.parametrize("scale", [1, 2.5])
+def test_masks_in_boxes_are_drawn_as_the_pasted_ones(scale):
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    boxes = [[0, 0, 30, 25], [40, 20, 80, 60], [20, 15, 60, 45], [78.5, 0, 80, 9], [5, 50, 6, 51]]
+    pasted, unpasted = _instances(60, 80, boxes), _instances(60, 80, boxes)
+    unpasted.pred_masks = ROIMasks(_squares(len(boxes)))
+    pasted.pred_masks = unpasted.pred_masks.to_bitmasks(pasted.pred_boxes, 60, 80).tensor
+    drawings = [draw_instances(image, some, ["x"], scale=scale) for some in (pasted, unpasted)]
+    np.testing.assert_array_equal(*drawings)
+
+
+def test_a_hole_in_a_mask_keeps_the_pixels_of_the_image():
+    image = np.full((90, 120, 3), 200, np.uint8)
+    found = _instances(90, 120, [[10, 10, 110, 80]])
+    found.pred_masks = ROIMasks(_squares(1))
+    before = image.copy()
+    drawing = draw_instances(image, found, ["x"])
+    np.testing.assert_array_equal(image, before)
+    assert (drawing[35:55, 45:75] == 200).all()
+    below_the_hole = drawing[65:75, 45:75].reshape(-1, 3)
+    assert np.unique(below_the_hole, axis=0).tolist() == [[215, 180, 100]]  # half #e69f00
 
 
 def test_mask_has_the_colour_of_its_instance_beside_one_without_a_mask():
