@@ -178,6 +178,14 @@ def add_resnest_config(cfg: CfgNode) -> None:
       the square. 0 means off.
     - ``JITTER.SCALE``: lowest and highest scale.
 
+    for images of more than 8 bits a channel, in training, evaluation and prediction:
+
+    - ``INTENSITY.RULE``: which values are black and white. ``"type"``: integers 0 and 65535, floats
+      0 and 1. ``"none"``: 0 and 255, as Detectron2 reads. ``"percentile"``: two percentiles of each
+      image. ``"range"``: two values.
+    - ``INTENSITY.RANGE``: the two values, such as (0, 4095) for 12 bits; the two percentages,
+      () for (0.5, 99.5).
+
     for evaluation and checkpoints:
 
     - ``EVALUATOR``: what computes COCO's numbers: ``"hotcoco"``, or ``"pycocotools"``, the slow
@@ -231,6 +239,10 @@ def add_resnest_config(cfg: CfgNode) -> None:
     _add(ours, "JITTER", CfgNode())
     _add(ours.JITTER, "SIZE", 0)  # 0: off
     _add(ours.JITTER, "SCALE", (0.1, 2.0))
+
+    _add(ours, "INTENSITY", CfgNode())
+    _add(ours.INTENSITY, "RULE", "type")  # or "none", "percentile", "range"
+    _add(ours.INTENSITY, "RANGE", ())
 
     _add(ours, "EVALUATOR", "hotcoco")  # or "pycocotools"
     _add(ours, "BEST", CfgNode())

@@ -12,8 +12,11 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
 
 from .check import file_state
+from .check_pictures import sample
 
 __all__ = ["TrainingData", "summarise_training_data"]
+
+_SAMPLED = 16  # files
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,13 @@ class TrainingData:
         instances: number of annotated objects of each class, crowds left out; None where the data
             sets have no classes of objects.
         class_names: of these classes.
+        files: some of the images, evenly spaced.
     """
 
     images: int
     instances: tuple[int, ...] | None
     class_names: tuple[str, ...]
+    files: tuple[str, ...] = ()
 
     @property
     def empty_classes(self) -> list[str]:
@@ -81,7 +86,9 @@ def _summarise(
             if not annotation.get("iscrowd", 0)
         )
         instances = tuple(counts[i] for i in range(len(class_names)))
-    return TrainingData(len(records), instances, class_names)
+    places = sample(range(len(records)), _SAMPLED)
+    files = tuple(records[place]["file_name"] for place in places)
+    return TrainingData(len(records), instances, class_names, files)
 
 
 @contextlib.contextmanager

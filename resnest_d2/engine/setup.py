@@ -20,6 +20,7 @@ from detectron2.utils.logger import setup_logger
 from ..checkpoint import RunCheckpointer
 from ..config import get_config, stated_layers
 from ..data import SAMPLERS, check_jitter
+from ..data.intensity import Intensity
 from ..evaluation import IMPLEMENTATIONS, write_results
 from ..inference import optimize_for_inference
 from ..modeling.checks import check_choice
@@ -71,6 +72,7 @@ def _prepare(request: RunRequest) -> CfgNode:
     check_choice("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, SAMPLERS)
     check_choice("RESNEST.EVALUATOR", cfg.RESNEST.EVALUATOR, IMPLEMENTATIONS)
     check_jitter(cfg)
+    Intensity.from_config(cfg)
     with torch.device("meta"):  # no memory, no time: only the checks of the builders
         add_checkpointing(build_backbone(cfg), cfg)
     check_files(cfg, request)

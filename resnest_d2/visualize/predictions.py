@@ -11,11 +11,12 @@ from matplotlib.patheffects import withStroke
 from PIL import Image, ImageDraw, ImageFont
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.detection_utils import read_image
 from detectron2.structures import BoxMode, Instances
 from detectron2.utils.visualizer import GenericMask, Visualizer
 
 from ..data import register_coco
+from ..data.intensity import Intensity
+from ..data.pictures import read_picture
 from .text import any_script, short_name
 
 __all__ = [
@@ -178,7 +179,8 @@ def save_comparisons(
     """Write :func:`draw_comparison` of the first images of a data set as PNG files.
 
     Args:
-        predict: from an RGB image to instances, e.g. a ``Predictor``.
+        predict: from an RGB image to instances. A ``Predictor`` says how images of more than 8 bits
+            are read; otherwise that is by type.
         data: (COCO json file, image folder).
         folder: where the pictures go, named like the images.
         count: how many.
@@ -187,9 +189,10 @@ def save_comparisons(
     class_names = MetadataCatalog.get(name).thing_classes
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    intensity = getattr(predict, "intensity", Intensity())
     pictures = []
     for record in DatasetCatalog.get(name)[:count]:
-        image = read_image(record["file_name"], format="RGB")
+        image = read_picture(record["file_name"], intensity).pixels
         picture = draw_comparison(image, record["annotations"], predict(image), class_names)
         pictures.append(folder / f"{Path(record['file_name']).stem}.png")
         Image.fromarray(picture).save(pictures[-1])

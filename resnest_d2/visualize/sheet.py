@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.detection_utils import read_image
 
 from ..data import register_coco
+from ..data.pictures import PictureError, read_picture
 from ..progress import progress_bar
 from .predictions import draw_annotations
 
@@ -74,8 +74,8 @@ def _caption(record: dict) -> str:
 
 def _draw_record(record: dict, class_names: list[str]) -> Image.Image:
     try:
-        image = read_image(record["file_name"], format="RGB")
-    except Exception as error:  # Pillow's readers raise many kinds for broken files
+        image = read_picture(record["file_name"]).pixels
+    except (FileNotFoundError, PictureError) as error:
         logger.warning(f"{record['file_name']} cannot be read: {error}")
         field = Image.new("RGB", (_CELL, _CELL // 2), "#cccccc")
         ImageDraw.Draw(field).text(

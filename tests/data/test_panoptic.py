@@ -134,7 +134,7 @@ def test_an_incomplete_mask_folder_is_refused_and_left(files, tmp_path):
 def test_a_failed_mask_leaves_no_folder(files, tmp_path):
     broken = Path(files["panoptic_root"]) / "000002.png"
     broken.write_bytes(broken.read_bytes()[:100])
-    with pytest.raises(ValueError, match="000002.png is not a readable picture"):
+    with pytest.raises(ValueError, match="000002.png is not read: image file is truncated"):
         register_coco_panoptic(**files, sem_seg_root=tmp_path / "masks")
     assert not (tmp_path / "masks").exists()
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".masks")]
