@@ -53,20 +53,18 @@ class Failure:
     def of_record(cls, record: Any, cause: Exception) -> "Failure":
         """Of a data set's record that cannot be read or mapped."""
         record = record if isinstance(record, Mapping) else {}
-        file = getattr(cause, "filename", None) or record.get("file_name", "a file without a name")
-        if isinstance(cause, PictureError):
-            file = cause.path
+        unread = isinstance(cause, PictureError)
+        file = cause.path if unread else getattr(cause, "filename", None)
+        file = file or record.get("file_name", "a file without a name")
         where = f"{file} (image id {record.get('image_id', 'unknown')})"
         remedy = "or take the image out of its data set; training goes on with --resume"
-        if isinstance(cause, FileNotFoundError):
-            error = FileNotFoundError(f"{where} is not there any more: restore it, {remedy}")
-        elif isinstance(cause, PictureError):
-            error = ValueError(f"{where} is not read: {cause.reason}. Restore the file, {remedy}")
-        elif isinstance(cause, OSError):
-            reason = cause.strerror or cause
-            error = OSError(f"{where} cannot be read: {reason}. Restore the file, {remedy}")
-        elif isinstance(cause, MemoryError):
+        if isinstance(cause, MemoryError) or isinstance(cause.__cause__, MemoryError):
             error = DataWorkerError(f"{where}: no memory left to read it. {_WORKER_REMEDY}")
+        elif isinstance(cause, FileNotFoundError):
+            error = FileNotFoundError(f"{where} is not there any more: restore it, {remedy}")
+        elif unread or isinstance(cause, OSError):
+            reason = cause.reason if unread else cause.strerror or cause
+            error = OSError(f"{where} cannot be read: {reason}. Restore the file, {remedy}")
         else:
             kind = ValueError if isinstance(cause, ValueError) else RuntimeError
             error = kind(

@@ -48,5 +48,5 @@ def build_evaluator(
 
 
 def _read_mask(path: str, dtype: type) -> np.ndarray:
-    """A semantic mask (H, W), as in training. Detectron2's reader fails under numpy 2: copy=False."""
+    """A semantic mask (H, W), read as in training."""
     return read_mask(path).astype(dtype)

@@ -23,7 +23,11 @@ from resnest_d2.data.problems import KINDS, UNUSABLE, WARNINGS
 from resnest_d2.engine import RunRequest, prepare, run
 from resnest_d2.predictor import Predictor
 
-KINDS_OF_FILES = UNUSABLE | {"same-set", "unreadable-image", "unusual-values"}  # planted one at a time, below
+KINDS_OF_FILES = UNUSABLE | {
+    "same-set",
+    "unreadable-image",
+    "unusual-values",
+}  # planted one at a time, below
 
 
 @pytest.fixture(scope="module")
