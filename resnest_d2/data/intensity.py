@@ -134,7 +134,7 @@ def fitting_keys(seen: Sequence[ValueRange]) -> str:
     """Config keys and values that would show such values from black to white."""
     low, high = (float(f"{value:.4g}") for value in (seen[0].low, seen[0].high))
     white = next((white for white in _WHITES if seen[0].high <= white), 0)
-    if low >= 0 and high >= _LEAST_SHARE * white > 0:
+    if low >= 0 and high - low >= _LEAST_SHARE * white > 0:
         low, high = 0, white
     if len(seen) > 1 or low >= high:  # no one range fits several kinds of numbers
         return "RESNEST.INTENSITY.RULE percentile"

@@ -19,7 +19,6 @@ from detectron2.engine import AMPTrainer, SimpleTrainer, default_setup, default_
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
-from detectron2.utils.registry import locate
 
 from ..checkpoint import RunCheckpointer
 from ..checkpoint.statistics import InputStatistics
@@ -39,6 +38,8 @@ from .torchrun import check_together
 from .trainer import adapt_sync_batchnorm
 
 __all__ = ["prepare_lazy", "run_lazy"]
+
+_MAPPER_NAMES = ("detectron2.data.DatasetMapper", "detectron2.data.dataset_mapper.DatasetMapper")
 
 
 def prepare_lazy(request: RunRequest) -> DictConfig:
@@ -212,8 +213,7 @@ def _read_alike(dataloader: DictConfig) -> None:
     """Let Detectron2's mappers read as ours, both by the training mapper's ``intensity_…``."""
     mappers = [dataloader[part].mapper for part in ("train", "test") if part in dataloader]
     for mapper in mappers:
-        target = mapper._target_
-        if (locate(target) if isinstance(target, str) else target) is DatasetMapper:
+        if mapper._target_ in (DatasetMapper, *_MAPPER_NAMES):
             mapper._target_ = ImageMapper
             for key in ("intensity_rule", "intensity_range"):
                 if key in mappers[0] and key not in mapper:
