@@ -17,7 +17,8 @@ from detectron2.utils.visualizer import GenericMask, Visualizer
 from ..data import register_coco
 from ..data.intensity import Intensity
 from ..data.pictures import read_picture
-from .text import any_script, short_name
+from .fonts import any_script
+from .text import short_name
 
 __all__ = [
     "Mark",
@@ -242,7 +243,7 @@ def _overlay(
                     canvas.draw_circle((x, y), color, radius=3)
     # The image itself is laid under the drawing here: matplotlib 3.10 moves it by up to a pixel.
     canvas.output.ax.images[0].set_visible(False)
-    with any_script():
+    with any_script(canvas.output.fig):
         canvas.output.canvas.draw()
     drawn = np.asarray(canvas.output.canvas.buffer_rgba())  # (scale*H, scale*W, 4)
     resampling = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST

@@ -12,6 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..data import register_coco
 from ..data.pictures import PictureError, read_picture
 from ..progress import progress_bar
+from .fonts import image_font
 from .predictions import draw_annotations
 
 __all__ = ["draw_sheet"]
@@ -55,13 +56,14 @@ def draw_sheet(data: tuple[str, str], *, num_images: int = 16, seed: int = 0) ->
     heights = [max(picture.height for picture, _ in row) + _CAPTION + _GAP for row in rows]
     size = (columns * (_CELL + _GAP) + _GAP, sum(heights) + _GAP)
     sheet = Image.new("RGB", size, "white")
-    font, pen = ImageFont.load_default(size=15), ImageDraw.Draw(sheet)
+    pen = ImageDraw.Draw(sheet)
     top = _GAP
     for row, height in zip(rows, heights, strict=True):
-        for place, (picture, caption) in enumerate(row):
-            left = _GAP + place * (_CELL + _GAP)
+        for column, (picture, caption) in enumerate(row):
+            left = _GAP + column * (_CELL + _GAP)
             sheet.paste(picture, (left, top))
-            pen.text((left, top + picture.height + 3), caption, fill="black", font=font)
+            place = left, top + picture.height + 3
+            pen.text(place, caption, fill="black", font=image_font(caption, 15))
         top += height
     return np.asarray(sheet)
 
