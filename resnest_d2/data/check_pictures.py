@@ -20,7 +20,7 @@ from typing import TypeVar
 from PIL import UnidentifiedImageError
 
 from ..progress import progress_bar
-from .intensity import Intensity, fitting_keys
+from .intensity import BY_TYPE, fitting_keys
 from .pictures import PictureError, has_many_bits, open_image, orientation, value_ranges
 from .problems import Problem, shown
 
@@ -93,7 +93,7 @@ def check_pictures(
             add(path, "size-mismatch", value)
     sampled = sample([path for path, picture in pictures if picture.many_bits], _SAMPLED)
     seen = value_ranges(sampled)
-    if reasons := [reason for values in seen if (reason := Intensity().misfit(values))]:
+    if reasons := [reason for values in seen if (reason := BY_TYPE.misfit(values))]:
         value = f"{'; '.join(reasons)}. For training: {fitting_keys(seen)}"
         problems.append(Problem(json_file, None, "unusual-values", value))
     return problems

@@ -22,7 +22,7 @@ from detectron2.config import CfgNode
 
 from ..modeling.checks import check_choice
 
-__all__ = ["RULES", "Intensity", "ValueRange", "fitting_keys"]
+__all__ = ["BY_TYPE", "RULES", "Intensity", "ValueRange", "fitting_keys"]
 
 RULES = ("type", "none", "percentile", "range")
 
@@ -128,6 +128,10 @@ class Intensity:
         if self.rule == "range":
             return self.range
         return (0, 255) if self.rule == "none" else (0, 1) if floating else (0, 65535)
+
+
+BY_TYPE = Intensity()
+"""The default rule."""
 
 
 def fitting_keys(seen: Sequence[ValueRange]) -> str:

@@ -30,7 +30,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from detectron2.utils.file_io import PathManager
 
-from .intensity import Intensity, ValueRange
+from .intensity import BY_TYPE, Intensity, ValueRange
 
 __all__ = [
     "SUFFIXES",
@@ -55,7 +55,6 @@ SUFFIXES = (
 # Not all that Pillow knows: for an EPS file it starts Ghostscript.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 _COLOURS = ("RGB", "RGBA")
-_BY_TYPE = Intensity()
 _OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -98,7 +97,7 @@ class Picture:
     note: str = ""
 
 
-def read_picture(path: str | os.PathLike, intensity: Intensity = _BY_TYPE) -> Picture:
+def read_picture(path: str | os.PathLike, intensity: Intensity = BY_TYPE) -> Picture:
     """Read a file.
 
     Args:
@@ -113,7 +112,7 @@ def read_picture(path: str | os.PathLike, intensity: Intensity = _BY_TYPE) -> Pi
 
 
 def load_image(
-    path: str | os.PathLike, intensity: Intensity = _BY_TYPE, mode: str = "RGB"
+    path: str | os.PathLike, intensity: Intensity = BY_TYPE, mode: str = "RGB"
 ) -> tuple[Image.Image, str]:
     """What :func:`read_picture` reads, as Pillow's image, and its note.
 

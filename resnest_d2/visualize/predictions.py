@@ -15,7 +15,7 @@ from detectron2.structures import BoxMode, Instances
 from detectron2.utils.visualizer import GenericMask, Visualizer
 
 from ..data import register_coco
-from ..data.intensity import Intensity
+from ..data.intensity import BY_TYPE
 from ..data.pictures import read_picture
 from .fonts import any_script
 from .text import short_name
@@ -190,7 +190,7 @@ def save_comparisons(
     class_names = MetadataCatalog.get(name).thing_classes
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    intensity = getattr(predict, "intensity", Intensity())
+    intensity = getattr(predict, "intensity", BY_TYPE)
     pictures = []
     for record in DatasetCatalog.get(name)[:count]:
         image = read_picture(record["file_name"], intensity).pixels

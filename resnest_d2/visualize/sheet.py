@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..data import register_coco
+from ..data.intensity import BY_TYPE, Intensity
 from ..data.pictures import PictureError, read_picture
 from ..progress import progress_bar
 from .fonts import image_font
@@ -24,13 +25,20 @@ _GAP = 8  # pixels
 logger = logging.getLogger(__name__)
 
 
-def draw_sheet(data: tuple[str, str], *, num_images: int = 16, seed: int = 0) -> np.ndarray:
+def draw_sheet(
+    data: tuple[str, str],
+    *,
+    num_images: int = 16,
+    seed: int = 0,
+    intensity: Intensity = BY_TYPE,
+) -> np.ndarray:
     """Draw pictures of a data set with boxes, masks and class names.
 
     Pictures with annotations come first. One that cannot be read is a grey field that says so.
 
     Args:
         data: (COCO json file, image folder).
+        intensity: the rule for images of more than 8 bits.
         num_images: at most so many, drawn by ``seed``, in the order of their ids.
 
     Returns:
@@ -49,7 +57,7 @@ def draw_sheet(data: tuple[str, str], *, num_images: int = 16, seed: int = 0) ->
     records = sorted(records[:num_images], key=lambda record: record["image_id"])
     columns = int(np.ceil(np.sqrt(len(records))))
     cells = [
-        (_draw_record(record, class_names), _caption(record))
+        (_draw_record(record, class_names, intensity), _caption(record))
         for record in progress_bar(records, desc="drawing")
     ]
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
@@ -74,9 +82,9 @@ def _caption(record: dict) -> str:
     return f"{record['image_id']}: {os.path.basename(record['file_name'])}, {objects}"
 
 
-def _draw_record(record: dict, class_names: list[str]) -> Image.Image:
+def _draw_record(record: dict, class_names: list[str], intensity: Intensity) -> Image.Image:
     try:
-        image = read_picture(record["file_name"]).pixels
+        image = read_picture(record["file_name"], intensity).pixels
     except (FileNotFoundError, PictureError) as error:
         logger.warning(f"{record['file_name']} cannot be read: {error}")
         field = Image.new("RGB", (_CELL, _CELL // 2), "#cccccc")

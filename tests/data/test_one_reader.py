@@ -19,6 +19,7 @@ from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data import transforms as T
 
 from resnest_d2 import Predictor, get_config
+from resnest_d2.cli import main
 from resnest_d2.data import build_test_loader, build_train_mapper, check_coco, check_pictures
 from resnest_d2.data.intensity import Intensity, ValueRange, fitting_keys
 from resnest_d2.data.mapper import ImageMapper
@@ -180,7 +181,7 @@ def test_training_evaluation_prediction_and_drawings_have_the_same_pixels(
         return image
 
     monkeypatch.setattr(sheet, "draw_annotations", draw)
-    sheet._draw_record(record, ["a"])
+    sheet._draw_record(record, ["a"], Intensity())
 
     def compare(image, *args, **kwargs):
         seen["compare"] = image
@@ -351,6 +352,17 @@ def test_the_check_warns_once_of_values_that_do_not_fit(twelve_bits):
     assert "RESNEST.INTENSITY.RULE range" in problem.value and "in 4 images" in problem.value
 
 
+def test_a_sheet_is_drawn_by_the_rule_that_is_asked_for(twelve_bits, tmp_path):
+    shown = {}
+    for rule in ("type", "range 0 4095"):
+        out = tmp_path / "sheet.png"
+        command = ["data", "show", *twelve_bits, "--out", str(out), "--intensity", *rule.split()]
+        assert main(command) == 0
+        shown[rule] = np.asarray(Image.open(out))[20, 200]
+    assert shown["type"].max() < 10 < 60 < shown["range 0 4095"].min()
+    assert main([*command, "--intensity", "range", "9", "0"]) == 2
+
+
 def test_the_rule_of_training_is_reported_and_is_that_of_prediction(twelve_bits, tmp_path, caplog):
     caplog.set_level("INFO")
     rule = ("RESNEST.INTENSITY.RULE", "range", "RESNEST.INTENSITY.RANGE", "(0, 4095)")
@@ -445,7 +457,7 @@ def test_other_formats_and_what_is_no_file_are_read_nowhere(
         next(iter(build_test_loader(cfg, registered)))
     with pytest.raises(PictureError, match=r"1\.png"):
         read_mask(path)
-    assert sheet._draw_record(record, ["a"]).size == (420, 210)
+    assert sheet._draw_record(record, ["a"], Intensity()).size == (420, 210)
     for number in (2, 3, 4):
         os.link(os.path.join(twelve_bits[1], f"{number}.png"), tmp_path / f"{number}.png")
     found = {(problem.kind, problem.id) for problem in check_coco(twelve_bits[0], tmp_path)}
