@@ -149,6 +149,8 @@ def file_digests(paths: Sequence[str]) -> list[bytes]:
 
 def _digest(path: str) -> bytes:
     status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise PictureError(path, "it is a folder or a device, not a file")
     return _digest_of_state(path, status.st_mtime_ns, status.st_size)
 
 
