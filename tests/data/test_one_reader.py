@@ -25,9 +25,11 @@ from resnest_d2.data import build_test_loader, build_train_mapper, check_coco, c
 from resnest_d2.data.intensity import Intensity, ValueRange, fitting_keys
 from resnest_d2.data.mapper import ImageMapper
 from resnest_d2.data.pictures import PictureError, read_mask, read_picture
-from resnest_d2.engine import run
+from resnest_d2.engine import prepare, run
 from resnest_d2.engine.lazy import _read_alike
 from resnest_d2.engine.traps import find_traps
+from resnest_d2.evaluation.build import _read_mask
+from resnest_d2.prediction import run as predict_run
 from resnest_d2.visualize import gallery, predictions, save_comparisons, sheet
 
 ORIENTATION = 0x0112
@@ -193,6 +195,7 @@ def test_training_evaluation_prediction_and_drawings_have_the_same_pixels(
 
     monkeypatch.setattr(predictions, "draw_comparison", compare)
     monkeypatch.setattr(predictions, "register_coco", lambda *data: registered)
+    seen["predict files"] = predict_run._read(tmp_path, name, Intensity(*rule)).picture.pixels
     predict = Mock(intensity=Intensity(*rule))
     save_comparisons(predict, ("", ""), tmp_path / "drawn")
     seen["compare, predicted"] = predict.call_args.args[0]
@@ -290,6 +293,12 @@ def test_a_rule_that_cannot_be_names_its_key(rule, key):
         Intensity(*rule)
 
 
+def test_a_run_with_a_rule_that_cannot_be_is_refused(twelve_bits, tmp_path):
+    rule = ("RESNEST.INTENSITY.RULE", "levels")
+    with pytest.raises(ValueError, match="RESNEST.INTENSITY.RULE must be one of"):
+        prepare(tiny_request({"train": twelve_bits, "val": twelve_bits}, tmp_path, *rule))
+
+
 @pytest.mark.parametrize(
     ("values", "keys"),
     [
@@ -371,19 +380,20 @@ def test_a_sheet_is_drawn_by_the_rule_that_is_asked_for(twelve_bits, tmp_path):
 
 def test_the_rule_of_training_is_reported_and_is_that_of_prediction(twelve_bits, tmp_path, caplog):
     caplog.set_level("INFO")
-    rule = ("RESNEST.INTENSITY.RULE", "range", "RESNEST.INTENSITY.RANGE", "(0, 4095)")
+    rule = ("RESNEST.INTENSITY.RULE", "range", "RESNEST.INTENSITY.RANGE", "(0, 60000)")
     data = {"train": twelve_bits, "val": twelve_bits}
     opts = ("SOLVER.MAX_ITER", "1", "TEST.PRECISE_BN.ENABLED", "False")
     run(tiny_request(data, tmp_path / "run", *opts, *rule, val=()))
-    assert "rule range (0, 4095); a sample has 16-bit values from 0 to " in caplog.text
+    assert "rule range (0, 60000); a sample has 16-bit values from 0 to " in caplog.text
+    assert (
+        'Fitting: RESNEST.INTENSITY.RULE range RESNEST.INTENSITY.RANGE "(0, 4095)"' in caplog.text
+    )
     predictor = Predictor(tmp_path / "run", device="cpu")
     path = os.path.join(twelve_bits[1], "1.png")
-    shown = read_picture(path, Intensity("range", (0, 4095))).pixels
-    assert shown.max() > 200
     mapper = ImageMapper(predictor.cfg, is_train=False)
     expected = mapper({"file_name": path})["image"]
     np.testing.assert_array_equal(predictor.preprocess(path)["image"], expected)
-    assert expected.max() > 200
+    assert expected.max() == round(255 * 16 * int(GRAY.max()) / 60000)
 
     caplog.clear()
     weights = ("MODEL.WEIGHTS", str(tmp_path / "run"))
@@ -420,6 +430,7 @@ def test_a_semantic_mask_is_read_as_classes_whatever_its_mode(tmp_path):
     for mode, image in images.items():
         image.save(tmp_path / "mask.png")
         assert read_mask(tmp_path / "mask.png").tolist() == classes.tolist(), mode
+        assert _read_mask(tmp_path / "mask.png", int).tolist() == classes.tolist(), mode
     images["I;16"].point(lambda value: 300).save(tmp_path / "mask.png")
     Image.fromarray(np.full((1, 4), 300, np.uint16)).save(tmp_path / "mask.png")
     assert read_mask(tmp_path / "mask.png").tolist() == [[255] * 4]

@@ -247,6 +247,7 @@ def test_few_pictures_are_in_memory_at_a_time(predictor, tmp_path, monkeypatch):
     read_picture, batch = run.read_picture, predictor.batch
 
     def count_read(path, intensity):
+        assert intensity is predictor.intensity
         read.append(path)
         return read_picture(path, intensity)
 
