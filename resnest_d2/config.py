@@ -180,6 +180,14 @@ def add_resnest_config(cfg: CfgNode) -> None:
     - ``KEYPOINT_FLIP_PAIRS``: pairs of names of keypoints that a horizontal flip exchanges, in own
       COCO files. Empty: those whose names differ in ``left`` and ``right`` (or ``l`` and ``r``).
 
+    for images of more than 8 bits a channel, in training, evaluation and prediction:
+
+    - ``INTENSITY.RULE``: which values are black and white. ``"type"``: integers 0 and 65535, floats
+      0 and 1. ``"none"``: 0 and 255, as Detectron2 reads. ``"percentile"``: two percentiles of each
+      image. ``"range"``: two values.
+    - ``INTENSITY.RANGE``: the two values, such as (0, 4095) for 12 bits; the two percentages,
+      () for (0.5, 99.5).
+
     for evaluation and checkpoints:
 
     - ``EVALUATOR``: what computes COCO's numbers: ``"hotcoco"``, or ``"pycocotools"``, the slow
@@ -234,6 +242,10 @@ def add_resnest_config(cfg: CfgNode) -> None:
     _add(ours.JITTER, "SIZE", 0)  # 0: off
     _add(ours.JITTER, "SCALE", (0.1, 2.0))
     _add(ours, "KEYPOINT_FLIP_PAIRS", ())
+
+    _add(ours, "INTENSITY", CfgNode())
+    _add(ours.INTENSITY, "RULE", "type")  # or "none", "percentile", "range"
+    _add(ours.INTENSITY, "RANGE", ())
 
     _add(ours, "EVALUATOR", "hotcoco")  # or "pycocotools"
     _add(ours, "BEST", CfgNode())

@@ -14,6 +14,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Instances
 
 from .checkpoint import RunCheckpointer
+from .data.intensity import Intensity
 from .data.pictures import read_picture
 from .inference import optimize_for_inference
 from .modeling.box_masks import AugmentedRCNN, unpasted_masks
@@ -59,6 +60,7 @@ class Predictor:
         checkpoint: the file.
         settings: the arguments that decide what is found.
         cfg: the config, frozen.
+        intensity: the rule for images of more than 8 bits, as in training.
         class_names: by class number; "class 7" where fewer names than classes are known.
         category_ids: by class number, those of the training data where they are known (of
             Detectron2's own data sets they are, such as COCO), else None.
@@ -97,6 +99,7 @@ class Predictor:
         cfg.freeze()
         stored = trained.read()
         self.cfg = cfg
+        self.intensity = Intensity.from_config(cfg)
         self.checkpoint = stored.path
         self.settings = {"score_threshold": score_threshold, "optimize": optimize, "tta": tta}
         names, ids = trained.class_names, trained.category_ids
@@ -153,7 +156,7 @@ class Predictor:
             ``image``: float32 (3, h, w) in the model's channel order, resized; ``height`` and
             ``width`` of the original in pixels.
         """
-        image = _read_rgb(image)
+        image = self._read(image)
         height, width = image.shape[:2]
         if self.cfg.INPUT.FORMAT == "BGR":
             image = image[:, :, ::-1]
@@ -169,7 +172,22 @@ class Predictor:
         """The image with boxes, masks, class names and scores: RGB, uint8, (H, W, 3)."""
         from .visualize import draw_instances  # matplotlib's import takes its time
 
-        return draw_instances(_read_rgb(image), instances, self.class_names)
+        return draw_instances(self._read(image), instances, self.class_names)
+
+    def _read(self, image: Image) -> np.ndarray:
+        if isinstance(image, (str, os.PathLike)):
+            picture = read_picture(image, self.intensity)
+            if picture.note:
+                logger.warning(f"{os.fspath(image)}: {picture.note}")
+            image = picture.pixels
+        if not isinstance(image, np.ndarray):
+            raise ValueError(f"an image is a file or a numpy array, got {type(image).__name__}")
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise ValueError(
+                "an image is RGB, uint8, of shape (height, width, 3), got "
+                f"{image.dtype} of shape {image.shape}"
+            )
+        return image
 
 
 def _check_tta(cfg: CfgNode, path: str) -> None:
@@ -179,19 +197,3 @@ def _check_tta(cfg: CfgNode, path: str) -> None:
         check_test_augmentation(cfg)
     except ValueError as error:
         raise ValueError(f"no test-time augmentation for {path}: {error}") from error
-
-
-def _read_rgb(image: Image) -> np.ndarray:
-    if isinstance(image, (str, os.PathLike)):
-        picture = read_picture(image)
-        if picture.note:
-            logger.warning(f"{os.fspath(image)}: {picture.note}")
-        image = picture.pixels
-    if not isinstance(image, np.ndarray):
-        raise ValueError(f"an image is a file or a numpy array, got {type(image).__name__}")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(
-            "an image is RGB, uint8, of shape (height, width, 3), got "
-            f"{image.dtype} of shape {image.shape}"
-        )
-    return image

@@ -19,6 +19,7 @@ from detectron2.utils.events import EventStorage
 
 from resnest_d2.config import get_config, get_lazy_config
 from resnest_d2.data import build_train_mapper, register_coco, sample_set
+from resnest_d2.data.mapper import ImageMapper
 from resnest_d2.engine import RunRequest, Trainer, prepare_lazy, run_lazy
 from resnest_d2.modeling.norm import convert_sync_batchnorm
 
@@ -401,6 +402,15 @@ def test_a_further_argument_of_a_call_is_accepted(config_file, data, tmp_path):
     cfg = prepare_lazy(RunRequest(str(config_file), opts))
     with torch.device("meta"):
         assert instantiate(cfg.model).backbone.bottom_up.res2[0].conv2.radix == 4
+
+
+def test_both_mappers_of_a_run_read_by_the_rule_of_the_training_mapper(config_file, data, tmp_path):
+    opts = [f"dataloader.{part}.dataset.names={data['val']}" for part in ("train", "test")]
+    opts += [f"train.output_dir={tmp_path / 'run'}", "dataloader.train.mapper.intensity_rule=none"]
+    cfg = prepare_lazy(RunRequest(str(config_file), tuple(opts)))
+    for part in ("train", "test"):
+        mapper = instantiate(cfg.dataloader[part].mapper)
+        assert isinstance(mapper, ImageMapper) and mapper.intensity.rule == "none"
 
 
 def test_batch_that_does_not_divide_is_refused(config_file, data, tmp_path):

@@ -12,7 +12,8 @@ from PIL import Image
 from torch import nn
 
 from detectron2.data import transforms as T
-from detectron2.data.detection_utils import read_image
+
+from ..data.pictures import read_picture
 
 __all__ = ["part_times"]
 
@@ -51,7 +52,7 @@ def part_times(
                 clock.times = {}
                 clock.inside = None
                 start = time.perf_counter()
-                image = clock.timed("decode", read_image)(str(file), "RGB")
+                image = clock.timed("decode", read_picture)(file).pixels
                 inputs = clock.timed("preprocess", _inputs)(image, resize)
                 run([inputs])
                 clock.wait()

@@ -170,6 +170,13 @@ def add_commands(commands) -> None:
         "--seed", type=int, default=0, metavar="N", help="which pictures; %(default)s"
     )
     _add_on_bad_data(show)
+    show.add_argument(
+        "--intensity",
+        nargs="+",
+        default=["type"],
+        metavar=("RULE", "LOW HIGH"),
+        help="how images of more than 8 bits are shown, as by RESNEST.INTENSITY; default: type",
+    )
     add_quiet_option(show)
 
 
@@ -284,16 +291,19 @@ def _show(args: argparse.Namespace) -> int:
     from PIL import Image
 
     from ..checkpoint.atomic import writing
+    from ..data.intensity import Intensity
     from ..visualize import draw_sheet
 
     try:
         if not args.out.lower().endswith(".png"):
             raise ValueError(f"--out must be a .png file, got {args.out}")
+        rule, *limits = args.intensity
         sheet = draw_sheet(
             (args.json_file, args.images),
             num_images=args.num,
             seed=args.seed,
             on_bad_data=args.on_bad_data,
+            intensity=Intensity(rule, tuple(map(float, limits))),
         )
     except REFUSALS as error:
         return refuse(error)

@@ -2,28 +2,33 @@
 
 Only headers are read where that is enough. A JPEG file that ends with its end marker is whole, as
 is a PNG file that ends with its last chunk and whose checksums are right; every other file (also
-one with bytes after its end) is decoded, which is what training would do.
+one with bytes after its end) is decoded, which is what training would do. Of images with more than
+8 bits a few are decoded to see whether their values fit the default rule of :mod:`.intensity`.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from PIL import ExifTags, Image, UnidentifiedImageError
-
-from detectron2.data.detection_utils import read_image
+from PIL import UnidentifiedImageError
 
 from ..progress import progress_bar
+from .intensity import BY_TYPE, fitting_keys
+from .pictures import PictureError, has_many_bits, open_image, orientation, value_ranges
 from .problems import Problem, shown
 
 __all__ = ["PictureEntry", "check_pictures", "file_digests", "shared_pictures"]
 
 _THREADS = 8  # files wait for disks and networks more than for processors
+_DECODED_PIXELS = 1 << 27  # at the same time, of 4 bytes; an image with more is decoded alone
+_SAMPLED = 16  # images with more than 8 bits whose values are looked at
 _TURNED = (5, 6, 7, 8)  # orientations that exchange width and height
 _JPEG_END = b"\xff\xd9"
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
@@ -57,6 +62,7 @@ class _Picture:
     size: tuple[int, int] = (0, 0)
     num_bytes: int = 0
     orientation: int | None = None
+    many_bits: bool = False
 
 
 def check_pictures(
@@ -85,7 +91,17 @@ def check_pictures(
             if picture.orientation:
                 value["exif_orientation"] = picture.orientation
             add(path, "size-mismatch", value)
+    sampled = sample([path for path, picture in pictures if picture.many_bits], _SAMPLED)
+    seen = value_ranges(sampled)
+    if reasons := [reason for values in seen if (reason := BY_TYPE.misfit(values))]:
+        value = f"{'; '.join(reasons)}. For training: {fitting_keys(seen)}"
+        problems.append(Problem(json_file, None, "unusual-values", value))
     return problems
+
+
+def sample(items: Sequence[T], count: int) -> list[T]:
+    """At most so many of the items, evenly spaced."""
+    return [items[i * len(items) // count] for i in range(count)] if len(items) > count else items
 
 
 def shared_pictures(
@@ -133,6 +149,8 @@ def file_digests(paths: Sequence[str]) -> list[bytes]:
 
 def _digest(path: str) -> bytes:
     status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise PictureError(path, "it is a folder or a device, not a file")
     return _digest_of_state(path, status.st_mtime_ns, status.st_size)
 
 
@@ -173,35 +191,54 @@ def _look(path: str) -> _Picture:
 def _read(path: str, mtime_ns: int, num_bytes: int) -> _Picture:
     try:
         return _read_picture(path, num_bytes)
-    except UnidentifiedImageError:
-        with open(path, "rb") as f:
-            head = f.read(12)
-        return _Picture("not-an-image", f"it begins {head!r}")
-    except Exception as error:  # Pillow's readers raise many kinds for broken files
-        truncated = "truncated" in str(error).lower()
-        kind = "truncated-image" if truncated else "unreadable-image"
-        return _Picture(kind, f"{type(error).__name__}: {error}")
+    except FileNotFoundError:
+        return _Picture("missing-image", "no such file")
+    except PictureError as error:
+        if isinstance(error.__cause__, UnidentifiedImageError):
+            return _Picture("not-an-image", error.reason)
+        truncated = "truncated" in error.reason.lower()
+        return _Picture("truncated-image" if truncated else "unreadable-image", error.reason)
 
 
 def _read_picture(path: str, num_bytes: int) -> _Picture:
     with open(path, "rb") as f:
         f.seek(max(0, num_bytes - len(_PNG_END)))
         end = f.read()
-        f.seek(0)
-        image = Image.open(f)
-        size = image.size
-        try:
-            # Not PNG's own method, which decodes the picture.
-            orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
-        except Exception:  # Detectron2 ignores EXIF data that it cannot read
-            orientation = None
-        if image.format == "PNG" and end == _PNG_END:
+    with open_image(path) as image:
+        many_bits = has_many_bits(image)
+        if image.format in ("JPEG", "MPO") and end.endswith(_JPEG_END):
+            turned = orientation(image)
+        elif image.format == "PNG" and end == _PNG_END:
+            turned = orientation(image)
             image.verify()  # the checksums
-            whole = True
         else:
-            whole = image.format in ("JPEG", "MPO") and end.endswith(_JPEG_END)
-    if not whole:
-        size = read_image(path, format="RGB").shape[1::-1]
-    elif orientation in _TURNED:
-        size = size[::-1]
-    return _Picture(size=size, num_bytes=num_bytes, orientation=orientation)
+            with _budget.take(image.width * image.height):
+                image.load()
+            turned = orientation(image)
+        size = image.size[::-1] if turned in _TURNED else image.size
+    return _Picture(size=size, num_bytes=num_bytes, orientation=turned, many_bits=many_bits)
+
+
+class _Budget:
+    """Lets threads wait while others have taken too much of something."""
+
+    def __init__(self, total: int):
+        self._total = self._left = total
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def take(self, amount: int) -> Iterator[None]:
+        """Take an amount for as long as the block runs; all, where it is more than all."""
+        amount = min(amount, self._total)
+        with self._changed:
+            self._changed.wait_for(lambda: amount <= self._left)
+            self._left -= amount
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += amount
+                self._changed.notify_all()
+
+
+_budget = _Budget(_DECODED_PIXELS)

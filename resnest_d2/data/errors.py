@@ -20,6 +20,7 @@ from torch.utils.data import get_worker_info
 from detectron2.utils.serialize import PicklableWrapper
 
 from .packing import pack, unpack
+from .pictures import PictureError
 
 __all__ = [
     "CheckedLoader",
@@ -52,16 +53,18 @@ class Failure:
     def of_record(cls, record: Any, cause: Exception) -> "Failure":
         """Of a data set's record that cannot be read or mapped."""
         record = record if isinstance(record, Mapping) else {}
-        file = getattr(cause, "filename", None) or record.get("file_name", "a file without a name")
+        unread = isinstance(cause, PictureError)
+        file = cause.path if unread else getattr(cause, "filename", None)
+        file = file or record.get("file_name", "a file without a name")
         where = f"{file} (image id {record.get('image_id', 'unknown')})"
         remedy = "or take the image out of its data set; training goes on with --resume"
-        if isinstance(cause, FileNotFoundError):
-            error = FileNotFoundError(f"{where} is not there any more: restore it, {remedy}")
-        elif isinstance(cause, OSError):
-            reason = cause.strerror or cause
-            error = OSError(f"{where} cannot be read: {reason}. Restore the file, {remedy}")
-        elif isinstance(cause, MemoryError):
+        if isinstance(cause, MemoryError) or isinstance(cause.__cause__, MemoryError):
             error = DataWorkerError(f"{where}: no memory left to read it. {_WORKER_REMEDY}")
+        elif isinstance(cause, FileNotFoundError):
+            error = FileNotFoundError(f"{where} is not there any more: restore it, {remedy}")
+        elif unread or isinstance(cause, OSError):
+            reason = cause.reason if unread else cause.strerror or cause
+            error = OSError(f"{where} cannot be read: {reason}. Restore the file, {remedy}")
         else:
             kind = ValueError if isinstance(cause, ValueError) else RuntimeError
             error = kind(
@@ -82,7 +85,7 @@ def _for_sending(error: Exception) -> Exception:
         error = pickle.loads(pickle.dumps(error))
     except Exception:
         error = RuntimeError(f"{type(error).__name__}: {error}")
-    if not isinstance(error, OSError):  # of a file, its name says all
+    if not isinstance(error, (OSError, PictureError)):  # of a file, its name says all
         error = RuntimeError(f"in a data worker:\n{stack}")
     return error
 

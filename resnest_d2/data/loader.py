@@ -21,7 +21,6 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_
 from detectron2.config import CfgNode
 from detectron2.data import (
     DatasetFromList,
-    DatasetMapper,
     build_detection_test_loader,
     get_detection_dataset_dicts,
 )
@@ -34,6 +33,7 @@ from detectron2.utils import comm
 
 from ..modeling.checks import check_choice
 from .errors import CheckedLoader, Failure, NamedErrors, hand_over
+from .mapper import ImageMapper
 from .randomness import EXAMPLE, kept_generators, seed_generators
 
 __all__ = ["SAMPLERS", "TrainLoader", "build_test_loader", "build_train_loader"]
@@ -117,7 +117,7 @@ def build_train_loader(
 
 def build_test_loader(cfg: CfgNode, name: str) -> CheckedLoader:
     """Detectron2's loader of a data set for evaluation, with errors that name the image."""
-    mapper = NamedErrors(DatasetMapper(cfg, is_train=False))
+    mapper = NamedErrors(ImageMapper(cfg, is_train=False))
     return CheckedLoader(
         build_detection_test_loader(cfg, name, mapper=mapper, collate_fn=hand_over)
     )

@@ -1,20 +1,88 @@
-"""From an annotated image to a training example: Detectron2's mapper, and large-scale jitter.
+"""From an annotated image to a training example: our reader, Detectron2's mapper, scale jitter.
+
+Detectron2's ``DatasetMapper`` has no place for another reader. :class:`ImageMapper` has its own
+``__call__``, as Detectron2's tutorial on data loading asks for; all that follows is Detectron2's.
 
 Jitter (Ghiasi et al., arXiv 2012.07177) shows objects at scales from a tenth to twice the image's
 and pays off in long schedules. Detectron2 has its two steps, and its LazyConfig baselines use them;
 no YAML key of its own asks for them, ``RESNEST.JITTER`` does.
 """
 
-from detectron2.config import CfgNode
+import copy
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
-from detectron2.data.detection_utils import build_augmentation
+from detectron2.data.detection_utils import (
+    build_augmentation,
+    check_image_size,
+    convert_PIL_to_numpy,
+    transform_proposals,
+)
 
-__all__ = ["build_train_mapper", "check_jitter"]
+from .intensity import Intensity
+from .pictures import load_image, read_mask
+
+__all__ = ["ImageMapper", "build_train_mapper", "check_jitter"]
 
 
-def build_train_mapper(cfg: CfgNode) -> DatasetMapper:
-    """The mapper for training: Detectron2's own where ``RESNEST.JITTER.SIZE`` is 0.
+class ImageMapper(DatasetMapper):
+    """Detectron2's mapper, which reads images and semantic masks with :mod:`.pictures`.
+
+    Args:
+        is_train, kwargs: as for Detectron2's.
+        intensity_rule, intensity_range: see :class:`.Intensity`.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        intensity_rule: str = "type",
+        intensity_range: Sequence[float] = (),
+        **kwargs,
+    ):
+        super().__init__(is_train, **kwargs)
+        self.intensity = Intensity(intensity_rule, tuple(intensity_range))
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
+        intensity = Intensity.from_config(cfg)
+        return {
+            **super().from_config(cfg, is_train),
+            "intensity_rule": intensity.rule,
+            "intensity_range": intensity.range,
+        }
+
+    def __call__(self, dataset_dict: Mapping) -> dict:
+        example = copy.deepcopy(dataset_dict)
+        mode = "RGBA" if self.image_format == "RGBA" else "RGB"
+        image, _ = load_image(example["file_name"], self.intensity, mode)
+        image = convert_PIL_to_numpy(image, self.image_format)
+        check_image_size(example, image)
+        mask = example.pop("sem_seg_file_name", None)
+        inputs = T.AugInput(image, sem_seg=None if mask is None else read_mask(mask))
+        transforms = self.augmentations(inputs)
+        shape = inputs.image.shape[:2]  # (h, w)
+        example["image"] = torch.as_tensor(np.ascontiguousarray(inputs.image.transpose(2, 0, 1)))
+        if inputs.sem_seg is not None:
+            example["sem_seg"] = torch.as_tensor(inputs.sem_seg.astype("long"))
+        if self.proposal_topk is not None:
+            transform_proposals(example, shape, transforms, proposal_topk=self.proposal_topk)
+        if not self.is_train:
+            example.pop("annotations", None)
+        elif "annotations" in example:
+            self._transform_annotations(example, transforms, shape)
+        return example
+
+
+def build_train_mapper(cfg: CfgNode) -> ImageMapper:
+    """The mapper for training, with the jitter of ``RESNEST.JITTER`` where its ``SIZE`` is not 0.
 
     With jitter no image has more than ``SIZE`` x ``SIZE`` pixels. What the crop leaves of an object
     gets a box as tight as its mask, where there are masks.
@@ -25,8 +93,8 @@ def build_train_mapper(cfg: CfgNode) -> DatasetMapper:
     check_jitter(cfg)
     size = cfg.RESNEST.JITTER.SIZE
     if not size:
-        return DatasetMapper(cfg, is_train=True)
-    arguments = DatasetMapper.from_config(cfg, is_train=True)
+        return ImageMapper(cfg, is_train=True)
+    arguments = ImageMapper.from_config(cfg, is_train=True)
     _resize, *flip = build_augmentation(cfg, is_train=True)
     arguments["augmentations"] = [
         T.ResizeScale(*cfg.RESNEST.JITTER.SCALE, target_height=size, target_width=size),
@@ -36,7 +104,7 @@ def build_train_mapper(cfg: CfgNode) -> DatasetMapper:
         *flip,
     ]
     arguments["recompute_boxes"] = cfg.MODEL.MASK_ON
-    return DatasetMapper(**arguments)
+    return ImageMapper(**arguments)
 
 
 def check_jitter(cfg: CfgNode) -> None:

@@ -32,6 +32,7 @@ from .coco import (
     usable_copy,
 )
 from .folders import make_folder
+from .pictures import open_image
 
 __all__ = ["register_coco_panoptic", "write_stuff_masks"]
 
@@ -193,11 +194,8 @@ def _write_masks(panoptic: _Panoptic, sem_seg_root: str) -> None:
 def _stuff_mask(panoptic: _Panoptic, annotation: dict) -> np.ndarray:
     """The semantic mask of one picture, (H, W) uint8."""
     path = os.path.join(panoptic.root, annotation["file_name"])
-    try:
-        with Image.open(path) as image:
-            mode, size, colours = image.mode, image.size, np.asarray(image)
-    except (OSError, SyntaxError) as error:  # Pillow's, for a file that is no picture or broken
-        raise ValueError(f"{path} is not a readable picture: {error}") from error
+    with open_image(path) as image:
+        mode, size, colours = image.mode, image.size, np.asarray(image)
     expected = panoptic.sizes[annotation["image_id"]]
     if mode != "RGB" or size != expected:
         raise ValueError(

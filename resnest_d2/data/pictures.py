@@ -1,12 +1,18 @@
-"""Picture files of many kinds, read as a detector takes them: RGB, 8 bits, upright.
+"""The one reader of image files: RGB, 8 bits, upright.
 
-Of ordinary files the pixels are those of Detectron2's ``read_image``, with which training and
-evaluation read. What differs is what that function spoils:
+Training, evaluation, prediction, the data check and all drawings read with it, so a network is
+given the same pixels everywhere. The rule for each kind of file:
 
-- what is transparent shows white, not the colour that happens to be stored there;
-- grayscale of 16 or 32 bits is scaled to 8; there, all above 255 becomes white;
-- a TIFF file with an orientation is turned once; there, Pillow and Detectron2 both turn it.
+- 8 bits a channel (RGB, grayscale, palette, CMYK, 1 bit): the pixels of Detectron2's
+  ``read_image``.
+- Transparency (RGBA, grayscale with alpha, a transparent colour): laid over white. Detectron2 shows
+  the colour that happens to be stored there.
+- More bits (16-bit and 32-bit integers, floats): see :mod:`.intensity`. Detectron2 takes all above
+  255 as white.
+- Orientation (EXIF, TIFF): turned once. Detectron2 turns TIFF files twice.
+- Several frames: the first one.
 
+Only regular files in the formats of :data:`SUFFIXES` are read, by their content, not their name.
 Pillow decodes, hence its limits hold: a header that claims more than twice
 ``PIL.Image.MAX_IMAGE_PIXELS``, 178,956,970 pixels unless you set it, is refused before a pixel is
 decoded, and so is a file that is cut short.
@@ -15,13 +21,30 @@ decoded, and so is a file that is cut short.
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-__all__ = ["SUFFIXES", "Picture", "PictureError", "count_pixels", "read_picture"]
+from detectron2.utils.file_io import PathManager
+
+from .intensity import BY_TYPE, Intensity, ValueRange
+
+__all__ = [
+    "SUFFIXES",
+    "Picture",
+    "PictureError",
+    "count_pixels",
+    "has_many_bits",
+    "load_image",
+    "open_image",
+    "orientation",
+    "read_mask",
+    "read_picture",
+    "value_ranges",
+]
 
 SUFFIXES = (
     *(".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff"),
@@ -31,6 +54,8 @@ SUFFIXES = (
 
 # Not all that Pillow knows: for an EPS file it starts Ghostscript.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+_COLOURS = ("RGB", "RGBA")
+_OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -72,43 +97,100 @@ class Picture:
     note: str = ""
 
 
-def read_picture(path: str | os.PathLike) -> Picture:
+def read_picture(path: str | os.PathLike, intensity: Intensity = BY_TYPE) -> Picture:
     """Read a file.
+
+    Args:
+        intensity: the rule for images of more than 8 bits.
 
     Raises:
         FileNotFoundError: there is none.
         PictureError: it cannot be read.
     """
-    with _opened(path) as image:
+    image, note = load_image(path, intensity)
+    return Picture(np.asarray(image), note)
+
+
+def load_image(
+    path: str | os.PathLike, intensity: Intensity = BY_TYPE, mode: str = "RGB"
+) -> tuple[Image.Image, str]:
+    """What :func:`read_picture` reads, as Pillow's image, and its note.
+
+    Args:
+        mode: ``"RGB"``, or ``"RGBA"`` for a network that takes transparency as a channel.
+    """
+    with open_image(path) as image:
         notes = []
         # The second picture in a phone's MPO file is the same in small, or for the other eye.
         if image.format != "MPO" and getattr(image, "is_animated", False):
             notes.append("the first of its frames")
+        shown = image
+        # Of colours Pillow reads the upper bytes, as the rules "type" and "none" have it.
+        if has_many_bits(image) and not (
+            image.mode in _COLOURS and intensity.rule in ("type", "none")
+        ):
+            values = _values(image, path)
+            if misfit := intensity.misfit(_range(values)):
+                notes.append(misfit)
+            shown = Image.fromarray(intensity.apply(values)).convert("RGB")
+            if image.mode == "RGBA":
+                shown.putalpha(image.getchannel("A"))
         image.load()
-        shown, note = _to_rgb(image)
-        method = _UPRIGHT.get(_orientation(image))
-        if method is not None:
-            shown = shown.transpose(method)
-        return Picture(np.asarray(shown), ", ".join([*notes, *filter(None, [note])]))
+        if shown.has_transparency_data and mode == "RGB":
+            shown = shown.convert("RGBA")
+            shown = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
+        shown = _upright(shown.convert(mode), orientation(image))
+        return shown, ", ".join(notes)
+
+
+def read_mask(path: str | os.PathLike) -> np.ndarray:
+    """The classes in a semantic mask, uint8 (H, W): those above 255 are 255, palettes are ignored.
+
+    Errors as of :func:`read_picture`.
+    """
+    with open_image(path) as image:
+        image.load()
+        shown = image if image.mode in ("1", "P") or has_many_bits(image) else image.convert("L")
+        return np.asarray(_upright(shown, orientation(image))).clip(0, 255).astype(np.uint8)
 
 
 def count_pixels(path: str | os.PathLike) -> int:
     """Pixels of a picture by its header; nothing is decoded. Errors as of :func:`read_picture`."""
-    with _opened(path) as image:
+    with open_image(path) as image:
         return image.width * image.height
 
 
+def value_ranges(paths: Iterable[str | os.PathLike]) -> list[ValueRange]:
+    """What values those of the files hold that have more than 8 bits, by kind of number.
+
+    Of other files only the header is read. Files that cannot be read are left out.
+    """
+    found: dict[str, ValueRange] = {}
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError, PictureError), open_image(path) as image:
+            if has_many_bits(image):
+                new = _range(_values(image, path))
+                old = found.get(new.kind, ValueRange(new.kind, new.low, new.high, images=0))
+                low, high = min(old.low, new.low), max(old.high, new.high)
+                found[new.kind] = ValueRange(new.kind, low, high, old.images + 1)
+    return list(found.values())
+
+
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
-    """The file with its header read. Whatever fails in the block is a PictureError."""
+def open_image(path: str | os.PathLike) -> Iterator[Image.Image]:
+    """The file with its header read. Whatever fails in the block is a PictureError.
+
+    The path may be one of Detectron2's ``PathManager``, too.
+    """
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for a writer
-            raise PictureError(path, "it is a folder or a device, not a file")
-        if not status.st_size:
-            raise PictureError(path, "it has 0 bytes")
+        if "://" not in os.fspath(path):
+            _check_file(path)
         Image.init()
-        with Image.open(path, formats=[f for f in _FORMATS if f in Image.OPEN]) as image:
+        formats = [name for name in _FORMATS if name in Image.OPEN]
+        with (
+            PathManager.open(os.fspath(path), "rb") as file,
+            Image.open(file, formats=formats) as image,
+        ):
             yield image
     except (FileNotFoundError, PictureError):
         raise
@@ -116,11 +198,33 @@ def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
         raise PictureError(path, _reason(path, error)) from error
 
 
+def has_many_bits(image: Image.Image) -> bool:
+    """Whether an image, not loaded yet, has more than 8 bits a channel."""
+    return image.mode[0] in "IF" or any(";16" in str(args) for *_, args in image.tile)
+
+
+def orientation(image: Image.Image) -> int | None:
+    """The EXIF orientation of an image; of a TIFF file that is loaded, which is upright, None."""
+    try:
+        # Not PNG's own method, which decodes the picture.
+        return Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+    except Exception:  # as Detectron2 does, leave EXIF data alone that cannot be read
+        return None
+
+
+def _check_file(path: str | os.PathLike) -> None:
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for a writer
+        raise PictureError(path, "it is a folder or a device, not a file")
+    if not status.st_size:
+        raise PictureError(path, "it has 0 bytes")
+
+
 def _reason(path: str | os.PathLike, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        with open(path, "rb") as file:
+        with PathManager.open(os.fspath(path), "rb") as file:
             head = file.read(12)
-        return f"it is damaged or no picture of a known format (it begins {head!r})"
+        return f"it is damaged or in none of the formats {', '.join(_FORMATS)} (it begins {head!r})"
     if isinstance(error, Image.DecompressionBombError):
         return str(error)
     if isinstance(error, OSError):
@@ -128,27 +232,31 @@ def _reason(path: str | os.PathLike, error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
-    """A loaded image as RGB, and a note on what that took."""
-    note = ""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        values = np.asarray(image).astype(np.uint32)  # 0-65535
-        image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
-    elif image.mode in ("I", "F"):  # no value is agreed to be white
-        values = np.asarray(image, dtype=np.float64)
-        finite = values[np.isfinite(values)]
-        low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
-        share = np.nan_to_num((values - low) / (high - low or 1.0)).clip(0, 1)
-        image = Image.fromarray(np.rint(255 * share).astype(np.uint8))
-        note = f"its values from {low:g} to {high:g} as black to white"
-    elif image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB"), note
+def _upright(image: Image.Image, turned: int | None) -> Image.Image:
+    method = _UPRIGHT.get(turned)
+    return image if method is None else image.transpose(method)
 
 
-def _orientation(image: Image.Image) -> int | None:
-    try:
-        return image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # as Detectron2 does, leave EXIF data alone that cannot be read
-        return None
+def _values(image: Image.Image, path: str | os.PathLike) -> np.ndarray:
+    """The values of an image that has many bits: (H, W), of colours (H, W, 3)."""
+    if image.mode not in _COLOURS:
+        return np.asarray(image)
+    with open_image(path) as other:  # Pillow takes the lower bytes for the upper ones
+        other.tile = [
+            tuple.__new__(type(tile), (*tile[:3], _other_byte(tile[3]))) for tile in other.tile
+        ]
+        lower = np.asarray(other)[..., :3]
+    return np.asarray(image)[..., :3].astype(np.uint16) << 8 | lower
+
+
+def _other_byte(args: str | tuple) -> str | tuple:
+    if isinstance(args, str):
+        return args[:-1] + _OTHER_BYTE[args[-1]]
+    return _other_byte(args[0]), *args[1:]
+
+
+def _range(values: np.ndarray) -> ValueRange:
+    kind = "float" if values.dtype.kind == "f" else f"{8 * values.dtype.itemsize}-bit"
+    finite = values[np.isfinite(values)] if kind == "float" else values
+    low, high = (finite.min(), finite.max()) if finite.size else (0, 0)
+    return ValueRange(kind, float(low), float(high))

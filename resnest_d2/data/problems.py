@@ -85,6 +85,7 @@ KINDS: dict[str, str] = {
     "not-an-image": "the file is in no image format that Pillow reads",
     "truncated-image": "the image file ends before the picture does",
     "unreadable-image": "the image file cannot be read",
+    "unusual-values": "images of more than 8 bits would be nearly black, white or of one shade",
     "size-mismatch": "height and width are not those of the picture as it is shown (after EXIF)",
     "same-picture": "a picture of the training data is in the validation data too",
     "same-set": "training and validation data are the same: the metrics tell what was memorised",
@@ -134,7 +135,8 @@ MENDED = MERGED | frozenset(
 """Kinds of warnings that a run mends on the way, without losing an object."""
 
 WARNINGS = MENDED | frozenset(
-    "crowds duplicate-category-name category-gap empty-class same-set flat-object".split()
+    "crowds duplicate-category-name category-gap empty-class same-set flat-object "
+    "unusual-values".split()
 )
 """Kinds that neither stop a run nor are left out of it."""
 

@@ -16,8 +16,11 @@ from detectron2.data.build import (
 )
 
 from .check import file_state
+from .check_pictures import sample
 
 __all__ = ["TrainingData", "summarise_training_data"]
+
+_SAMPLED = 16  # files
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,14 @@ class TrainingData:
         class_names: of these classes.
         crowds: number of annotations with ``iscrowd`` 1, which are not trained on, also in images
             that the filters leave out.
+        files: some of the images, evenly spaced.
     """
 
     images: int
     instances: tuple[int, ...] | None
     class_names: tuple[str, ...]
     crowds: int = 0
+    files: tuple[str, ...] = ()
 
     @property
     def empty_classes(self) -> list[str]:
@@ -94,7 +99,9 @@ def _summarise(
             if not _is_crowd(annotation)
         )
         instances = tuple(counts[i] for i in range(len(class_names)))
-    return TrainingData(len(records), instances, class_names, crowds)
+    places = sample(range(len(records)), _SAMPLED)
+    files = tuple(records[place]["file_name"] for place in places)
+    return TrainingData(len(records), instances, class_names, crowds, files)
 
 
 def _is_crowd(annotation: dict) -> bool:

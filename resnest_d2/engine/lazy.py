@@ -14,6 +14,7 @@ from fvcore.nn.precise_bn import get_bn_modules
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from detectron2.config import LazyConfig, instantiate
+from detectron2.data import DatasetMapper
 from detectron2.engine import AMPTrainer, SimpleTrainer, default_setup, default_writers, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
@@ -23,6 +24,8 @@ from ..checkpoint import RunCheckpointer
 from ..checkpoint.statistics import InputStatistics
 from ..config import get_lazy_config
 from ..data import require_registered
+from ..data.intensity import Intensity
+from ..data.mapper import ImageMapper
 from ..evaluation import write_results
 from ..evaluation.coco import masks_for
 from ..inference import optimize_for_inference
@@ -37,6 +40,8 @@ from .torchrun import check_together
 from .trainer import adapt_sync_batchnorm
 
 __all__ = ["prepare_lazy", "run_lazy"]
+
+_MAPPER_NAMES = ("detectron2.data.DatasetMapper", "detectron2.data.dataset_mapper.DatasetMapper")
 
 
 def prepare_lazy(request: RunRequest) -> DictConfig:
@@ -58,6 +63,7 @@ def _prepare(request: RunRequest) -> DictConfig:
         raise ValueError("a LazyConfig names its own data sets: register yours in the config file")
     cfg = get_lazy_config(request.config)
     _override(cfg, request.opts)
+    _read_alike(cfg.dataloader)
     train = cfg.train
     train.device = choose_device(train.device, request, "train.device")
     if train.device == "cpu" and train.amp.enabled:
@@ -209,6 +215,18 @@ def _override(cfg: DictConfig, overrides: tuple[str, ...]) -> None:
             LazyConfig.apply_overrides(cfg, [override])
         except Exception as error:  # Hydra's parser has many kinds
             raise ValueError(f"cannot override with {override}: {error}") from error
+
+
+def _read_alike(dataloader: DictConfig) -> None:
+    """Let Detectron2's mappers read as ours, both by the training mapper's ``intensity_…``."""
+    mappers = [dataloader[part].mapper for part in ("train", "test") if part in dataloader]
+    for mapper in mappers:
+        if mapper._target_ in (DatasetMapper, *_MAPPER_NAMES):
+            mapper._target_ = ImageMapper
+            for key in ("intensity_rule", "intensity_range"):
+                if key in mappers[0] and key not in mapper:
+                    mapper[key] = mappers[0][key]
+            Intensity(mapper.get("intensity_rule", "type"), mapper.get("intensity_range", ()))
 
 
 def _check_weights(cfg: DictConfig, request: RunRequest) -> None:

@@ -22,6 +22,8 @@ from detectron2.utils import comm
 from ..checkpoint.match import Match, in_order, part_of
 from ..checkpoint.statistics import InputStatistics
 from ..data import TrainingData, summarise_training_data
+from ..data.intensity import Intensity, ValueRange
+from ..data.pictures import value_ranges
 from ..modeling.norm import PortableSyncBatchNorm
 from .memory import Memory, available_memory, estimate_memory, image_size
 from .schedule import Origin
@@ -119,6 +121,7 @@ def log_report(
     processes, micro_batches = comm.get_world_size(), cfg.RESNEST.ACCUMULATE
     images = cfg.SOLVER.IMS_PER_BATCH // processes // micro_batches
     data = summarise_training_data(cfg)
+    seen = value_ranges(data.files)
     parts = model_parts(model, images)
     memory = estimate_memory(cfg, model, images=images, dtype=dtype)
     available = available_memory(cfg.MODEL.DEVICE)
@@ -129,7 +132,7 @@ def log_report(
             f"{_count(micro_batches, 'micro-batch', 'micro-batches')} x {_count(images, 'image')}",
         ),
         *_schedule(cfg, data, origin, start),
-        *_images(cfg, data),
+        *_images(cfg, data, seen),
         ("weights", _weights(loaded)),
         *_step(cfg, dtype),
         ("memory", _memory(cfg, memory, available, processes)),
@@ -145,6 +148,7 @@ def log_report(
         cfg,
         data=data,
         start=start,
+        seen=seen,
         groups={part.name: part.group for part in parts if part.moving},
         rate_batch=origin.rate_batch,
         memory=memory.total,
@@ -199,7 +203,7 @@ def _schedule(
     ]
 
 
-def _images(cfg: CfgNode, data: TrainingData) -> list[tuple[str, str]]:
+def _images(cfg: CfgNode, data: TrainingData, seen: list[ValueRange]) -> list[tuple[str, str]]:
     if cfg.RESNEST.JITTER.SIZE:
         low, high = cfg.RESNEST.JITTER.SCALE
         side = cfg.RESNEST.JITTER.SIZE
@@ -214,6 +218,7 @@ def _images(cfg: CfgNode, data: TrainingData) -> list[tuple[str, str]]:
         *_objects(data),
         ("input", str(InputStatistics.from_config(cfg))),
         ("image size", size),
+        *([("image values", _values(cfg, seen))] if seen else []),
     ]
 
 
@@ -222,6 +227,12 @@ def _objects(data: TrainingData) -> list[tuple[str, str]]:
         return []
     crowds = f"; {_count(data.crowds, 'crowd')} (iscrowd 1) left out" if data.crowds else ""
     return [("objects", f"{sum(data.instances)}{crowds}")]
+
+
+def _values(cfg: CfgNode, seen: list[ValueRange]) -> str:
+    intensity = Intensity.from_config(cfg)
+    values = f" {intensity.range}" if intensity.range else ""
+    return f"rule {intensity.rule}{values}; a sample has {', '.join(map(str, seen))}"
 
 
 def _weights(loaded: tuple[str, Match] | None) -> str:

@@ -17,9 +17,11 @@ from detectron2.modeling import build_backbone
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ..checkpoint import RunCheckpointer
+from ..checkpoint import RECORD_KEY, RunCheckpointer
+from ..checkpoint.changes import changed_keys
 from ..config import stated_layers
 from ..data import SAMPLERS, check_jitter
+from ..data.intensity import Intensity
 from ..evaluation import IMPLEMENTATIONS, write_results
 from ..inference import optimize_for_inference
 from ..modeling.checks import check_choice
@@ -74,6 +76,7 @@ def _prepare(request: RunRequest) -> CfgNode:
     check_choice("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, SAMPLERS)
     check_choice("RESNEST.EVALUATOR", cfg.RESNEST.EVALUATOR, IMPLEMENTATIONS)
     check_jitter(cfg)
+    Intensity.from_config(cfg)
     with torch.device("meta"):  # no memory, no time: only the checks of the builders
         add_checkpointing(build_backbone(cfg), cfg)
     if trained and request.config is None:
@@ -167,10 +170,22 @@ def _evaluate(cfg: CfgNode, request: RunRequest) -> dict:
     checkpointer = RunCheckpointer.from_config(
         cfg, model, cfg.OUTPUT_DIR, whole=True, trust_pickle=request.trust_pickle
     )
-    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=request.resume)
+    loaded = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=request.resume)
+    _compare_intensity(cfg, loaded.get(RECORD_KEY))
     if request.optimize:
         model = optimize_for_inference(model)
     results = Trainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:
         results = merge_results(results, Trainer.test_augmented(cfg, model))
     return results
+
+
+def _compare_intensity(cfg: CfgNode, record: dict | None) -> None:
+    """Warn where a checkpoint was trained with another rule for images of more than 8 bits."""
+    config = record.get("config") if isinstance(record, dict) else None
+    for key, before, now in changed_keys(config, cfg.dump()):
+        if key.startswith("RESNEST.INTENSITY."):
+            logger.warning(
+                f"{key} is {now}, and the weights were trained with {before}: images of more than "
+                f"8 bits are read otherwise than in training. Set {key} to {before}"
+            )

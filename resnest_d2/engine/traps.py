@@ -1,10 +1,11 @@
 """What makes a training useless although it runs: known traps, each with the way out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from detectron2.config import CfgNode
 
 from ..data import TrainingData
+from ..data.intensity import Intensity, ValueRange, fitting_keys
 
 __all__ = ["find_traps"]
 
@@ -15,6 +16,7 @@ def find_traps(
     cfg: CfgNode,
     *,
     data: TrainingData,
+    seen: Sequence[ValueRange] = (),
     start: int = 0,
     groups: Mapping[str, int] | None = None,
     rate_batch: int | None = None,
@@ -24,6 +26,7 @@ def find_traps(
     """Warnings for a run that is about to begin.
 
     Args:
+        seen: values of some training images with more than 8 bits.
         start: first iteration.
         groups: part of the model -> images that its batch norms take statistics from, of the parts
             whose statistics are not fixed.
@@ -35,6 +38,7 @@ def find_traps(
         *_rate(cfg, rate_batch),
         *_norms(cfg, data, groups or {}),
         *_classes(cfg, data),
+        *_values(cfg, seen),
         *_memory(memory, available),
     ]
 
@@ -132,6 +136,16 @@ def _classes(cfg: CfgNode, data: TrainingData) -> list[str]:
             f"learns nothing. Set MODEL.{name}.NUM_CLASSES {known}"
         )
     return found
+
+
+def _values(cfg: CfgNode, seen: Sequence[ValueRange]) -> list[str]:
+    intensity = Intensity.from_config(cfg)
+    return [
+        f"RESNEST.INTENSITY.RULE is {intensity.rule}, and training images have {reason}. Fitting: "
+        f"{fitting_keys(seen)}"
+        for values in seen
+        if (reason := intensity.misfit(values))
+    ]
 
 
 def _memory(memory: int, available: int | None) -> list[str]:

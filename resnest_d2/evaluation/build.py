@@ -3,11 +3,11 @@
 import os
 
 import numpy as np
-from PIL import Image
 
 from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, SemSegEvaluator
 
+from ..data.pictures import read_mask
 from .coco import build_coco_evaluator
 from .panoptic import PanopticEvaluator
 
@@ -48,6 +48,5 @@ def build_evaluator(
 
 
 def _read_mask(path: str, dtype: type) -> np.ndarray:
-    """A semantic mask (H, W). Detectron2's own reader fails under numpy 2: its copy=False."""
-    with Image.open(path) as image:
-        return np.array(image, dtype=dtype)
+    """A semantic mask (H, W), read as in training."""
+    return read_mask(path).astype(dtype)

@@ -22,6 +22,7 @@ from detectron2.structures import Instances
 
 from ..checkpoint.atomic import writing
 from ..checkpoint.files import file_sha256
+from ..data.intensity import Intensity
 from ..data.pictures import Picture, PictureError, count_pixels, read_picture
 from ..evaluation.coco import encode_masks
 from ..modeling.checks import check_choice
@@ -124,7 +125,9 @@ def predict_files(
             show_progress(progress),
             progress_bar(total=len(files.names), initial=earlier, unit="picture") as bar,
         ):
-            for batch in _read_ahead(files.root, _batches(files.root, todo, batch_size)):
+            for batch in _read_ahead(
+                files.root, _batches(files.root, todo, batch_size), predictor.intensity
+            ):
                 read = [item for item in batch if item.picture is not None]
                 failed |= {item.name: item.reason for item in batch if item.picture is None}
                 notes |= {item.name: item.picture.note for item in read if item.picture.note}
@@ -187,12 +190,14 @@ def _batches(root: Path, names: Iterable[str], size: int) -> Iterator[list[str]]
         yield batch
 
 
-def _read_ahead(root: Path, batches: Iterable[list[str]]) -> Iterator[list[_Item]]:
+def _read_ahead(
+    root: Path, batches: Iterable[list[str]], intensity: Intensity
+) -> Iterator[list[_Item]]:
     """Each batch read, and the next one being read meanwhile."""
     with ThreadPoolExecutor(_THREADS) as pool:
         ahead: list[Future] = []
         for batch in batches:
-            reading = [pool.submit(_read, root, name) for name in batch]
+            reading = [pool.submit(_read, root, name, intensity) for name in batch]
             if ahead:
                 yield [future.result() for future in ahead]
             ahead = reading
@@ -200,11 +205,11 @@ def _read_ahead(root: Path, batches: Iterable[list[str]]) -> Iterator[list[_Item
             yield [future.result() for future in ahead]
 
 
-def _read(root: Path, name: str) -> _Item:
+def _read(root: Path, name: str, intensity: Intensity) -> _Item:
     path = root / name
     stamp = _stamp(path)  # before it is read: should it change meanwhile, it is done again
     try:
-        return _Item(name, stamp, read_picture(path))
+        return _Item(name, stamp, read_picture(path, intensity))
     except PictureError as error:
         return _Item(name, stamp, reason=error.reason)
     except FileNotFoundError:

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from ..evaluation.evaluated import read_history
+from .fonts import any_script
 from .text import short_name
 
 __all__ = [
@@ -64,7 +65,9 @@ def plot_losses(metrics_json: str | os.PathLike, picture: str | os.PathLike) -> 
     lines = read_history(metrics_json)
     if _LOSS not in _series(lines):
         raise ValueError(f"{metrics_json} holds no {_LOSS}: nothing was trained yet")
-    draw_losses(lines).savefig(picture, dpi=120)
+    figure = draw_losses(lines)
+    with any_script(figure):
+        figure.savefig(picture, dpi=120)
 
 
 def draw_losses(history: Iterable[Mapping[str, Any]]) -> Figure:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from .text import any_script
+from .fonts import any_script
 
 __all__ = ["chart_address", "picture_address"]
 
@@ -30,7 +30,7 @@ def chart_address(figure: Figure) -> str:
     """A chart as SVG. Its letters are outlines: it looks the same everywhere."""
     file = io.BytesIO()
     settings = {"svg.fonttype": "path", "svg.hashsalt": "resnest-d2"}
-    with matplotlib.rc_context(settings), any_script():
+    with matplotlib.rc_context(settings), any_script(figure):
         # Tight: the layout leaves long names out of account that stand aslant.
         figure.savefig(file, format="svg", metadata={"Date": None}, bbox_inches="tight")
     return _address("image/svg+xml", file)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.intensity import Intensity
 from ..data.pictures import PictureError, read_picture
 from ..evaluation import Analysis, EvaluatedRun, ImageOutcomes, Outcome
 from ..progress import progress_bar
@@ -103,7 +104,8 @@ def _read(run: EvaluatedRun, image_id: Any) -> np.ndarray | str:
     """RGB pixels (H, W, 3), or why there are none."""
     record = run.truth.coco.imgs[image_id]
     try:
-        image = read_picture(os.path.join(run.image_root, record["file_name"])).pixels
+        file = os.path.join(run.image_root, record["file_name"])
+        image = read_picture(file, Intensity.from_config(run.config)).pixels
     except FileNotFoundError:
         return "the file is not there"
     except PictureError as error:

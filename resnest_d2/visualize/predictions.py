@@ -12,13 +12,15 @@ from matplotlib.patheffects import withStroke
 from PIL import Image, ImageDraw, ImageFont
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.detection_utils import read_image
 from detectron2.structures import BoxMode, Instances, ROIMasks
 from detectron2.utils.visualizer import GenericMask, Visualizer
 
 from ..data import register_coco
+from ..data.intensity import BY_TYPE
+from ..data.pictures import read_picture
 from ..modeling.box_masks import mask_parts
-from .text import any_script, short_name
+from .fonts import any_script
+from .text import short_name
 
 __all__ = [
     "Mark",
@@ -183,7 +185,8 @@ def save_comparisons(
     """Write :func:`draw_comparison` of the first images of a data set as PNG files.
 
     Args:
-        predict: from an RGB image to instances, e.g. a ``Predictor``.
+        predict: from an RGB image to instances. A ``Predictor`` says how images of more than 8 bits
+            are read; otherwise that is by type.
         data: (COCO json file, image folder).
         folder: where the pictures go, named like the images.
         count: how many.
@@ -192,9 +195,10 @@ def save_comparisons(
     class_names = MetadataCatalog.get(name).thing_classes
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    intensity = getattr(predict, "intensity", BY_TYPE)
     pictures = []
     for record in DatasetCatalog.get(name)[:count]:
-        image = read_image(record["file_name"], format="RGB")
+        image = read_picture(record["file_name"], intensity).pixels
         picture = draw_comparison(image, record["annotations"], predict(image), class_names)
         pictures.append(folder / f"{Path(record['file_name']).stem}.png")
         Image.fromarray(picture).save(pictures[-1])
@@ -262,7 +266,7 @@ def _overlay(
                     canvas.draw_circle((x, y), color, radius=3)
     # The image itself is laid under the drawing here: matplotlib 3.10 moves it by up to a pixel.
     canvas.output.ax.images[0].set_visible(False)
-    with any_script():
+    with any_script(canvas.output.fig):
         canvas.output.canvas.draw()
     drawn = np.asarray(canvas.output.canvas.buffer_rgba())  # (scale*H, scale*W, 4)
     resampling = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST

@@ -8,10 +8,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.detection_utils import read_image
 
 from ..data import register_coco
+from ..data.intensity import BY_TYPE, Intensity
+from ..data.pictures import PictureError, read_picture
 from ..progress import progress_bar
+from .fonts import image_font
 from .predictions import draw_annotations
 
 __all__ = ["draw_sheet"]
@@ -24,7 +26,12 @@ logger = logging.getLogger(__name__)
 
 
 def draw_sheet(
-    data: tuple[str, str], *, num_images: int = 16, seed: int = 0, on_bad_data: str = "refuse"
+    data: tuple[str, str],
+    *,
+    num_images: int = 16,
+    seed: int = 0,
+    intensity: Intensity = BY_TYPE,
+    on_bad_data: str = "refuse",
 ) -> np.ndarray:
     """Draw pictures of a data set with boxes, masks and class names.
 
@@ -32,6 +39,7 @@ def draw_sheet(
 
     Args:
         data: (COCO json file, image folder).
+        intensity: the rule for images of more than 8 bits.
         num_images: at most so many, drawn by ``seed``, in the order of their ids.
         on_bad_data: see :func:`resnest_d2.register_coco`.
 
@@ -51,20 +59,21 @@ def draw_sheet(
     records = sorted(records[:num_images], key=lambda record: record["image_id"])
     columns = int(np.ceil(np.sqrt(len(records))))
     cells = [
-        (_draw_record(record, class_names), _caption(record))
+        (_draw_record(record, class_names, intensity), _caption(record))
         for record in progress_bar(records, desc="drawing")
     ]
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     heights = [max(picture.height for picture, _ in row) + _CAPTION + _GAP for row in rows]
     size = (columns * (_CELL + _GAP) + _GAP, sum(heights) + _GAP)
     sheet = Image.new("RGB", size, "white")
-    font, pen = ImageFont.load_default(size=15), ImageDraw.Draw(sheet)
+    pen = ImageDraw.Draw(sheet)
     top = _GAP
     for row, height in zip(rows, heights, strict=True):
-        for place, (picture, caption) in enumerate(row):
-            left = _GAP + place * (_CELL + _GAP)
+        for column, (picture, caption) in enumerate(row):
+            left = _GAP + column * (_CELL + _GAP)
             sheet.paste(picture, (left, top))
-            pen.text((left, top + picture.height + 3), caption, fill="black", font=font)
+            place = left, top + picture.height + 3
+            pen.text(place, caption, fill="black", font=image_font(caption, 15))
         top += height
     return np.asarray(sheet)
 
@@ -75,10 +84,10 @@ def _caption(record: dict) -> str:
     return f"{record['image_id']}: {os.path.basename(record['file_name'])}, {objects}"
 
 
-def _draw_record(record: dict, class_names: list[str]) -> Image.Image:
+def _draw_record(record: dict, class_names: list[str], intensity: Intensity) -> Image.Image:
     try:
-        image = read_image(record["file_name"], format="RGB")
-    except Exception as error:  # Pillow's readers raise many kinds for broken files
+        image = read_picture(record["file_name"], intensity).pixels
+    except (FileNotFoundError, PictureError) as error:
         logger.warning(f"{record['file_name']} cannot be read: {error}")
         field = Image.new("RGB", (_CELL, _CELL // 2), "#cccccc")
         ImageDraw.Draw(field).text(

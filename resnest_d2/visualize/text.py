@@ -1,10 +1,6 @@
 """Names that others have chosen, of classes, files and runs, as text in a picture."""
 
-import contextlib
-import warnings
-from collections.abc import Iterator
-
-__all__ = ["any_script", "literal", "short_name"]
+__all__ = ["literal", "short_name"]
 
 
 def literal(text: str) -> str:
@@ -20,11 +16,3 @@ def literal(text: str) -> str:
 def short_name(text: str, max_length: int = 40) -> str:
     """The same, cut where it is longer than so many characters."""
     return literal(text if len(text) <= max_length else f"{text[: max_length - 1]}…")
-
-
-@contextlib.contextmanager
-def any_script() -> Iterator[None]:
-    """Say nothing of letters that matplotlib's font lacks: boxes stand for them."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
-        yield

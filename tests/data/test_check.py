@@ -25,7 +25,9 @@ from resnest_d2.engine import RunRequest, prepare, run
 from resnest_d2.predictor import Predictor
 
 # planted one at a time, below
-KINDS_OF_FILES = UNUSABLE | {"encoding", "no-annotations", "same-set", "unreadable-image"}
+KINDS_OF_FILES = (
+    UNUSABLE | {"encoding", "no-annotations", "same-set", "unreadable-image"} | {"unusual-values"}
+)
 
 
 @pytest.fixture(scope="module")

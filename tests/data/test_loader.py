@@ -329,7 +329,7 @@ def test_an_image_removed_in_mid_epoch_is_named(config_for, own_copy, workers):
 @pytest.mark.parametrize(
     "content, kind, words",
     [
-        ("nothing", OSError, "cannot be read: cannot identify image file"),
+        ("nothing", OSError, "cannot be read: it has 0 bytes"),
         ("half", OSError, "cannot be read: .*(truncated|broken)"),
         ("other", ValueError, "cannot be used: SizeMismatchError: Mismatched"),
     ],

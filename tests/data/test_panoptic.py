@@ -131,10 +131,17 @@ def test_an_incomplete_mask_folder_is_refused_and_left(files, tmp_path):
     assert os.listdir(root) == ["000001.png"]
 
 
+def test_a_panoptic_picture_in_a_format_that_is_not_read_is_refused(files):
+    path = Path(files["panoptic_root"]) / "000002.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\n")
+    with pytest.raises(ValueError, match="000002.png is not read: .* in none of the formats"):
+        register_coco_panoptic(**files)
+
+
 def test_a_failed_mask_leaves_no_folder(files, tmp_path):
     broken = Path(files["panoptic_root"]) / "000002.png"
     broken.write_bytes(broken.read_bytes()[:100])
-    with pytest.raises(ValueError, match="000002.png is not a readable picture"):
+    with pytest.raises(ValueError, match="000002.png is not read: image file is truncated"):
         register_coco_panoptic(**files, sem_seg_root=tmp_path / "masks")
     assert not (tmp_path / "masks").exists()
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".masks")]

@@ -60,7 +60,7 @@ def test_files_that_failed_are_shown_and_exit_with_1(command, pictures, capsys):
     assert main([*command, "--quiet"]) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert "failed: text.jpg: it is damaged or no picture" in printed.err
+    assert "failed: text.jpg: it is damaged or in none of the formats" in printed.err
     assert "note" not in printed.err
     assert main(command) == 1
     assert capsys.readouterr().out.startswith("0 files predicted, 5 had been before, 1 failed\n")

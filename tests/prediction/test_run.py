@@ -246,9 +246,10 @@ def test_few_pictures_are_in_memory_at_a_time(predictor, tmp_path, monkeypatch):
     read, predicted, ahead = [], [], []
     read_picture, batch = run.read_picture, predictor.batch
 
-    def count_read(path):
+    def count_read(path, intensity):
+        assert intensity is predictor.intensity
         read.append(path)
-        return read_picture(path)
+        return read_picture(path, intensity)
 
     def count_batch(images, **options):
         ahead.append(len(read) - len(predicted))
