@@ -100,7 +100,7 @@ def _summarise(
         )
         instances = tuple(counts[i] for i in range(len(class_names)))
     places = sample(range(len(records)), _SAMPLED)
-    files = tuple(records[place]["file_name"] for place in places)
+    files = tuple(filter(None, (records[place].get("file_name") for place in places)))
     return TrainingData(len(records), instances, class_names, crowds, files)
 
 
