@@ -22,7 +22,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.utils.logger import setup_logger
 
-from .checkpoint import find_checkpoint, read_record, read_weights
+from .checkpoint import find_checkpoint, parse_config, read_record, read_weights
 from .config import check_pairs
 
 __all__ = ["RunResult", "evaluate", "train"]
@@ -149,6 +149,7 @@ def evaluate(
     from .data import require_registered
     from .engine import RunRequest, run
     from .engine.checks import class_names_of
+    from .predictor import check_network, read_config
 
     check_pairs(opts)
     path = find_checkpoint(checkpoint)
@@ -156,8 +157,10 @@ def evaluate(
     added = ["MODEL.WEIGHTS", str(path), "OUTPUT_DIR", os.fspath(output_dir or path.parent)]
     trained_on = None
     if config is None:
-        record = read_record(read_weights(path))
-        config, trained_on = CfgNode.load_cfg(record["config"]), record["class_names"]
+        stored = read_weights(path)
+        record = read_record(stored)
+        check_network(read_config(record, path), stored)  # before the run builds it
+        config, trained_on = parse_config(record["config"]), record["class_names"]
         if val is None:
             names = list(config.DATASETS.TEST)
             unknown = [name for name in names if name not in DatasetCatalog]

@@ -12,15 +12,23 @@ from detectron2.data import transforms as T
 from detectron2.modeling import GeneralizedRCNNWithTTA, build_model
 from detectron2.structures import Instances
 
-from .checkpoint import RunCheckpointer, read_checkpoint, read_record
+from .checkpoint import (
+    RunCheckpointer,
+    StoredWeights,
+    parse_config,
+    read_checkpoint,
+    read_record,
+)
 from .config import add_resnest_config
 from .data import known_category_ids
 from .data.pictures import read_picture
 from .inference import optimize_for_inference
+from .modeling.build import meta_model
 from .modeling.checks import check_choice, error_text
+from .text import printable
 from .version import __version__
 
-__all__ = ["Predictor", "read_config"]
+__all__ = ["Predictor", "check_network", "read_config"]
 
 _WITHOUT_INSTANCES = ("SemanticSegmentor", "ProposalNetwork")
 
@@ -80,6 +88,7 @@ class Predictor:
             raise ValueError(f"{stored.path} holds a {cfg.MODEL.META_ARCHITECTURE}: no detector")
         cfg.MODEL.WEIGHTS = ""
         cfg.MODEL.DEVICE = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        check_network(cfg, stored)
         retina = cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
         head = cfg.MODEL.RETINANET if retina else cfg.MODEL.ROI_HEADS
         if score_threshold is None:
@@ -169,13 +178,29 @@ def read_config(record: dict, path: os.PathLike) -> CfgNode:
     cfg = get_cfg()
     add_resnest_config(cfg)
     try:
-        cfg.merge_from_other_cfg(CfgNode.load_cfg(record["config"]))
+        cfg.merge_from_other_cfg(parse_config(record["config"]))
     except Exception as error:  # yacs and yaml raise a dozen kinds
+        version = printable(record.get("version", "?"), 20)
         raise ValueError(
-            f"the config in {path}, written by resnest_d2 {record.get('version', '?')}, does not "
-            f"fit version {__version__}: {error_text(error)}"
+            f"the config in {path}, written by resnest_d2 {version}, does not "
+            f"fit version {__version__}: {printable(error_text(error), 300)}"
         ) from error
     return cfg
+
+
+def check_network(cfg: CfgNode, stored: StoredWeights) -> None:
+    """Refuse weights that do not fill the config's network, before that takes memory or time.
+
+    Raises:
+        ValueError: they do not, or the config is of no network.
+    """
+    try:
+        model = meta_model(cfg, max_parameters=2 * len(stored.tensors) + 100)
+    except Exception as error:  # what a network is asked for may be any wrong value
+        raise ValueError(
+            f"the config in {stored.path} builds no model: {printable(error_text(error), 300)}"
+        ) from error
+    RunCheckpointer(model, whole=True).check_stored(stored)
 
 
 def _check_tta(cfg: CfgNode, path: os.PathLike) -> None:

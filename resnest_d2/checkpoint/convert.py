@@ -252,6 +252,9 @@ def convert(
     if _ATTENTION not in ours:
         raise ValueError(_unknown(list(tensors)))
     reader, writer = _dialect(source, tensors), _DIALECTS[target]
+    for name, value in ours.items():
+        if not (value.is_floating_point() or name.endswith(".num_batches_tracked")):
+            raise ValueError(f"its {name} is of the type {value.dtype}: weights are floating-point")
     if more and not writer.has_more:
         raise ValueError(
             f"{target} weights are a backbone's, and it is a detector with {_some(more)}"

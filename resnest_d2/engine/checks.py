@@ -5,12 +5,10 @@ import math
 import os
 
 import torch
-from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.modeling import META_ARCH_REGISTRY
 
 from ..checkpoint import RECORD_KEY, RunCheckpointer, choose_checkpoint, find_checkpoint
 from ..checkpoint.changes import recorded_value
@@ -19,6 +17,7 @@ from ..checkpoint.statistics import InputStatistics, require_same_statistics
 from ..config import get_config, get_config_file
 from ..data import require_registered
 from ..model_zoo import MODELS, WEIGHTS, resolve_weights
+from ..modeling.build import meta_model
 from ..modeling.checks import check_choice
 from ..modeling.split_attention import ONE_IMAGE, SplitAttentionConv2d
 from .best import check_best
@@ -223,12 +222,6 @@ def _checkpointer(cfg: CfgNode, request: RunRequest, *, whole: bool) -> RunCheck
     return RunCheckpointer.from_config(
         cfg, meta_model(cfg), whole=whole, trust_pickle=request.trust_pickle
     )
-
-
-def meta_model(cfg: CfgNode) -> nn.Module:
-    """The config's model, with names, shapes and modes but no values: no memory, no time."""
-    with torch.device("meta"):
-        return META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
 
 
 def check_step(cfg: CfgNode) -> None:

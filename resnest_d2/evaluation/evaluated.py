@@ -20,7 +20,7 @@ from pycocotools.coco import COCO
 
 from detectron2.config import CfgNode
 
-from ..checkpoint import find_checkpoint
+from ..checkpoint import find_checkpoint, parse_config
 from ..checkpoint.atomic import writing
 from ..data.coco import read_sound_coco
 from .ground_truth import GroundTruth
@@ -118,8 +118,10 @@ def read_evaluated_run(
     config_file = folder / _CONFIG
     if not config_file.is_file():
         raise FileNotFoundError(f"{folder} has no {_CONFIG}: it is no run's output folder")
-    with open(config_file, encoding="utf-8") as file:
-        config = CfgNode.load_cfg(file)
+    try:
+        config = parse_config(config_file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{config_file} cannot be read: {error}") from error
     results_file = _results_file(folder)
     if data is None:
         data = _noted_data(results_file.with_name(DATA))

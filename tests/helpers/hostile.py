@@ -512,7 +512,6 @@ def _other_files() -> Iterator[tuple[str, bytes]]:
         "number_key": {"model": {1: weights["conv.weight"]}},
         "nan": {"model": {"w": torch.tensor([1.0, float("nan")])}},
         "infinite": {"w": torch.tensor([1.0, float("inf")], dtype=torch.float16)},
-        "numpy_scalar": {"model": weights, "loss": np.float64(1)},
         "whole_module": {"model": torch.nn.Linear(1, 1)},
         "sparse": {"w": torch.eye(2).to_sparse()},
         "long_name": {"w\n\x1b[31m" * 10_000: torch.tensor(float("nan"))},
