@@ -24,6 +24,7 @@ from detectron2.utils.logger import setup_logger
 
 from .checkpoint import find_checkpoint, parse_config, read_record, read_weights
 from .config import check_pairs
+from .text import printable
 
 __all__ = ["RunResult", "evaluate", "train"]
 
@@ -222,9 +223,10 @@ def _require_same_classes(
 ) -> None:
     """Classes are numbers to a model: were they others here, all would be scored wrong."""
     if names is not None and list(names) != list(trained_on):
+        ours, theirs = (printable(", ".join(given), 1000) for given in (trained_on, names))
         raise ValueError(
-            f"{checkpoint} was trained on the classes {', '.join(trained_on)}, and {data} has "
-            f"{', '.join(names)}: they must be the same, in the order of their ids"
+            f"{checkpoint} was trained on the classes {ours}, and {data} has {theirs}: they must "
+            "be the same, in the order of their ids"
         )
 
 

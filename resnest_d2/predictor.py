@@ -19,7 +19,7 @@ from .checkpoint import (
     read_checkpoint,
     read_record,
 )
-from .config import add_resnest_config
+from .config import add_resnest_config, flat_values
 from .data import known_category_ids
 from .data.pictures import read_picture
 from .inference import optimize_for_inference
@@ -31,6 +31,7 @@ from .version import __version__
 __all__ = ["Predictor", "check_network", "read_config"]
 
 _WITHOUT_INSTANCES = ("SemanticSegmentor", "ProposalNetwork")
+_MAX_NUMBER = 1_000_000
 
 logger = logging.getLogger(__name__)
 
@@ -194,6 +195,9 @@ def check_network(cfg: CfgNode, stored: StoredWeights) -> None:
     Raises:
         ValueError: they do not, or the config is of no network.
     """
+    for key, value in flat_values(cfg.MODEL, "MODEL.").items():
+        if type(value) is int and abs(value) > _MAX_NUMBER:  # of layers, classes, proposals, …
+            raise ValueError(f"the config in {stored.path} has {key} {value}: over {_MAX_NUMBER}")
     try:
         model = meta_model(cfg, max_parameters=2 * len(stored.tensors) + 100)
     except Exception as error:  # what a network is asked for may be any wrong value
@@ -216,7 +220,7 @@ def _read_rgb(image: Image) -> np.ndarray:
     if isinstance(image, (str, os.PathLike)):
         picture = read_picture(image)
         if picture.note:
-            logger.warning(f"{os.fspath(image)}: {picture.note}")
+            logger.warning(printable(f"{os.fspath(image)}: {picture.note}"))
         image = picture.pixels
     if not isinstance(image, np.ndarray):
         raise ValueError(f"an image is a file or a numpy array, got {type(image).__name__}")

@@ -30,7 +30,7 @@ from ..text import printable
 from .atomic import is_write_failure, write_failure_reason, writing
 from .convert import recognise
 from .load import RECORD_KEY, check_record
-from .pickles import MAGIC_NUMBER, RefusalError, read_pickle
+from .pickles import MAGIC_NUMBER, RefusalError, plain, read_pickle
 
 __all__ = ["StoredWeights", "file_sha256", "read_content", "read_weights", "write_weights"]
 
@@ -198,7 +198,7 @@ def _decode(text: str):
     """safetensors knows texts only: :func:`write_weights` writes everything else as JSON."""
     if text[:1] in ("{", "["):
         try:
-            return json.loads(text)
+            return plain(json.loads(text), len(text))
         except (ValueError, RecursionError):
             pass
     return text
@@ -371,7 +371,7 @@ def _tensors(content: Mapping) -> dict[str, torch.Tensor]:
         value = _tensor(name, value)
         # Models compute in float32, where a larger float64 is infinite.
         if value.is_floating_point() and not torch.isfinite(value.float()).all():
-            raise RefusalError(f"its {name} has NaN or infinite values: training diverged")
+            raise RefusalError(f"its {name} has NaN or infinite values, as float32 has them")
         tensors[name] = value
     if all(name.startswith(_DDP) for name in tensors):
         tensors = {name.removeprefix(_DDP): value for name, value in tensors.items()}

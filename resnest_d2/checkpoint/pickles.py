@@ -30,7 +30,9 @@ MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _MAX_OPCODES = 1_000_000  # the largest ResNeSt detector with its optimiser has 300 thousand
 _MAX_DEPTH = 100  # of containers in containers
 _MAX_KEY = 1 << 31
-_MAX_TEXT = 1 << 20  # characters and bytes beside the weights, where the file itself is smaller
+_MAX_BITS = 2048  # of an integer
+_MAX_TEXT = 1 << 20  # characters and bytes, where the file itself is smaller
+_MAX_VALUES = 10_000  # the same for the values in containers
 _SHARING = 4  # texts and tensors may share bytes of the file, but no more often than this
 
 _VALUES = frozenset(
@@ -90,7 +92,8 @@ def plain(value, size: int):
     Raises:
         RefusalError: it holds other types, is deeply nested, or is much larger than its source.
     """
-    return _plain(value, _Budget(_MAX_OPCODES, _SHARING * size + _MAX_TEXT))
+    values = min(_MAX_OPCODES, _SHARING * size + _MAX_VALUES)
+    return _plain(value, _Budget(values, _SHARING * size + _MAX_TEXT))
 
 
 def _interpret(file, read_storage, budget: "_Budget"):
@@ -222,7 +225,10 @@ def _plain(value, budget: _Budget, depth: int = 0):
         budget.take(1, value.nbytes)
     elif kind in (str, bytes, bytearray):
         budget.take(1, len(value))
-    elif value is not None and kind not in (bool, int, float):
+    elif kind is int:
+        if value.bit_length() > _MAX_BITS:
+            raise RefusalError("it holds an integer that is too large to print")
+    elif value is not None and kind not in (bool, float):
         raise RefusalError("it holds something else than tensors, arrays and plain types")
     return value
 

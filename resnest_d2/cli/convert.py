@@ -3,7 +3,7 @@
 import argparse
 
 from ..checkpoint import FORMATS
-from .common import REFUSALS, add_parser, not_written, refuse
+from .common import REFUSALS, add_parser, not_written, refuse, say
 
 __all__ = ["add_commands"]
 
@@ -72,5 +72,5 @@ def _convert(args: argparse.Namespace) -> int:
     except OSError as error:  # a full disk, a folder that is read-only
         return not_written(args.target, error)
     what = describe(converted.tensors, args.source_format or converted.format)
-    print(f"{args.source} -> {args.target}: {what}, {args.target_format} names")
+    say(f"{args.source} -> {args.target}: {what}, {args.target_format} names")
     return 0

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ..text import printable
+
 __all__ = [
     "KINDS",
     "OF_KEYPOINTS",
@@ -184,7 +186,7 @@ def report(problems: Sequence[Problem], limit: int = 20) -> str:
     first = sorted(place for _, place in sorted(ranked)[:limit])
     for problem in (problems[place] for place in first):
         where = "" if problem.id is None else f", {_named(problem)}"
-        lines.append(f"{problem.file}{where}: {problem.kind}: {_text(problem.value)}")
+        lines.append(printable(f"{problem.file}{where}: {problem.kind}: {_text(problem.value)}"))
     if len(problems) > len(first):
         lines.append(f"… and {len(problems) - len(first)} more")
     return "\n".join(lines)
