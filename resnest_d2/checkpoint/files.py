@@ -323,7 +323,7 @@ def _read_legacy(file: mmap.mmap):
             raise RefusalError(f"its storage {key:.40} is cut short or of another size")
         values.copy_(_filled(data, values.dtype))
     if file.read(1):
-        raise RefusalError("something follows its last storage")
+        raise RefusalError("its last storage is not the end of the file")
     return content
 
 

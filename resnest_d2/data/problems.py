@@ -146,8 +146,11 @@ class Problem:
         }
 
 
-def shown(value: object) -> object:
-    """``value`` for a reader: long lists and texts cut, NaN and infinity (no JSON) as texts."""
+def shown(value: object, levels: int = 6) -> object:
+    """``value`` for a reader: long lists and texts cut, NaN and infinity (no JSON) as texts.
+
+    Lists in lists end after so many ``levels``.
+    """
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, (str, int, float, type(None))):
@@ -156,10 +159,12 @@ def shown(value: object) -> object:
         if type(value) is int and abs(value) >= 1 << 256:  # the text of a longer one is refused
             return "an integer of more than 256 bits"
         return value
+    if not levels:
+        return "…"
     if isinstance(value, (list, tuple)):
         more = [f"… {len(value) - _SHOWN} more"] if len(value) > _SHOWN else []
-        return [shown(v) for v in value[:_SHOWN]] + more
-    return {str(key): shown(v) for key, v in list(value.items())[:_SHOWN]}
+        return [shown(v, levels - 1) for v in value[:_SHOWN]] + more
+    return {str(key): shown(v, levels - 1) for key, v in list(value.items())[:_SHOWN]}
 
 
 def count_kinds(problems: Iterable[Problem]) -> dict[str, int]:
