@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from evaluated_runs import write_data, write_run
@@ -129,6 +130,32 @@ def test_results_of_wrong_types_are_refused_in_one_line(runs, tmp_path, capsys, 
     assert _compare(run, runs / "good_1", "--no-cost") == 2
     said = capsys.readouterr().err
     assert f"{RESULTS}: result 0 has no valid {key}" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("annotations", "bbox", NESTED),
+        ("annotations", "segmentation", json.dumps(RLE)),
+        ("annotations", "segmentation", "[[NaN, 1, 2, 3, 4, 5]]"),
+        ("annotations", "area", '"large"'),
+        ("images", "file_name", "null"),
+        ("categories", "name", "[1]"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_data_that_pycocotools_cannot_take_is_refused(runs, tmp_path, capsys, section, key, value):
+    data = json.loads(Path(_data_of(runs / "good_1")["json_file"]).read_text())
+    data[section][0][key] = "PLANTED"
+    (tmp_path / "val.json").write_text(json.dumps(data).replace('"PLANTED"', value))
+    moved = ("--val-json", tmp_path / "val.json", "--val-images", tmp_path)
+    assert _compare(runs / "good_1", runs / "good_1", "--no-cost", *moved) == 2
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'val.json'}" in said and len(said) < 1000
+
+
+def _data_of(run):
+    return json.loads((run / "inference" / DATA).read_text())
 
 
 def test_history_of_wrong_types_is_left_out_and_a_wrong_config_is_refused(runs, tmp_path, capsys):
