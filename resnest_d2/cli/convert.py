@@ -89,7 +89,7 @@ def _convert(args: argparse.Namespace) -> int:
 def _missing(stored: "StoredWeights", format: str) -> str:
     """What a file lacks by the config of its record, or by its other names; "" if nothing."""
     from ..checkpoint import RECORD_KEY, missing_parts
-    from ..predictor import check_network, read_config
+    from ..trained import check_network, read_config
 
     if RECORD_KEY in stored.metadata:
         try:

@@ -95,11 +95,14 @@ def _read_json(json_file: str) -> tuple[dict | None, list[Problem]]:
             raw = f.read()
         encoding = json.detect_encoding(raw)
         data = json.loads(raw.decode(encoding))
+        if rb"\ud" in raw.lower():  # half of a surrogate pair can be neither printed nor written
+            json.dumps(data, ensure_ascii=False).encode()
     except json.JSONDecodeError as e:
         message = f"{e.msg} at line {e.lineno}, column {e.colno}"
         return None, [Problem(json_file, None, "not-json", message)]
-    except UnicodeDecodeError as e:
-        message = f"no {e.encoding.upper()} text at byte {e.start}"
+    except UnicodeError as e:
+        where = f"byte {e.start}" if isinstance(e, UnicodeDecodeError) else "a \\ud… of a text"
+        message = f"no {e.encoding.upper()} text at {where}"
         return None, [Problem(json_file, None, "not-json", message)]
     except (RecursionError, ValueError) as e:  # brackets without an end, an endless number
         return None, [Problem(json_file, None, "not-json", str(e))]

@@ -265,6 +265,7 @@ def test_real_data_has_no_errors(test_data, shapes, tmp_path):
         (b"{", "not-json"),
         (b"\xff\xfe", "not-json"),
         (b"[" * 100_000, "not-json"),
+        (rb'{"images": ["\ud800"]}', "not-json"),
         (b"", "not-json"),
         (b"[]", "not-an-object"),
         (b'{"images": []}', "missing-section"),
