@@ -82,7 +82,7 @@ KINDS: dict[str, str] = {
     "missing-image": "the image file does not exist",
     "misnamed-image": "the image file is found if its name is read in another way",
     "empty-image": "the image file has no bytes",
-    "not-an-image": "the file is in no image format that Pillow reads",
+    "not-an-image": "the file is in no image format that is read",
     "truncated-image": "the image file ends before the picture does",
     "unreadable-image": "the image file cannot be read",
     "unusual-values": "images of more than 8 bits would be nearly black, white or of one shade",

@@ -219,12 +219,12 @@ def _override(cfg: DictConfig, overrides: tuple[str, ...]) -> None:
 
 def _read_alike(dataloader: DictConfig) -> None:
     """Let Detectron2's mappers read as ours, both by the training mapper's ``intensity_…``."""
-    mappers = [dataloader[part].mapper for part in ("train", "test") if part in dataloader]
-    for mapper in mappers:
-        if mapper._target_ in (DatasetMapper, *_MAPPER_NAMES):
+    mappers = [OmegaConf.select(dataloader, f"{part}.mapper") for part in ("train", "test")]
+    for mapper in filter(None, mappers):
+        if mapper.get("_target_") in (DatasetMapper, *_MAPPER_NAMES):
             mapper._target_ = ImageMapper
             for key in ("intensity_rule", "intensity_range"):
-                if key in mappers[0] and key not in mapper:
+                if key in (mappers[0] or ()) and key not in mapper:
                     mapper[key] = mappers[0][key]
             Intensity(mapper.get("intensity_rule", "type"), mapper.get("intensity_range", ()))
 

@@ -416,6 +416,7 @@ def test_a_lazy_configs_mappers_read_alike_by_the_rule_of_the_training_mapper():
     loaders.train.mapper = own
     _read_alike(loaders)
     assert loaders.train.mapper == own
+    _read_alike(OmegaConf.create({"test": {}}))
     loaders.train.mapper = {**named, "intensity_rule": "levels"}
     with pytest.raises(ValueError, match="must be one of"):
         _read_alike(loaders)
