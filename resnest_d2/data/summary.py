@@ -100,17 +100,12 @@ def _summarise(
         )
         instances = tuple(counts[i] for i in range(len(class_names)))
     places = sample(range(len(records)), _SAMPLED)
-<<<<<<< HEAD
-    files = tuple(records[place]["file_name"] for place in places)
+    files = tuple(filter(None, (records[place].get("file_name") for place in places)))
     return TrainingData(len(records), instances, class_names, crowds, files)
 
 
 def _is_crowd(annotation: dict) -> bool:
     return annotation.get("iscrowd", 0) == 1
-=======
-    files = tuple(filter(None, (records[place].get("file_name") for place in places)))
-    return TrainingData(len(records), instances, class_names, files)
->>>>>>> wt_reader
 
 
 @contextlib.contextmanager
