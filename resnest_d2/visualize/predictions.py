@@ -268,8 +268,8 @@ def _overlay(
     canvas.output.ax.images[0].set_visible(False)
     with any_script(canvas.output.fig):
         canvas.output.canvas.draw()
-    drawn = np.asarray(canvas.output.canvas.buffer_rgba())  # (scale*H, scale*W, 4)
+    drawn = Image.fromarray(np.asarray(canvas.output.canvas.buffer_rgba()))
     resampling = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST
-    below = np.asarray(Image.fromarray(image).resize(drawn.shape[1::-1], resampling))
-    covered = drawn[..., 3:] / 255
-    return np.rint(drawn[..., :3] * covered + below * (1 - covered)).astype(np.uint8)
+    picture = Image.fromarray(image).resize(drawn.size, resampling)
+    picture.paste(drawn, mask=drawn)
+    return np.array(picture)  # (scale*H, scale*W, 3)
