@@ -53,8 +53,8 @@ def locked(key: str, folder: str, request: RunRequest) -> Iterator[None]:
             os.makedirs(folder, exist_ok=True)
             stack.enter_context(FileLock(os.path.join(folder, _LOCK), timeout=_PATIENCE))
             holder.write_text(
-                f"process {os.getpid()} on {socket.gethostname()}, since "
-                f"{datetime.datetime.now().isoformat(' ', timespec='seconds')}"
+                f"process {os.getpid()} on {socket.gethostname()} (since "
+                f"{datetime.datetime.now().isoformat(' ', timespec='seconds')})"
             )
             stack.callback(holder.unlink, missing_ok=True)
         except Timeout:
