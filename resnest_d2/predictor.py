@@ -19,6 +19,7 @@ from .data.pictures import read_picture
 from .inference import optimize_for_inference
 from .modeling.box_masks import AugmentedRCNN, unpasted_masks
 from .modeling.checks import check_choice
+from .text import printable
 from .trained import find_trained_model
 
 __all__ = ["Predictor"]
@@ -178,7 +179,7 @@ class Predictor:
         if isinstance(image, (str, os.PathLike)):
             picture = read_picture(image, self.intensity)
             if picture.note:
-                logger.warning(f"{os.fspath(image)}: {picture.note}")
+                logger.warning(printable(f"{os.fspath(image)}: {picture.note}"))
             image = picture.pixels
         if not isinstance(image, np.ndarray):
             raise ValueError(f"an image is a file or a numpy array, got {type(image).__name__}")

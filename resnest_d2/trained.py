@@ -12,16 +12,35 @@ from pathlib import Path
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from .checkpoint import RECORD_KEY, StoredWeights, find_checkpoint, read_record, read_weights
-from .config import add_resnest_config, get_config
+from .checkpoint import (
+    RECORD_KEY,
+    RunCheckpointer,
+    StoredWeights,
+    find_checkpoint,
+    parse_config,
+    read_record,
+    read_weights,
+)
+from .config import add_resnest_config, flat_values, get_config
 from .data import known_category_ids
 from .model_zoo import MODELS, WEIGHTS, list_models, resolve_weights
 from .model_zoo.download import find
 from .model_zoo.handler import PREFIX
+from .modeling.build import meta_model
 from .modeling.checks import error_text
+from .text import printable
 from .version import __version__
 
-__all__ = ["TrainedModel", "checkpoint_file", "class_names_of", "find_trained_model", "read_config"]
+__all__ = [
+    "TrainedModel",
+    "check_network",
+    "checkpoint_file",
+    "class_names_of",
+    "find_trained_model",
+    "read_config",
+]
+
+_MAX_NUMBER = 1_000_000  # in a config of unknown origin
 
 
 @dataclass(frozen=True)
@@ -81,7 +100,10 @@ def find_trained_model(
     if given is not None and RECORD_KEY not in stored.metadata:
         return TrainedModel(str(stored.path), given, *_classes_of_config(given), stored)
     record = read_record(stored)
-    cfg = read_config(record, stored.path) if given is None else given
+    cfg = given
+    if cfg is None:
+        cfg = read_config(record, stored.path)
+        check_network(cfg, stored)
     names = record["class_names"]
     ids = record.get("category_ids") or known_category_ids(cfg.DATASETS.TRAIN, names)
     return TrainedModel(str(stored.path), cfg, names, ids, stored)
@@ -103,13 +125,32 @@ def read_config(record: dict, path: os.PathLike) -> CfgNode:
     cfg = get_cfg()
     add_resnest_config(cfg)
     try:
-        cfg.merge_from_other_cfg(CfgNode.load_cfg(record["config"]))
+        cfg.merge_from_other_cfg(parse_config(record["config"]))
     except Exception as error:  # yacs and yaml raise a dozen kinds
+        version = printable(record.get("version", "?"), 20)
         raise ValueError(
-            f"the config in {path}, written by resnest_d2 {record.get('version', '?')}, does not "
-            f"fit version {__version__}: {error_text(error)}"
+            f"the config in {path}, written by resnest_d2 {version}, does not fit version "
+            f"{__version__}: {printable(error_text(error), 300)}"
         ) from error
     return cfg
+
+
+def check_network(cfg: CfgNode, stored: StoredWeights) -> None:
+    """Refuse weights that do not fill the config's network, before that takes memory or time.
+
+    Raises:
+        ValueError: they do not, or the config is of no network.
+    """
+    for key, value in flat_values(cfg.MODEL, "MODEL.").items():
+        if type(value) is int and abs(value) > _MAX_NUMBER:  # of layers, classes, proposals, …
+            raise ValueError(f"the config in {stored.path} has {key} {value}: over {_MAX_NUMBER}")
+    try:
+        model = meta_model(cfg, max_parameters=2 * len(stored.tensors) + 100)
+    except Exception as error:  # what a network is asked for may be any wrong value
+        raise ValueError(
+            f"the config in {stored.path} builds no model: {printable(error_text(error), 300)}"
+        ) from error
+    RunCheckpointer(model, whole=True).check_stored(stored)
 
 
 def class_names_of(data_set: str) -> list[str]:

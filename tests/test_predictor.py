@@ -16,7 +16,7 @@ from detectron2.evaluation import inference_on_dataset
 from detectron2.modeling import GeneralizedRCNNWithTTA, build_model
 from detectron2.structures import Boxes, Instances, ROIMasks
 
-from resnest_d2 import Predictor, get_config
+from resnest_d2 import Predictor, evaluate, get_config
 from resnest_d2.checkpoint import RECORD_KEY, make_record
 from resnest_d2.data import build_test_loader, register_coco
 from resnest_d2.evaluation import build_coco_evaluator
@@ -338,6 +338,32 @@ def test_config_of_another_version_is_refused_with_the_file(tmp_path, config):
     _save(tmp_path / "model.pth", config=config, version="9.9")
     with pytest.raises(ValueError, match=r"model\.pth.*9\.9"):
         Predictor(tmp_path / "model.pth", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("MODEL.ROI_HEADS.NUM_CLASSES", 10**9, "NUM_CLASSES 1000000000"),
+        ("MODEL.ROI_HEADS.NUM_CLASSES", 900_000, "900001"),
+        ("MODEL.ROI_BOX_HEAD.NUM_FC", 900_000, "a model of more than"),
+        ("MODEL.ROI_MASK_HEAD.NUM_CONV", 900_000, "a model of more than"),
+        ("MODEL.FPN.OUT_CHANNELS", 900_000, "900000"),
+        ("MODEL.FPN.OUT_CHANNELS", -1, "builds no model"),
+        ("MODEL.RESNETS.NUM_GROUPS", 0, "builds no model"),
+    ],
+)
+def test_a_config_that_asks_for_another_model_is_refused_before_it_is_built(
+    checkpoint, tmp_path, monkeypatch, key, value, named
+):
+    monkeypatch.setattr("resnest_d2.predictor.build_model", lambda cfg: pytest.fail("was built"))
+    stored = torch.load(checkpoint, weights_only=True)
+    cfg = get_config("sample_mask_rcnn_resnest14_fpn", [key, str(value)])
+    stored[RECORD_KEY] = make_record(cfg, CLASSES)
+    torch.save(stored, tmp_path / "model.pth")
+    with pytest.raises(ValueError, match=f"model.pth.*{named}"):
+        Predictor(tmp_path / "model.pth", device="cpu")
+    with pytest.raises(ValueError, match=f"model.pth.*{named}"):
+        evaluate(tmp_path / "model.pth", val=("none.json", "none"))
 
 
 def test_channel_order_that_is_not_known_is_refused(tmp_path):

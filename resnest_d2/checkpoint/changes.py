@@ -2,11 +2,8 @@
 
 from typing import Any
 
-import yaml
-
-from detectron2.config import CfgNode
-
 from ..config import flat_values
+from .load import parse_config
 
 __all__ = ["OPTIMISER_KEYS", "changed_keys", "recorded_value"]
 
@@ -50,6 +47,6 @@ def recorded_value(config: str | None, key: str) -> Any:
 
 def _values(config: str | None) -> dict[str, Any]:
     try:
-        return flat_values(CfgNode.load_cfg(config))
-    except (yaml.YAMLError, AssertionError, AttributeError, TypeError, ValueError):
+        return flat_values(parse_config(config or ""))
+    except ValueError:
         return {}

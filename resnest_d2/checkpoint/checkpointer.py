@@ -14,7 +14,6 @@ newest one that can be read (:mod:`.folder`), with every key said that its confi
 
 import logging
 import os
-from collections.abc import Sequence
 
 import torch
 
@@ -24,7 +23,6 @@ from detectron2.config import CfgNode
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils import comm
 
-from ..version import __version__
 from .atomic import AtomicFiles, free_space, is_write_failure, write_failure_reason
 from .changes import OPTIMISER_KEYS, changed_keys
 from .convert import convert, describe, recognise
@@ -34,23 +32,9 @@ from .load import RECORD_KEY
 from .match import Match, backbone_prefix, compare
 from .statistics import InputStatistics, require_same_statistics, weights_statistics
 
-__all__ = ["RunCheckpointer", "make_record"]
+__all__ = ["RunCheckpointer"]
 
 logger = logging.getLogger(__name__)
-
-
-def make_record(cfg: CfgNode, class_names: Sequence[str], category_ids: Sequence[int] = ()) -> dict:
-    """What prediction needs beside the weights, as plain types.
-
-    The config holds the input format and statistics (``INPUT.FORMAT``, ``MODEL.PIXEL_MEAN``,
-    ``MODEL.PIXEL_STD``).
-
-    Args:
-        category_ids: of the training data, one for each class name, so that results of prediction
-            have its ids; empty where they are not known.
-    """
-    record = {"config": cfg.dump(), "class_names": list(class_names), "version": __version__}
-    return {**record, "category_ids": list(category_ids)} if category_ids else record
 
 
 class RunCheckpointer(DetectionCheckpointer):
@@ -61,7 +45,7 @@ class RunCheckpointer(DetectionCheckpointer):
     what was saved before is then as it was.
 
     Args:
-        record: see :func:`make_record`; None writes none.
+        record: see :func:`.load.make_record`; None writes none.
         keep: how many periodic checkpoints stay in ``save_dir``, the last ones; 0: all.
         whole: refuse a file that does not fill every weight of the model. Evaluation needs that:
             random heads detect nothing, without a word. Resuming implies it.
@@ -313,6 +297,16 @@ class RunCheckpointer(DetectionCheckpointer):
                 f"{path} has {problem}. Evaluation, prediction and resuming need a whole "
                 "detector's weights: random heads would detect nothing"
                 f"{_other_classes(match, path)}"
+            )
+        integers = [
+            f"{name} ({tensors[name].dtype})"
+            for name in match.matched
+            if own[name].is_floating_point() and not tensors[name].is_floating_point()
+        ]
+        if integers:
+            raise ValueError(
+                f"{path} has integers where the model computes with floating-point numbers: "
+                f"{', '.join(integers[:3])}{', …' if len(integers) > 3 else ''}"
             )
         _, problem = match.changed_predictors()
         if problem:

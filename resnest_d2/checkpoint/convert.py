@@ -28,7 +28,7 @@ import torch
 
 from ..modeling.resnest import DEPTHS, VARIANTS
 
-__all__ = ["FORMATS", "convert", "describe", "recognise"]
+__all__ = ["FORMATS", "convert", "describe", "missing_parts", "recognise"]
 
 FORMATS = ("official", "timm", "resnest_d2", "detectron2", "mmdet", "mmcls")
 
@@ -155,6 +155,11 @@ _ANY_BLOCK = re.compile(
     r"(?:backbone\.)?(?:bottom_up\.)?(?:res([2-5])|layer([1-4]))[._](\d+)[._](?:conv1|branch2a)[._]"
 )
 _ATTENTION = "res2.0.conv2.conv.weight"
+_TOGETHER = (  # parts of a detector: with one of them are the others
+    ("backbone.fpn_lateral", "backbone.fpn_output"),
+    ("proposal_generator.", "roi_heads.box_predictor.cls_", "roi_heads.box_predictor.bbox_"),
+    ("head.cls_score.", "head.bbox_pred."),
+)
 _RESNETS = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
 
 
@@ -252,6 +257,9 @@ def convert(
     if _ATTENTION not in ours:
         raise ValueError(_unknown(list(tensors)))
     reader, writer = _dialect(source, tensors), _DIALECTS[target]
+    for name, value in ours.items():
+        if not (value.is_floating_point() or name.endswith(".num_batches_tracked")):
+            raise ValueError(f"its {name} is of the type {value.dtype}: weights are floating-point")
     if more and not writer.has_more:
         raise ValueError(
             f"{target} weights are a backbone's, and it is a detector with {_some(more)}"
@@ -263,6 +271,50 @@ def convert(
     if clash:
         raise ValueError(f"its names occur twice: {_some(clash)}")
     return {**converted, **more}
+
+
+def missing_parts(names: Iterable[str], format: str) -> list[str]:
+    """What the other names of a file imply, and it lacks: it was cut, or put together badly.
+
+    The blocks of one network have the same tensors, and so have its norms. A classifier, or the
+    counters of batches, may be lacking.
+
+    Args:
+        names: of ``format``, those of a ResNeSt among them.
+
+    Returns:
+        Names of ``format``, sorted; of a detector's other parts their beginnings.
+    """
+    ours, more = _canonical(dict.fromkeys(names), format)
+    blocks: dict[tuple[int, int], set[str]] = {}
+    norm = set()
+    for stage, block, module, parameter in filter(None, map(_parse, ours)):
+        if parameter in _NORM and module.endswith(("norm", "bn0", "bn1")):
+            norm.add(parameter)
+        if stage is not None:
+            blocks.setdefault((stage, int(block)), set()).add(f"{module}.{parameter}")
+    everywhere = set().union(*blocks.values())
+    first = {name for name in everywhere if name.startswith("shortcut")}
+    offsets = {name for name in everywhere if name.startswith("conv2_offset")}
+    wanted = {f"{m}.{p}" for m, own in _STEM.items() for p in (norm if own is _NORM else own)}
+    for stage in range(max(stage for stage, _ in blocks) + 1):
+        here = {block: found for (at, block), found in blocks.items() if at == stage}
+        deformable = any(found & offsets for found in here.values())
+        for block in range(max(here, default=0) + 1):
+            parts = everywhere - first - offsets
+            parts |= (offsets if deformable else set()) | (first if block == 0 else set())
+            wanted |= {f"res{stage + 2}.{block}.{name}" for name in parts}
+    lacking = {_dialect(format, names).write(name) for name in wanted - ours.keys()}
+    modules = {re.sub(r"\.\d(?=\.(cls_score|bbox_pred)\.)", "", name) for name in more}  # cascades
+    for together in _TOGETHER:
+        there = {part for part in together if any(name.startswith(part) for name in modules)}
+        lacking |= set(together) - there if there else set()
+    for name in more:
+        module, _, parameter = name.rpartition(".")
+        other = {"weight": "bias", "bias": "weight"}.get(parameter)
+        if other and f"{module}.{other}" not in more and f"{module}.norm.weight" not in more:
+            lacking.add(f"{module}.{other}")
+    return sorted(lacking)
 
 
 def _canonical(tensors: Mapping, source: str) -> tuple[dict, dict]:

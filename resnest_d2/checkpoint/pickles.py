@@ -1,55 +1,56 @@
-"""Pickles read without running them: what ``.pkl`` and ``.pth`` files of weights are made of.
+"""An interpreter for the part of pickle that files of weights need; nothing of a file is executed.
 
-A pickle is a program. Three steps keep it one that builds arrays in plain containers:
+A pickle is a program. :func:`read_pickle` interprets its opcodes itself: constants, lists, tuples
+and dicts, and calls of the few functions of this module that :data:`_NAMES` stands in for numpy's
+and PyTorch's. Each checks its arguments and builds the array or tensor from bytes of the file. No
+other reader (``pickle``, ``torch.load``) sees the file, so what is checked is what is loaded.
 
-1. :func:`read_pickle` walks over its opcodes and refuses those that no file of weights needs, an
-   absurd memo index (it would be allocated), and tuples in tuples: hashing them as a key can take
-   for ever, or overflow the interpreter's stack.
-2. :class:`ArrayUnpickler` and :class:`TensorChecker` resolve the few names that such files use to
-   classes of this module, which record and check their arguments. Nothing of numpy or torch is
-   called by a file, and every other name is refused.
-3. A recorded array becomes a numpy array only where its shape, type and bytes agree. For PyTorch's
-   containers the record is a check, before ``torch.load(weights_only=True)`` reads the file: that
-   stage trusts the sizes which a file states (up to reading past its end), and its list of names
-   differs from release to release.
+The work is linear in the file's size. Keys are texts or small integers, because equal hashes make
+a dict quadratic, and hashing nested tuples takes exponential time. What a pickle says of sizes is
+compared with the bytes that are there. :func:`plain` copies the result and counts what it visits:
+a list of lists of the same list is small in a file and endless for whoever walks over it.
 """
 
-import io
 import math
 import mmap
-import pickle
 import pickletools
 import re
+import types
 from collections.abc import Callable
+from io import BytesIO
 
 import numpy as np
+import torch
 
-__all__ = [
-    "MAGIC_NUMBER",
-    "ArrayUnpickler",
-    "CodeError",
-    "NumpyNumbers",
-    "RefusalError",
-    "TensorChecker",
-    "read_pickle",
-]
+__all__ = ["MAGIC_NUMBER", "CodeError", "RefusalError", "plain", "read_pickle"]
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 """The first pickle of PyTorch's container before version 1.6."""
 
 _MAX_OPCODES = 1_000_000  # the largest ResNeSt detector with its optimiser has 300 thousand
-_MAX_TUPLE = 1000  # entries, those of tuples in it included; a tensor's arguments are below 100
+_MAX_DEPTH = 100  # of containers in containers
+_MAX_KEY = 1 << 31
+_MAX_BITS = 2048  # of an integer
+_MAX_TEXT = 1 << 20  # characters and bytes, where the file itself is smaller
+_MAX_VALUES = 10_000  # the same for the values in containers
+_SHARING = 4  # texts and tensors may share bytes of the file, but no more often than this
 
-_OPCODES = frozenset(
+_VALUES = frozenset(
     """
-    PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 FLOAT BINFLOAT
+    INT BININT BININT1 BININT2 LONG LONG1 FLOAT BINFLOAT
     STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8
-    BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 EMPTY_LIST LIST APPEND APPENDS
-    EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT DICT SETITEM SETITEMS
-    GLOBAL STACK_GLOBAL REDUCE NEWOBJ BUILD BINPERSID
-    PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET MEMOIZE
+    BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8
     """.split()
 )
+_NEW = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_DICT": dict,
+}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 class RefusalError(ValueError):
@@ -57,82 +58,183 @@ class RefusalError(ValueError):
 
 
 class CodeError(RefusalError):
-    """The file resolves a name that could run code: whoever trusts it can have it read."""
+    """The file calls something that could run code."""
 
 
-def read_pickle(file: io.BytesIO | mmap.mmap) -> bytes:
-    """The bytes of the pickle at ``file``'s position, which moves behind it.
+def read_pickle(
+    file: BytesIO | mmap.mmap,
+    size: int,
+    read_storage: Callable[[str, torch.dtype, int], torch.Tensor] | None = None,
+):
+    """Interpret the pickle at ``file``'s position, which moves behind it.
+
+    Args:
+        size: of the whole file in bytes; what is built may not exceed a few times as much.
+        read_storage: gives the storage of a key, a type and a number of elements, as a tensor of
+            one dimension; None where the container has none.
+
+    Returns:
+        Plain types, lists, tuples, dicts, numpy arrays and scalars, and tensors on the CPU.
 
     Raises:
-        RefusalError: not a pickle of plain containers, whatever names it resolves.
+        RefusalError: the pickle holds anything else, or is damaged.
     """
-    start = file.tell()
-    stack: list[int] = []  # of each value, the entries that hashing visits: 1, but for tuples
-    marks: list[int] = []
-    memo: dict[int, int] = {}
-
-    def remember(index: int, position: int) -> None:
-        if index > position:  # a memo slot takes at least a byte of the file
-            raise RefusalError("its pickle asks for absurd memory")
-        memo[index] = stack[-1]
-
+    limit = _SHARING * size + _MAX_TEXT
     try:
-        for count, (opcode, argument, position) in enumerate(pickletools.genops(file)):
-            name = opcode.name
-            if name not in _OPCODES:
-                raise RefusalError(f"its pickle has the opcode {name}, which no weights need")
-            if count > _MAX_OPCODES:
-                raise RefusalError(f"its pickle has more than {_MAX_OPCODES} opcodes")
-            if name == "MARK":
-                marks.append(len(stack))
-            elif name == "MEMOIZE":
-                remember(len(memo), position)
-            elif name.endswith("PUT"):
-                remember(argument, position)
-            elif name.endswith("GET"):
-                stack.append(memo[argument])
-            else:
-                before = opcode.stack_before
-                taken = []
-                if pickletools.markobject in before:
-                    mark = marks.pop()
-                    taken, stack[mark:] = stack[mark:], []
-                    before = before[: before.index(pickletools.markobject)]
-                for _ in before:
-                    taken.append(stack.pop())
-                if opcode.stack_after:
-                    stack.append(1 + sum(taken) if name.startswith("TUPLE") else 1)
-                    if stack[-1] > _MAX_TUPLE:
-                        raise RefusalError(f"its pickle has a tuple of over {_MAX_TUPLE} entries")
-    except (IndexError, KeyError) as error:
+        value = _interpret(file, read_storage, _Budget(_MAX_OPCODES, limit))
+    except (IndexError, KeyError, TypeError, AttributeError) as error:
         raise RefusalError("its pickle is damaged") from error
-    end = file.tell()
-    file.seek(start)
-    return file.read(end - start)
+    return plain(value, size)
 
 
-class _Dict(dict):
-    """An ``OrderedDict`` of the file. PyTorch's state dicts carry attributes, which are left."""
+def plain(value, size: int):
+    """A copy of a content that any code may walk over, print or compare.
 
-    __slots__ = ()
+    Args:
+        size: of what it was read from, in bytes. References make one value count several times.
 
-    def __setstate__(self, state):
-        pass
+    Raises:
+        RefusalError: it holds other types, is deeply nested, or is much larger than its source.
+    """
+    values = min(_MAX_OPCODES, _SHARING * size + _MAX_VALUES)
+    return _plain(value, _Budget(values, _SHARING * size + _MAX_TEXT))
 
 
-class _Restricted(pickle.Unpickler):
-    """Resolves the names of ``allowed`` and no others."""
+def _interpret(file, read_storage, budget: "_Budget"):
+    stack: list = []
+    marks: list[int] = []
+    memo: dict[int, object] = {}
 
-    allowed: dict[str, object] = {}
+    def pop_marked() -> list:
+        mark = marks.pop()
+        items = stack[mark:]
+        del stack[mark:]
+        return items
 
-    def __init__(self, data: bytes):
-        super().__init__(io.BytesIO(data), encoding="latin1")  # what numpy's bytes were in Python 2
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        if count > _MAX_OPCODES:
+            raise RefusalError(f"its pickle has more than {_MAX_OPCODES} opcodes")
+        name = opcode.name
+        if name in _VALUES:
+            stack.append(argument)
+        elif name in _NEW:
+            stack.append(_NEW[name]())
+        elif name in _TUPLES:
+            items = [stack.pop() for _ in range(_TUPLES[name])]
+            stack.append(tuple(reversed(items)))
+        elif name.endswith("PUT"):
+            memo[argument] = stack[-1]
+        elif name == "MEMOIZE":
+            memo[len(memo)] = stack[-1]
+        elif name.endswith("GET"):
+            stack.append(memo[argument])
+        elif name == "MARK":
+            marks.append(len(stack))
+        elif name == "TUPLE":
+            stack.append(tuple(pop_marked()))
+        elif name == "LIST":
+            stack.append(pop_marked())
+        elif name == "DICT":
+            items = pop_marked()
+            stack.append(_fill({}, items))
+        elif name in ("APPEND", "APPENDS"):
+            items = [stack.pop()] if name == "APPEND" else pop_marked()
+            list.extend(stack[-1], items)
+        elif name in ("SETITEM", "SETITEMS"):
+            items = [stack.pop(-2), stack.pop()] if name == "SETITEM" else pop_marked()
+            _fill(stack[-1], items)
+        elif name == "GLOBAL":
+            stack.append(_resolve(argument.replace(" ", ".")))
+        elif name == "STACK_GLOBAL":
+            module, attribute = stack.pop(-2), stack.pop()
+            stack.append(_resolve(f"{module}.{attribute}"))
+        elif name == "REDUCE":
+            function, arguments = stack.pop(-2), stack.pop()
+            if type(function) is not types.FunctionType or type(arguments) is not tuple:
+                raise RefusalError("its pickle calls something that is no function")
+            budget.take_all(arguments)
+            stack.append(function(*arguments))
+        elif name == "BUILD":
+            state = stack.pop()
+            if isinstance(stack[-1], (_Dtype, _Array)):
+                budget.take_all(state)
+                stack[-1].set_state(state)
+            elif type(stack[-1]) is not dict:  # an OrderedDict's attributes are left out
+                raise RefusalError(f"it sets the state of a {type(stack[-1]).__name__}")
+        elif name == "BINPERSID":
+            stack.append(_storage(stack.pop(), read_storage))
+        elif name == "STOP":
+            return stack.pop()
+        elif name == "PROTO" and argument > 5:
+            raise RefusalError(f"its pickle is of protocol {argument}")
+        elif name not in ("PROTO", "FRAME"):  # they tell nothing that is needed
+            raise RefusalError(f"its pickle has the opcode {name}, which no weights need")
+    raise RefusalError("its pickle has no end")
 
-    def find_class(self, module, name):
-        full = f"{module}.{name}"
-        if full not in self.allowed:
-            raise CodeError(f"it holds {full}, which could run code")
-        return self.allowed[full]
+
+def _fill(target: dict, items: list) -> dict:
+    """Set keys and values, which alternate in ``items``."""
+    if type(target) is not dict or len(items) % 2:
+        raise RefusalError("its pickle is damaged")
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        if type(key) is not str and not (type(key) is int and abs(key) < _MAX_KEY):
+            raise RefusalError("it has a key that is neither a text nor a small integer")
+        target[key] = value
+    return target
+
+
+def _resolve(name: str):
+    if name not in _NAMES:
+        raise CodeError(f"it holds {name}, which could run code")
+    return _NAMES[name]
+
+
+class _Budget:
+    """How much a content may have: values, and bytes of texts, arrays and tensors."""
+
+    def __init__(self, values: int, size: int):
+        self.values, self.size = values, size
+
+    def take(self, values: int, size: int = 0) -> None:
+        self.values -= values
+        self.size -= size
+        if self.values < 0:
+            raise RefusalError("it refers to the same values again and again")
+        if self.size < 0:
+            raise RefusalError(f"it claims more than {_SHARING} times the bytes of the file")
+
+    def take_all(self, arguments: tuple) -> None:
+        """What a function is given, which it may copy."""
+        for part in arguments:
+            if isinstance(part, list):
+                self.take(len(part))
+            elif isinstance(part, (str, bytes, bytearray)):
+                self.take(1, len(part))
+
+
+def _plain(value, budget: _Budget, depth: int = 0):
+    """A copy in which arrays are numpy's, or a refusal of what is not plain."""
+    if depth > _MAX_DEPTH:
+        raise RefusalError(f"it has containers more than {_MAX_DEPTH} levels deep")
+    kind = type(value)
+    if kind in (list, tuple):
+        budget.take(len(value))
+        return kind(_plain(item, budget, depth + 1) for item in value)
+    if kind is dict:
+        budget.take(len(value), sum(len(key) for key in value if type(key) is str))
+        return {key: _plain(item, budget, depth + 1) for key, item in value.items()}
+    if kind is _Array:
+        value = value.value
+    if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
+        budget.take(1, value.nbytes)
+    elif kind in (str, bytes, bytearray):
+        budget.take(1, len(value))
+    elif kind is int:
+        if value.bit_length() > _MAX_BITS:
+            raise RefusalError("it holds an integer that is too large to print")
+    elif value is not None and kind not in (bool, float):
+        raise RefusalError("it holds something else than tensors, arrays and plain types")
+    return value
 
 
 def _is_size(value) -> bool:
@@ -143,7 +245,7 @@ def _is_shape(value) -> bool:
     return type(value) is tuple and len(value) <= 32 and all(map(_is_size, value))
 
 
-# ---- Detectron2's .pkl: numpy arrays ------------------------------------------------------------
+# ---- numpy's names ------------------------------------------------------------------------------
 
 
 class _Dtype:
@@ -152,281 +254,166 @@ class _Dtype:
     Numbers only: an array of objects would hold anything.
     """
 
-    __slots__ = ("name", "order")
-
-    def __init__(self, name, *flags):
+    def __init__(self, name):
         if type(name) is not str or not re.fullmatch(r"[fiu][1248]|b1", name):
             raise RefusalError("it holds an array of other things than numbers")
         self.name, self.order = name, "="
 
-    def __setstate__(self, state):
+    def set_state(self, state):
         order = state[1] if type(state) is tuple and len(state) > 4 else None
         if order not in ("<", ">", "=", "|") or any(part is not None for part in state[2:5]):
             raise RefusalError("it holds an array of a structured or damaged type")
         self.order = order
 
-    def build(self) -> np.dtype:
-        return np.dtype(self.order + self.name)
-
 
 class _Array:
-    """An array's parts, as ``_reconstruct`` and the array's own state give them."""
+    """An array that ``_reconstruct`` has begun; its state says what is in it."""
 
-    __slots__ = ("value",)
+    value: np.ndarray | None = None
 
-    def __init__(self, *arguments):  # a placeholder's, always the same
-        self.value = None
-
-    def __setstate__(self, state):
+    def set_state(self, state):
         if type(state) is not tuple or len(state) not in (4, 5):
             raise RefusalError("it holds a damaged array")
         shape, dtype, fortran, data = state[-4:]
-        self.value = _build_array(data, dtype, shape, "F" if fortran else "C")
+        self.value = _from_buffer(data, dtype, shape, "F" if fortran else "C")
 
 
-class _Scalar(_Array):
-    __slots__ = ()
-
-    def __init__(self, dtype, data):
-        self.value = _build_array(data, dtype, (), "C")
+def _dtype(name, *flags) -> _Dtype:
+    return _Dtype(name)
 
 
-class _Number:
-    """The same where a number of Python's is to come of it."""
-
-    __slots__ = ()
-
-    def __new__(cls, dtype, data):
-        return _build_array(data, dtype, (), "C").item()
-
-    def __setstate__(self, state):
-        raise RefusalError("it holds a damaged number")
+def _reconstruct(*arguments) -> _Array:  # a placeholder's arguments, always the same
+    return _Array()
 
 
-class _FromBuffer(_Array):
-    """Protocol 5's way to write an array."""
-
-    __slots__ = ()
-
-    def __init__(self, data, dtype, shape, order):
-        if order not in ("C", "F"):
-            raise RefusalError("it holds a damaged array")
-        self.value = _build_array(data, dtype, shape, order)
+def _scalar(dtype, data) -> np.generic:
+    return _from_buffer(data, dtype, (), "C")[()]
 
 
-class _Encode(bytes):
-    """``_codecs.encode(text, "latin1")``: how protocol 2 writes bytes."""
-
-    __slots__ = ()
-
-    def __new__(cls, text, encoding):
-        if type(text) is not str or encoding != "latin1":
-            raise RefusalError("it holds damaged bytes")
-        return super().__new__(cls, text.encode("latin1"))
-
-    def __setstate__(self, state):
-        raise RefusalError("it holds damaged bytes")
-
-
-class _NoBytes(bytes):
-    """``bytes()``: how protocol 2 writes those of an empty array."""
-
-    __slots__ = ()
-
-    def __new__(cls):
-        return super().__new__(cls)
-
-    def __setstate__(self, state):
-        raise RefusalError("it holds damaged bytes")
-
-
-def _build_array(data, dtype, shape, order: str) -> np.ndarray:
-    if isinstance(data, str):
+def _from_buffer(data, dtype, shape, order) -> np.ndarray:
+    """Protocol 5's way to write an array; the other ways lead here."""
+    if isinstance(data, str):  # what numpy's bytes were in Python 2
         data = data.encode("latin1")
     if not isinstance(data, (bytes, bytearray)) or type(dtype) is not _Dtype:
         raise RefusalError("it holds a damaged array, or one of objects")
-    kind = dtype.build()
-    if not _is_shape(shape) or math.prod(shape) * kind.itemsize != len(data):
+    kind = np.dtype(dtype.order + dtype.name)
+    if order not in ("C", "F") or not _is_shape(shape):
+        raise RefusalError("it holds a damaged array")
+    if math.prod(shape) * kind.itemsize != len(data):
         raise RefusalError(f"it holds an array whose shape does not fit its {len(data)} bytes")
     return np.frombuffer(data, kind).reshape(shape, order=order)
 
 
-class ArrayUnpickler(_Restricted):
-    """Plain containers and arrays of numbers, from a pickle of Python 2 or 3.
-
-    An array comes as an object whose ``value`` is the ``np.ndarray``.
-    """
-
-    array_class = _Array
-    allowed = {
-        "collections.OrderedDict": _Dict,
-        "_codecs.encode": _Encode,
-        "__builtin__.bytes": _NoBytes,
-        "numpy.ndarray": _Array,
-        "numpy.dtype": _Dtype,
-        **{
-            f"numpy.{core}.{name}": value
-            for core in ("core", "_core")
-            for name, value in {
-                "multiarray._reconstruct": _Array,
-                "multiarray.scalar": _Scalar,
-                "numeric._frombuffer": _FromBuffer,
-            }.items()
-        },
-    }
+def _encode(text, encoding) -> bytes:
+    """``_codecs.encode(text, "latin1")``: how protocol 2 writes bytes."""
+    if type(text) is not str or encoding != "latin1":
+        raise RefusalError("it holds damaged bytes")
+    return text.encode("latin1")
 
 
-# ---- PyTorch's pickles: tensors over storages ---------------------------------------------------
-
-_NUMPY_NUMBERS = {
-    "_codecs.encode": _Encode,
-    "numpy.dtype": _Dtype,
-    "numpy.core.multiarray.scalar": _Number,
-    "numpy._core.multiarray.scalar": _Number,
-}
+def _no_bytes() -> bytes:
+    """``bytes()``: how protocol 2 writes those of an empty array."""
+    return b""
 
 
-class _StorageType:
-    __slots__ = ("itemsize",)
-
-    def __init__(self, itemsize: int):
-        self.itemsize = itemsize
-
-    def __setstate__(self, state):
-        raise RefusalError("it holds a damaged storage")
+# ---- PyTorch's names ----------------------------------------------------------------------------
 
 
 class _Storage:
-    __slots__ = ("numel",)
+    def __init__(self, values: torch.Tensor):
+        self.values = values
 
-    def __init__(self, numel: int):
-        self.numel = numel
 
-    def __setstate__(self, state):
+def _storage(pid, read_storage) -> _Storage:
+    # "storage", type, key, device, numel and, in the old container, None
+    if type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage":
+        raise RefusalError("it refers to something that is no storage")
+    _, dtype, key, device, numel, *view = pid
+    if (
+        type(dtype) is not torch.dtype
+        or type(key) is not str
+        or type(device) is not str
+        or not _is_size(numel)
+        or any(part is not None for part in view)
+        or read_storage is None
+    ):
         raise RefusalError("it holds a damaged storage")
+    return _Storage(read_storage(key, dtype, numel))
 
 
-class _Tensor:
+def _tensor(storage, offset, shape, stride, *rest) -> torch.Tensor:
     """``_rebuild_tensor_v2(storage, offset, shape, stride, requires_grad, hooks)``."""
-
-    __slots__ = ()
-
-    def __init__(self, storage, offset, shape, stride, *rest):
-        if (
-            type(storage) is not _Storage
-            or not _is_size(offset)
-            or not _is_shape(shape)
-            or not _is_shape(stride)
-            or len(shape) != len(stride)
-        ):
-            raise RefusalError("it holds a damaged tensor")
-        numel = math.prod(shape)
-        last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
-        if numel and last >= storage.numel or numel > storage.numel:
-            raise RefusalError(
-                f"it holds a tensor of {numel} numbers outside its storage of {storage.numel}"
-            )
-
-    def __setstate__(self, state):
+    if (
+        type(storage) is not _Storage
+        or not _is_size(offset)
+        or not _is_shape(shape)
+        or not _is_shape(stride)
+        or len(shape) != len(stride)
+    ):
         raise RefusalError("it holds a damaged tensor")
+    if 0 in shape:
+        return storage.values.new_empty(shape)
+    last = offset
+    for step, n in sorted(zip(stride, shape, strict=True)):
+        if n > 1 and step <= last - offset:
+            raise RefusalError("it holds a tensor whose elements overlap")
+        last += (n - 1) * step
+    if last >= len(storage.values):
+        raise RefusalError(
+            f"it holds a tensor of {math.prod(shape)} numbers outside its storage of "
+            f"{len(storage.values)}"
+        )
+    return storage.values.as_strided(shape, stride, offset)
 
 
-class _Parameter:
-    __slots__ = ()
-
-    def __init__(self, data, requires_grad, hooks):
-        if type(data) is not _Tensor:
-            raise RefusalError("it holds a damaged parameter")
-
-    def __setstate__(self, state):
+def _parameter(data, requires_grad, hooks) -> torch.Tensor:
+    if not isinstance(data, torch.Tensor):
         raise RefusalError("it holds a damaged parameter")
+    return data
 
 
-class _Size:  # no tuple: the opcodes alone do not tell how many entries it has in all
-    __slots__ = ()
-
-    def __init__(self, sizes):
-        if not _is_shape(sizes):
-            raise RefusalError("it holds a damaged size")
-
-    def __setstate__(self, state):
+def _size(sizes) -> tuple:
+    if not _is_shape(sizes):
         raise RefusalError("it holds a damaged size")
+    return sizes
 
 
-class TensorChecker(_Restricted):
-    """Checks a pickle of PyTorch's: names, and that each tensor lies within its storage.
-
-    Args:
-        data: the pickle.
-        check_storage: called with each storage's key and bytes; raises if they cannot be.
-
-    Attributes:
-        has_numpy_numbers: the pickle has some, so it needs :class:`NumpyNumbers`.
-    """
-
-    allowed = {
-        **_NUMPY_NUMBERS,
-        "collections.OrderedDict": _Dict,
-        "torch.Size": _Size,
-        "torch._utils._rebuild_tensor_v2": _Tensor,
-        "torch._utils._rebuild_parameter": _Parameter,
-        **{
-            f"torch.{name}Storage": _StorageType(itemsize)
-            for name, itemsize in {
-                "Double": 8,
-                "Float": 4,
-                "Half": 2,
-                "BFloat16": 2,
-                "Long": 8,
-                "Int": 4,
-                "Short": 2,
-                "Char": 1,
-                "Byte": 1,
-                "Bool": 1,
-            }.items()
-        },
-    }
-
-    def __init__(self, data: bytes, check_storage: Callable[[str, int], None]):
-        super().__init__(data)
-        self._check_storage = check_storage
-        self.has_numpy_numbers = False
-
-    def find_class(self, module, name):
-        self.has_numpy_numbers |= f"{module}.{name}" in _NUMPY_NUMBERS
-        return super().find_class(module, name)
-
-    def persistent_load(self, pid):
-        # "storage", type, key, device, numel and, in the old container, None
-        if type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage":
-            raise RefusalError("it refers to something that is no storage")
-        _, kind, key, device, numel, *view = pid
-        if (
-            type(kind) is not _StorageType
-            or type(key) is not str
-            or type(device) is not str
-            or not _is_size(numel)
-            or any(part is not None for part in view)
-        ):
-            raise RefusalError("it holds a damaged storage")
-        self._check_storage(key, numel * kind.itemsize)
-        return _Storage(numel)
+def _ordered_dict(pairs=()) -> dict:
+    """Python 2 gives the pairs as an argument, Python 3 sets them later."""
+    return _fill({}, [part for pair in pairs for part in (pair[0], pair[1])])
 
 
-class NumpyNumbers:
-    """A ``pickle_module`` for ``torch.load``, for what :class:`TensorChecker` has checked.
-
-    Numbers of numpy become Python's. PyTorch's ``weights_only`` refuses them; from 2.5 on it can be
-    told not to, but would then let the file set the state of numpy's own types.
-    """
-
-    class Unpickler(pickle.Unpickler):
-        def find_class(self, module, name):
-            full = f"{module}.{name}"
-            if full not in TensorChecker.allowed:
-                raise CodeError(f"it holds {full}, which could run code")
-            return _NUMPY_NUMBERS.get(full) or super().find_class(module, name)
-
-    @classmethod
-    def load(cls, file, **kwargs):
-        return cls.Unpickler(file, **kwargs).load()
+_NAMES = {
+    "collections.OrderedDict": _ordered_dict,
+    "_codecs.encode": _encode,
+    "__builtin__.bytes": _no_bytes,
+    "numpy.ndarray": _reconstruct,
+    "numpy.dtype": _dtype,
+    **{
+        f"numpy.{core}.{name}": function
+        for core in ("core", "_core")
+        for name, function in {
+            "multiarray._reconstruct": _reconstruct,
+            "multiarray.scalar": _scalar,
+            "numeric._frombuffer": _from_buffer,
+        }.items()
+    },
+    "torch.Size": _size,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    **{
+        f"torch.{name}Storage": dtype
+        for name, dtype in {
+            "Double": torch.float64,
+            "Float": torch.float32,
+            "Half": torch.float16,
+            "BFloat16": torch.bfloat16,
+            "Long": torch.int64,
+            "Int": torch.int32,
+            "Short": torch.int16,
+            "Char": torch.int8,
+            "Byte": torch.uint8,
+            "Bool": torch.bool,
+        }.items()
+    },
+}

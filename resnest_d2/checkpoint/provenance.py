@@ -12,7 +12,7 @@ from pathlib import Path
 from ..version import __version__
 from .convert import convert, describe, recognise
 from .files import StoredWeights, file_sha256, read_weights, write_weights
-from .load import PROVENANCE_KEY, RECORD_KEY
+from .load import PROVENANCE_KEY, RECORD_ENTRIES, RECORD_KEY
 from .statistics import weights_statistics
 
 __all__ = ["convert_file"]
@@ -85,23 +85,12 @@ def convert_file(
         },
     }
     metadata = {PROVENANCE_KEY: provenance}
-    record = stored.metadata.get(RECORD_KEY)
-    if isinstance(record, dict) and _is_plain(record):
-        metadata[RECORD_KEY] = record  # a run's config, class names and category ids
+    if RECORD_KEY in stored.metadata:
+        record = stored.metadata[RECORD_KEY]
+        metadata[RECORD_KEY] = {key: record[key] for key in RECORD_ENTRIES if key in record}
     write_weights(tensors, target, metadata=metadata)
     logger.info(
         f"{source} ({describe(stored.tensors, source_format)}, {source_format} names) -> "
         f"{target} ({len(tensors)} tensors, {target_format} names)"
     )
     return stored
-
-
-def _is_plain(record: dict) -> bool:
-    """Whether a record is made of what training writes: texts, names, and numbers of categories."""
-    lists = {"class_names": str, "category_ids": int}
-    return all(
-        isinstance(value, str)
-        if key not in lists
-        else isinstance(value, list) and all(isinstance(part, lists[key]) for part in value)
-        for key, value in ({"class_names": None} | record).items()
-    )

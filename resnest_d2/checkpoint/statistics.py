@@ -5,12 +5,14 @@ less and says nothing.
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from detectron2.config import CfgNode
 
+from ..text import printable
 from .files import StoredWeights
-from .load import PROVENANCE_KEY, RECORD_KEY
+from .load import PROVENANCE_KEY, RECORD_KEY, parse_config
 
 __all__ = [
     "CLASSIFIER",
@@ -37,7 +39,19 @@ class InputStatistics:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> "InputStatistics":
-        return cls(cfg.INPUT.FORMAT, tuple(cfg.MODEL.PIXEL_MEAN), tuple(cfg.MODEL.PIXEL_STD))
+        return cls.from_values(cfg.INPUT.FORMAT, cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
+
+    @classmethod
+    def from_values(cls, format: str, mean: Iterable, std: Iterable) -> "InputStatistics":
+        """Of numbers that a file or a config may hold as texts or whole numbers.
+
+        Raises:
+            ValueError, TypeError: they are none, or of so many channels that no image has them.
+        """
+        mean, std = (tuple(map(float, values)) for values in (mean, std))
+        if type(format) is not str or max(len(mean), len(std)) > _MAX_CHANNELS:
+            raise ValueError(f"{format!r:.20}, {len(mean)} means and {len(std)} deviations")
+        return cls(format, mean, std)
 
     def __str__(self) -> str:
         return f"{self.format}, mean {[*self.mean]}, std {[*self.std]}"
@@ -56,6 +70,8 @@ MSRA = InputStatistics("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
 # different constants. Differences below these are no other way to give an image.
 _SAME_MEAN = 0.5  # grey levels
 _SAME_STD = 0.01
+
+_MAX_CHANNELS = 64
 
 _BY_FORMAT = {
     "official": CLASSIFIER,
@@ -80,16 +96,16 @@ def weights_statistics(stored: StoredWeights) -> InputStatistics | None:
     try:
         record, provenance = map(stored.metadata.get, (RECORD_KEY, PROVENANCE_KEY))
         if record is not None:
-            return InputStatistics.from_config(CfgNode.load_cfg(record["config"]))
+            return InputStatistics.from_config(parse_config(record["config"]))
         if provenance is not None:
             statistics = provenance["statistics"]
             if statistics is None:  # nothing told when it was converted
                 return None
-            mean, std = (tuple(map(float, statistics[key])) for key in ("mean", "std"))
-            return InputStatistics(str(statistics["format"]), mean, std)
+            return InputStatistics.from_values(*(statistics[k] for k in ("format", "mean", "std")))
     except Exception as error:  # yacs and yaml raise a dozen kinds
         raise ValueError(
-            f"{stored.path} is damaged: it does not say how images are given to it: {error!r}"
+            f"{stored.path} is damaged: it does not say how images are given to it: "
+            f"{printable(repr(error), 150)}"
         ) from error
     if stored.metadata.get("__author__") == "Caffe2":
         first = stored.tensors.get("res2_0_branch2b_w")  # grouped in ResNeXt, which has a std

@@ -10,12 +10,13 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from resnest_d2_doctor.commands import COMMANDS
 from resnest_d2_doctor.signals import INTERRUPTED
 
 from ..modeling.checks import REFUSALS, error_text
+from ..text import printable_lines
 
 if TYPE_CHECKING:
     from ..engine import RunRequest
@@ -35,6 +36,7 @@ __all__ = [
     "not_written",
     "process_options",
     "refuse",
+    "say",
 ]
 
 
@@ -211,4 +213,9 @@ def execute(
 
 
 def _show(error: Exception | str) -> None:
-    print(f"resnest-d2: error: {error_text(error)}", file=sys.stderr)
+    say(f"resnest-d2: error: {error_text(error)}", file=sys.stderr)
+
+
+def say(text: object, file: TextIO | None = None) -> None:
+    """Print lines in which names that come from files can do nothing to the terminal."""
+    print(printable_lines(text), file=file)

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import REFUSALS, add_parser, fail, refuse
+from .common import REFUSALS, add_parser, fail, refuse, say
 from .evaluated import add_data_options, cost_record, measure_costs, plain_values, read_runs
 
 if TYPE_CHECKING:
@@ -116,9 +116,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(record, indent=2))
     else:
-        print(
-            "\n\n".join(verdict(compared, task) for task in compared.tasks) if args.quiet else text
-        )
+        say("\n\n".join(verdict(compared, task) for task in compared.tasks) if args.quiet else text)
     return 0
 
 

@@ -1,9 +1,15 @@
 """``convert``: weights under other names."""
 
 import argparse
+import sys
+from typing import TYPE_CHECKING
 
 from ..checkpoint import FORMATS
-from .common import REFUSALS, add_parser, not_written, refuse
+from ..modeling.checks import error_text
+from .common import REFUSALS, add_parser, not_written, refuse, say
+
+if TYPE_CHECKING:
+    from ..checkpoint import StoredWeights
 
 __all__ = ["add_commands"]
 
@@ -15,7 +21,8 @@ Examples:
   a detector's backbone file back to the official names, as safetensors:
     %(prog)s resnest50_detectron-255b5649.pth resnest50.safetensors --to official
 
-Exit codes: 0 done, 1 DST could not be written, 2 refused input.
+Exit codes: 0 done, 1 DST could not be written, 2 refused input, 3 written, but SRC is not whole:
+tensors are missing that its others, or its config, imply.
 """
 
 
@@ -72,5 +79,29 @@ def _convert(args: argparse.Namespace) -> int:
     except OSError as error:  # a full disk, a folder that is read-only
         return not_written(args.target, error)
     what = describe(converted.tensors, args.source_format or converted.format)
-    print(f"{args.source} -> {args.target}: {what}, {args.target_format} names")
-    return 0
+    say(f"{args.source} -> {args.target}: {what}, {args.target_format} names")
+    problem = _missing(converted, args.source_format or converted.format)
+    if problem:
+        say(f"resnest-d2: warning: {args.source} is not whole: {problem}", file=sys.stderr)
+    return 3 if problem else 0
+
+
+def _missing(stored: "StoredWeights", format: str) -> str:
+    """What a file lacks by the config of its record, or by its other names; "" if nothing."""
+    from ..checkpoint import RECORD_KEY, missing_parts
+    from ..predictor import check_network, read_config
+
+    if RECORD_KEY in stored.metadata:
+        try:
+            cfg = read_config(stored.metadata[RECORD_KEY], stored.path)
+        except ValueError:  # of another version
+            cfg = None
+        if cfg is not None:
+            try:
+                check_network(cfg, stored)
+            except ValueError as error:
+                return error_text(error)
+            return ""
+    lacking = missing_parts(stored.tensors, format)
+    more = f", … ({len(lacking)} in all)" if len(lacking) > 5 else ""
+    return f"it lacks {', '.join(lacking[:5])}{more}" if lacking else ""

@@ -7,6 +7,7 @@ import os
 
 from resnest_d2_doctor.commands import COMMANDS, describe
 
+from ..text import printable
 from .common import (
     REFUSALS,
     add_json_option,
@@ -14,6 +15,7 @@ from .common import (
     add_quiet_option,
     not_written,
     refuse,
+    say,
 )
 
 __all__ = ["add_commands"]
@@ -216,10 +218,10 @@ def _check(args: argparse.Namespace) -> int:
         print(json.dumps({"problems": [problem.as_dict() for problem in problems]}, indent=2))
     else:
         if problems:
-            print(report(problems, limit=40))
+            say(report(problems, limit=40))
         more = ". All of them: --json" if len(problems) > 40 else ""
         if not args.quiet:
-            print(f"{errors} errors, {len(problems) - errors} warnings{more}")
+            say(f"{errors} errors, {len(problems) - errors} warnings{more}")
     return 1 if errors else 0
 
 
@@ -269,10 +271,10 @@ def _split(args: argparse.Namespace) -> int:
         print(json.dumps(dataclasses.asdict(split), indent=2))
         return 0
     if not args.quiet:
-        print(f"{split.train}: {split.train_images} images")
-        print(f"{split.val}: {split.val_images} images")
+        say(f"{split.train}: {split.train_images} images")
+        say(f"{split.val}: {split.val_images} images")
     if split.one_sided:
-        print(f"warning: in one of the two only: {', '.join(split.one_sided)}")
+        say(f"warning: in one of the two only: {printable(', '.join(split.one_sided))}")
     return 0
 
 
@@ -283,7 +285,7 @@ def _stats(args: argparse.Namespace) -> int:
         stats = coco_stats(args.json_file, on_bad_data=args.on_bad_data)
     except REFUSALS as error:
         return refuse(error)
-    print(json.dumps(dataclasses.asdict(stats), indent=2) if args.json else stats_table(stats))
+    say(json.dumps(dataclasses.asdict(stats), indent=2) if args.json else stats_table(stats))
     return 0
 
 
@@ -314,5 +316,5 @@ def _show(args: argparse.Namespace) -> int:
     except OSError as error:
         return not_written(args.out, error)
     if not args.quiet:
-        print(f"{args.out}: {sheet.shape[1]} x {sheet.shape[0]} pixels")
+        say(f"{args.out}: {sheet.shape[1]} x {sheet.shape[0]} pixels")
     return 0

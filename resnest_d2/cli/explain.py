@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..text import printable
 from .common import (
     REFUSALS,
     add_json_option,
@@ -13,6 +14,7 @@ from .common import (
     add_quiet_option,
     not_written,
     refuse,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -130,7 +132,7 @@ def _explain(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(record, indent=2))
     elif not args.quiet:
-        print(_report(record, args.score_threshold))
+        say(_report(record, args.score_threshold))
     return 0
 
 
@@ -188,7 +190,10 @@ def _write(
 
 def _report(record: dict, threshold: float) -> str:
     lines = [f"{record['image']}: {len(record['detections'])} detections"]
-    lines += [f"  {i} {d['class']} {d['score']:.2f}" for i, d in enumerate(record["detections"])]
+    lines += [
+        f"  {i} {printable(d['class'])} {d['score']:.2f}"
+        for i, d in enumerate(record["detections"])
+    ]
     if "saliency" in record:
         own = record["saliency"]
         lines.append(

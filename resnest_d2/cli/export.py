@@ -15,6 +15,7 @@ from .common import (
     fail,
     not_written,
     refuse,
+    say,
 )
 
 __all__ = ["add_commands"]
@@ -133,10 +134,10 @@ def _export(args: argparse.Namespace) -> int:
     if args.quiet:
         return 0
     size = export.file.stat().st_size / 2**20
-    print(f"{export.file}: {export.metadata['part']}, {export.metadata['format']}, {size:.1f} MiB")
-    print(f"  {agreement}" if agreement else "  not verified")
+    say(f"{export.file}: {export.metadata['part']}, {export.metadata['format']}, {size:.1f} MiB")
+    say(f"  {agreement}" if agreement else "  not verified")
     if latency:
         size = " x ".join(map(str, export.example.shape[1:]))
         listed = ", ".join(f"{name} {ms:.1f} ms" for name, ms in latency.items())
-        print(f"  {size}, median of {args.runs} runs in turn: {listed}")
+        say(f"  {size}, median of {args.runs} runs in turn: {listed}")
     return 0

@@ -6,6 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from ..text import printable
 from .common import (
     REFUSALS,
     add_json_option,
@@ -15,6 +16,7 @@ from .common import (
     fail,
     interrupted,
     refuse,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -141,11 +143,11 @@ def _show(done: "FilePredictions", args: argparse.Namespace) -> None:
         return
     if not args.quiet:
         before = f", {done.earlier} had been before" if done.earlier else ""
-        print(f"{done.predicted} files predicted{before}, {len(done.failed)} failed")
-        print(f"{done.folder}: {done.instances} instances in predictions.json, predictions.csv")
+        say(f"{done.predicted} files predicted{before}, {len(done.failed)} failed")
+        say(f"{done.folder}: {done.instances} instances in predictions.json, predictions.csv")
         for name, note in list(done.notes.items())[:_LISTED]:
-            print(f"note: {name}: {note}", file=sys.stderr)
+            say(printable(f"note: {name}: {note}"), file=sys.stderr)
     for name, reason in list(done.failed.items())[:_LISTED]:
-        print(f"failed: {name}: {reason}", file=sys.stderr)
+        say(printable(f"failed: {name}: {reason}"), file=sys.stderr)
     if len(done.failed) > _LISTED:
-        print(f"all {len(done.failed)} that failed: {done.folder / 'failed.csv'}", file=sys.stderr)
+        say(f"all {len(done.failed)} that failed: {done.folder / 'failed.csv'}", file=sys.stderr)

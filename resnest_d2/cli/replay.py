@@ -4,7 +4,8 @@ import argparse
 import json
 import math
 
-from .common import REFUSALS, add_json_option, add_parser, refuse
+from ..text import printable
+from .common import REFUSALS, add_json_option, add_parser, refuse, say
 
 __all__ = ["add_commands"]
 
@@ -40,7 +41,7 @@ def _replay(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(found.as_dict(), indent=2))
     else:
-        print("\n".join(_describe(found)))
+        say("\n".join(map(printable, _describe(found))))
     return 0 if found.reproduced else 1
 
 

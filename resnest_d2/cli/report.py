@@ -13,6 +13,7 @@ from .common import (
     add_quiet_option,
     not_written,
     refuse,
+    say,
 )
 from .evaluated import add_data_options, cost_record, measure_costs, plain_values, read_runs
 
@@ -105,7 +106,7 @@ def _report(args: argparse.Namespace) -> int:
         print(json.dumps(_record(study, args.out, costs), indent=2))
     elif not args.quiet:
         size = Path(args.out).stat().st_size / 2**20
-        print(f"{args.out}: {len(runs)} run{'s' * (len(runs) > 1)}, {size:.1f} MiB")
+        say(f"{args.out}: {len(runs)} run{'s' * (len(runs) > 1)}, {size:.1f} MiB")
     return 0
 
 

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import json
 
-from .common import REFUSALS, add_json_option, add_parser, add_quiet_option, fail, refuse
+from .common import REFUSALS, add_json_option, add_parser, add_quiet_option, fail, refuse, say
 
 __all__ = ["add_commands"]
 
@@ -77,7 +77,7 @@ def _zoo(args: argparse.Namespace) -> int:
             found, text = dataclasses.asdict(file), describe_weights(file)
     except REFUSALS as error:
         return refuse(error)
-    print(json.dumps(found, indent=2) if args.json else text)
+    say(json.dumps(found, indent=2) if args.json else text)
     return 0
 
 
@@ -103,5 +103,5 @@ def _zoo_download(names: list[str], args: argparse.Namespace) -> int:
         return refuse(error)
     except DownloadError as error:
         return fail(error)
-    print(json.dumps({"file": str(path)}, indent=2) if args.json else path)
+    say(json.dumps({"file": str(path)}, indent=2) if args.json else path)
     return 0

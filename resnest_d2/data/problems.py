@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ..text import printable
+
 __all__ = [
     "BEHAVIOURS",
     "KINDS",
@@ -199,8 +201,11 @@ class Problem:
         }
 
 
-def shown(value: object, depth: int = 3) -> object:
-    """``value`` for a reader: what is long or deep is cut, NaN and infinity (no JSON) are texts."""
+def shown(value: object, levels: int = 6) -> object:
+    """``value`` for a reader: long lists and texts cut, NaN and infinity (no JSON) as texts.
+
+    Lists in lists end after so many ``levels``.
+    """
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, (str, int, float, type(None))):
@@ -209,12 +214,12 @@ def shown(value: object, depth: int = 3) -> object:
         if type(value) is int and abs(value) >= 1 << 256:  # the text of a longer one is refused
             return "an integer of more than 256 bits"
         return value
-    if not depth:
+    if not levels:
         return "…"
     if isinstance(value, (list, tuple)):
         more = [f"… {len(value) - _SHOWN} more"] if len(value) > _SHOWN else []
-        return [shown(v, depth - 1) for v in value[:_SHOWN]] + more
-    return {str(key): shown(v, depth - 1) for key, v in list(value.items())[:_SHOWN]}
+        return [shown(v, levels - 1) for v in value[:_SHOWN]] + more
+    return {str(key): shown(v, levels - 1) for key, v in list(value.items())[:_SHOWN]}
 
 
 def count_kinds(problems: Iterable[Problem]) -> dict[str, int]:
@@ -243,7 +248,7 @@ def report(problems: Sequence[Problem], limit: int = 20) -> str:
     first = sorted(place for _, place in sorted(ranked)[:limit])
     for problem in (problems[place] for place in first):
         where = "" if problem.id is None else f", {_named(problem)}"
-        lines.append(f"{problem.file}{where}: {problem.kind}: {_text(problem.value)}")
+        lines.append(printable(f"{problem.file}{where}: {problem.kind}: {_text(problem.value)}"))
     if len(problems) > len(first):
         lines.append(f"… and {len(problems) - len(first)} more")
     return "\n".join(lines)

@@ -8,6 +8,7 @@ import numpy as np
 from tabulate import tabulate
 
 from ..progress import progress_bar
+from ..text import printable
 from .coco import read_sound_coco
 
 __all__ = ["ClassStats", "CocoStats", "coco_stats", "stats_table"]
@@ -178,7 +179,7 @@ def stats_table(stats: CocoStats) -> str:
         for label, number in stats.objects_per_image.items()
     ]
     rows = [
-        (c.id, c.name, c.images, c.objects, c.crowds, c.small, c.medium, c.large)
+        (c.id, printable(c.name), c.images, c.objects, c.crowds, c.small, c.medium, c.large)
         for c in stats.classes
     ]
     headers = ["id", "class", "images", "objects", "crowds", "small", "medium", "large"]

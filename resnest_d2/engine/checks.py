@@ -6,12 +6,10 @@ import os
 from collections.abc import Iterable
 
 import torch
-from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.modeling import META_ARCH_REGISTRY
 
 from ..checkpoint import RECORD_KEY, RunCheckpointer, choose_checkpoint, find_checkpoint
 from ..checkpoint.changes import recorded_value
@@ -20,8 +18,10 @@ from ..checkpoint.statistics import InputStatistics, require_same_statistics
 from ..config import get_config, get_config_file, merge_opts
 from ..data import require_registered
 from ..model_zoo import MODELS, WEIGHTS, resolve_weights
+from ..modeling.build import meta_model
 from ..modeling.checks import check_choice
 from ..modeling.split_attention import ONE_IMAGE, SplitAttentionConv2d
+from ..text import printable
 from ..trained import TrainedModel, class_names_of, find_trained_model
 from .best import check_best
 from .freeze import freeze_parameters
@@ -81,10 +81,11 @@ def check_same_classes(trained: TrainedModel, data_sets: Iterable[str]) -> None:
         found = class_names_of(name)
         if found and trained.class_names and found != trained.class_names:
             data = MetadataCatalog.get(name).get("json_file", name)
+            given = (trained.class_names, found)
+            ours, theirs = (printable(", ".join(names), 1000) for names in given)
             raise ValueError(
-                f"{trained.weights} was trained on the classes {', '.join(trained.class_names)}, "
-                f"and {data} has {', '.join(found)}: they must be the same, in the order of their "
-                "ids"
+                f"{trained.weights} was trained on the classes {ours}, and {data} has {theirs}: "
+                "they must be the same, in the order of their ids"
             )
 
 
@@ -267,12 +268,6 @@ def _checkpointer(cfg: CfgNode, request: RunRequest, *, whole: bool) -> RunCheck
     return RunCheckpointer.from_config(
         cfg, meta_model(cfg), whole=whole, trust_pickle=request.trust_pickle
     )
-
-
-def meta_model(cfg: CfgNode) -> nn.Module:
-    """The config's model, with names, shapes and modes but no values: no memory, no time."""
-    with torch.device("meta"):
-        return META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
 
 
 def check_step(cfg: CfgNode) -> None:

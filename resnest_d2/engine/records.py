@@ -18,6 +18,7 @@ from pathlib import Path
 from detectron2.utils.events import EventWriter
 
 from ..checkpoint.atomic import writing
+from ..text import printable_record
 from .errors import LOGGERS
 
 __all__ = ["LateWriter", "cut_metrics", "protected_log_files"]
@@ -99,9 +100,10 @@ def _iteration(line: str, otherwise: int) -> int:
 
 @contextlib.contextmanager
 def protected_log_files() -> Iterator[None]:
-    """Make the log files that are opened in a block go quiet where they cannot be written.
+    """Make the logs that are opened in a block safe: nothing unprintable, and no failure.
 
-    One line on the terminal says so. Python would print a traceback for every message, and another
+    Names in files may hold terminal escapes. A log file goes quiet where it cannot be written:
+    one line on the terminal says so. Python would print a traceback for every message, and another
     one for the file when it ends.
     """
     before = logging.raiseExceptions
@@ -112,6 +114,7 @@ def protected_log_files() -> Iterator[None]:
         logging.raiseExceptions = before
         for name in LOGGERS:
             for handler in logging.getLogger(name).handlers:
+                handler.addFilter(printable_record)
                 if getattr(handler, "stream", None) not in (None, sys.stdout, sys.stderr):
                     handler.handleError = _QuietFailure(handler)
 

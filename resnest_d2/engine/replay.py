@@ -7,7 +7,6 @@ the first module whose output is not finite, the largest gradients, and what is 
 
 import math
 import os
-import pickle
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +19,12 @@ from detectron2.config import CfgNode
 from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
 
-from ..trained import read_config
+from ..checkpoint import StoredWeights
+from ..checkpoint.files import read_content
+from ..checkpoint.load import check_record
+from ..modeling.checks import check_choice
+from ..text import printable
+from ..trained import check_network, read_config
 from .examples import unpack
 from .failures import Gradient, largest_gradients, losses_before
 from .trainer import Trainer
@@ -114,6 +118,18 @@ def replay(path: str | os.PathLike, *, device: str | None = None) -> Replay:
     path = Path(path)
     content = _read(path)
     cfg = _config(content, path, device)
+    weights = StoredWeights(path, content["model"], "pth", "", {})
+    check_network(cfg, weights)
+    try:
+        return _repeat(cfg, content, path)
+    except Exception as error:  # what a batch from elsewhere may do to a model has no end
+        raise ValueError(
+            f"the batch in {path} does not go through the model of its config: "
+            f"{type(error).__name__}: {printable(error, 300)}"
+        ) from error
+
+
+def _repeat(cfg: CfgNode, content: dict, path: Path) -> Replay:
     model = _build(cfg, content, path)
     batch = unpack(content["batch"])
     bad_weights = _bad_weights(model)  # before the batch can reach running statistics
@@ -141,16 +157,8 @@ def replay(path: str | os.PathLike, *, device: str | None = None) -> Replay:
 
 
 def _read(path: Path) -> dict:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise ValueError(
-            f"{path} cannot be read: {str(error).partition(chr(10))[0]}. A file nonfinite_…pth of "
-            "a run's OUTPUT_DIR is needed"
-        ) from error
-    if not isinstance(content, dict) or content.get("kind") != "nonfinite":
+    content = read_content(path)
+    if content.get("kind") != "nonfinite":
         raise ValueError(
             f"{path} is not what a loss that is not finite leaves: a file nonfinite_…pth of a "
             "run's OUTPUT_DIR is needed"
@@ -158,6 +166,17 @@ def _read(path: Path) -> dict:
     for name, kind in _ENTRIES.items():
         if not isinstance(content.get(name), kind):
             raise ValueError(f"{path} is damaged: its {name} must be a {kind.__name__}")
+    for name, kind in (("losses", float), ("model", torch.Tensor), ("generators", torch.Tensor)):
+        for key, value in content[name].items():
+            if type(key) is not str or not isinstance(value, kind):
+                raise ValueError(
+                    f"{path} is damaged: its {name} must be texts and {kind.__name__}s"
+                )
+    check_choice(f"dtype in {path}", content["dtype"], ("", "bfloat16", "float16"))
+    try:
+        check_record(content["record"])
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
     return content
 
 

@@ -6,6 +6,7 @@ from detectron2.config import CfgNode
 
 from ..data import TrainingData
 from ..data.intensity import Intensity, ValueRange, fitting_keys
+from ..text import printable
 
 __all__ = ["find_traps"]
 
@@ -125,8 +126,8 @@ def _classes(cfg: CfgNode, data: TrainingData) -> list[str]:
         more = f" and {len(empty) - 10} more" if len(empty) > 10 else ""
         found.append(
             f"{len(empty)} of {len(data.class_names)} classes have no object to learn from: "
-            f"{', '.join(empty[:10])}{more}. Add images with them, or take them out of the "
-            "categories"
+            f"{printable(', '.join(empty[:10]))}{more}. Add images with them, or take them out of "
+            "the categories"
         )
     name = "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
     classes, known = cfg.MODEL[name].NUM_CLASSES, len(data.class_names)

@@ -22,6 +22,7 @@ from ..checkpoint.atomic import writing
 from ..data.normalise import given_ids
 from ..modeling.box_masks import encode_part, mask_parts, unpasted_masks
 from ..modeling.checks import check_choice
+from ..text import printable
 from .coco_metrics import IMPLEMENTATIONS, evaluate_results
 from .evaluated import RESULTS, write_data_file
 from .ground_truth import GroundTruth
@@ -199,6 +200,7 @@ class CocoEvaluator(COCOEvaluator):
         prediction["has_dataset_ids"] = True
 
     def _derive_coco_results(self, coco_eval, iou_type, class_names=None):
+        class_names = class_names and [printable(name) for name in class_names]  # for its table
         results = super()._derive_coco_results(coco_eval, iou_type, class_names=class_names)
         names = _RECALLS.get(
             iou_type, (*(f"AR{n}" for n in sorted(self._max_dets_per_image)), "ARs", "ARm", "ARl")

@@ -10,6 +10,7 @@ import glob
 import io
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +21,17 @@ from pycocotools.coco import COCO
 
 from detectron2.config import CfgNode
 
-from ..checkpoint import find_checkpoint
+from ..checkpoint import find_checkpoint, parse_config
 from ..checkpoint.atomic import writing
+from ..config import get_value
+from ..data.check_objects import check_objects
+from ..data.check_rle import check_texts
+from ..data.check_structure import read_structure
 from ..data.coco import read_sound_coco
 from ..data.normalise import given_ids
+from ..data.problems import report
+from ..modeling.checks import error_text
+from ..text import printable
 from .ground_truth import GroundTruth
 
 __all__ = [
@@ -39,6 +47,13 @@ __all__ = [
 RESULTS = "coco_instances_results.json"
 DATA = "data.json"
 _CONFIG = "config.yaml"
+_KEYS = {"MODEL.MASK_ON": bool, "MODEL.BACKBONE.NAME": str, "MODEL.RESNETS.DEPTH": int}
+_LARGEST = 1e12  # of a coordinate, a score, an iteration
+
+# Kinds of problems that pycocotools would compute with, or crash on.
+_UNSAFE = frozenset(
+    "bad-box bad-iscrowd bad-segmentation bad-polygon stray-polygon bad-rle rle-size".split()
+)
 
 
 @dataclass(frozen=True)
@@ -119,23 +134,27 @@ def read_evaluated_run(
     config_file = folder / _CONFIG
     if not config_file.is_file():
         raise FileNotFoundError(f"{folder} has no {_CONFIG}: it is no run's output folder")
-    with open(config_file, encoding="utf-8") as file:
-        config = CfgNode.load_cfg(file)
+    try:
+        config = parse_config(config_file.read_text(encoding="utf-8"))
+        for key, kind in _KEYS.items():
+            if type(get_value(config, key)) is not kind:
+                raise ValueError(f"its {key} must be a {kind.__name__}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{config_file} cannot be read: {error_text(error)}") from error
     results_file = _results_file(folder)
     if data is None:
         data = _noted_data(results_file.with_name(DATA))
     json_file, image_root = map(Path, data)
     structure = COCO()
-    structure.dataset = read_sound_coco(json_file)
+    structure.dataset = _read_truth(json_file)
     if not structure.dataset["annotations"]:
         raise ValueError(f"{json_file} has no annotations to compare the results of {folder} with")
     with contextlib.redirect_stdout(io.StringIO()):  # it prints that it does
         structure.createIndex()
+    tasks = ("bbox", "segm") if config.MODEL.MASK_ON else ("bbox",)
     results = _read_json(results_file, list)
-    for key, entries in (("image_id", structure.imgs), ("category_id", structure.cats)):
-        if numbers := {given: number for number, given in given_ids(entries).items()}:
-            for result in results:
-                result[key] = numbers.get(result[key], result[key])
+    _use_own_ids(results, structure)
+    _check_results(results_file, results, structure.imgs, tasks)
     return EvaluatedRun(
         folder=folder,
         config=config,
@@ -143,7 +162,7 @@ def read_evaluated_run(
         image_root=image_root,
         truth=GroundTruth(structure, name=str(json_file)),
         results=results,
-        tasks=("bbox", "segm") if config.MODEL.MASK_ON else ("bbox",),
+        tasks=tasks,
         history=read_history(folder / "metrics.json"),
     )
 
@@ -192,16 +211,89 @@ def _noted_data(file: Path) -> tuple[str, str]:
             "the image folder"
         )
     noted = _read_json(file, dict)
-    try:
-        return noted["json_file"], noted["image_root"]
-    except KeyError as error:
-        raise ValueError(f"{file} has no {error}") from error
+    names = noted.get("json_file"), noted.get("image_root")
+    if not all(type(name) is str and name.isprintable() for name in names):
+        raise ValueError(f"{file} does not name a json_file and an image_root")
+    return names
+
+
+def _read_truth(json_file: Path) -> dict[str, list[dict]]:
+    """A data set whose boxes and masks can be handed to pycocotools, which checks nothing."""
+    dataset = read_sound_coco(json_file)
+    for section, key in (("images", "file_name"), ("categories", "name")):
+        for entry in dataset[section]:
+            if type(entry[key]) is not str:
+                raise ValueError(f"{json_file}: a {key} in {section} is no text")
+    problems = check_objects(str(json_file), read_structure(str(json_file)))
+    unsafe = [problem for problem in problems if problem.kind in _UNSAFE]
+    if unsafe:
+        raise ValueError(report(unsafe, limit=3))
+    return dataset
+
+
+def _use_own_ids(results: list, truth: COCO) -> None:
+    """Give results, which carry the ids of the data set's own file, the ids that it has here."""
+    for key, entries in (("image_id", truth.imgs), ("category_id", truth.cats)):
+        numbers = {given: number for number, given in given_ids(entries).items()}
+        for result in results if numbers else ():
+            if type(result) is dict and type(result.get(key)) in (int, float, str):
+                result[key] = numbers.get(result[key], result[key])
+
+
+def _check_results(file: Path, results: list, images: Mapping, tasks: Sequence[str]) -> None:
+    """Refuse results that are not COCO's: what reads them trusts boxes and masks."""
+    texts, pixels, places = [], [], []
+    for place, result in enumerate(results):
+        if type(result) is not dict:
+            raise ValueError(f"{file}: result {place} is a {type(result).__name__}, not an object")
+        image = images.get(result.get("image_id")) if _is_id(result.get("image_id")) else None
+        size = image and [image.get("height"), image.get("width")]
+        mask = result.get("segmentation") if "segm" in tasks else None
+        for key, sound in (
+            ("image_id", _is_id(result.get("image_id"))),
+            ("category_id", _is_id(result.get("category_id"))),
+            ("score", _is_number(result.get("score"))),
+            ("bbox", _are_numbers(result.get("bbox"), 4)),
+            ("segmentation", "segm" not in tasks or _is_rle(mask, size)),
+        ):
+            if not sound:
+                value = printable(repr(result.get(key)), 60)
+                raise ValueError(f"{file}: result {place} has no valid {key}, got {value}")
+        if mask:
+            texts.append(mask["counts"])
+            pixels.append(mask["size"][0] * mask["size"][1])
+            places.append(place)
+    for place, problem in zip(places, check_texts(texts, pixels) if texts else (), strict=True):
+        if problem:
+            raise ValueError(f"{file}: result {place} has no valid segmentation: {problem}")
+
+
+def _is_id(value: object) -> bool:
+    return type(value) in (int, str)
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) < _LARGEST  # NaN is not
+
+
+def _are_numbers(value: object, count: int) -> bool:
+    return type(value) is list and len(value) == count and all(map(_is_number, value))
+
+
+def _is_rle(mask: object, size: list | None) -> bool:
+    """Of the image's height and width, where they are known; the counts are looked at later."""
+    return (
+        type(mask) is dict
+        and type(mask.get("counts")) is str
+        and _are_numbers(mask.get("size"), 2)
+        and (not size or mask["size"] == size)
+    )
 
 
 def _read_json(file: Path, kind: type) -> Any:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not JSON: {error}") from error
     if not isinstance(content, kind):
         raise ValueError(f"{file} must hold a {kind.__name__}, got {type(content).__name__}")
@@ -213,7 +305,9 @@ def read_history(file: str | os.PathLike) -> list[dict[str, Any]]:
     file, lines = Path(file), []
     for text in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
         try:
-            lines.append(json.loads(text))
-        except ValueError:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
             continue
+        if type(line) is dict and _is_number(line.get("iteration", 0)):
+            lines.append({k: v for k, v in line.items() if type(v) is not int or _is_number(v)})
     return lines

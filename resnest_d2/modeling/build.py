@@ -2,8 +2,12 @@
 
 from functools import partial, reduce
 
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
 from detectron2.modeling.backbone import FPN
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 
@@ -15,6 +19,7 @@ __all__ = [
     "build_resnest_backbone",
     "build_resnest_fpn_backbone",
     "build_resnest_retinanet_fpn_backbone",
+    "meta_model",
 ]
 
 # argument of ResNeSt -> config key
@@ -104,3 +109,29 @@ def _build_fpn(cfg, bottom_up: ResNeSt, top_block) -> FPN:
         top_block=top_block,
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
+
+
+def meta_model(cfg, *, max_parameters: int | None = None) -> nn.Module:
+    """The config's model, with names, shapes and modes but no values: no memory, little time.
+
+    Args:
+        max_parameters: parameters that it may have. A config of unknown origin may ask for layers
+            without an end.
+
+    Raises:
+        ValueError: it has more.
+    """
+    count = 0
+
+    def look(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal count
+        count += 1
+        if max_parameters is not None and count > max_parameters:
+            raise ValueError(f"the config asks for a model of more than {max_parameters} tensors")
+
+    handle = register_module_parameter_registration_hook(look)
+    try:
+        with torch.device("meta"):
+            return META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
+    finally:
+        handle.remove()

@@ -39,5 +39,9 @@ def check_choice(argument: str, value: Any, choices: Iterable[Any]) -> None:
 
 
 def error_text(error: BaseException | str) -> str:
-    """An error's message. The text of a KeyError is its argument's representation."""
-    return str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    """An error's message, or its type where it has none.
+
+    The text of a KeyError is its argument's representation.
+    """
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    return text or type(error).__name__

@@ -9,6 +9,7 @@ from tabulate import tabulate
 
 from ..benchmark import RunCost
 from ..evaluation import Comparison, Gain, TaskComparison
+from ..text import printable
 from .benchmark import number_text, range_text
 
 __all__ = ["comparison_text", "cost_table", "gain_table", "value_text", "verdict"]
@@ -171,7 +172,9 @@ def _by_run(c: Comparison, found: TaskComparison) -> str:
 
 
 def _clear(gains: Mapping[str, Gain]) -> str:
-    return ", ".join(f"{name} {_signed(g.gain)}" for name, g in gains.items() if g.is_clear)
+    return ", ".join(
+        f"{printable(name)} {_signed(g.gain)}" for name, g in gains.items() if g.is_clear
+    )
 
 
 def _changes(changes: Mapping[str, tuple[Any, Any]]) -> str:
@@ -184,8 +187,8 @@ def _changes(changes: Mapping[str, tuple[Any, Any]]) -> str:
 def value_text(value: Any) -> str:
     """A config's value; of a path its name, of nothing the word."""
     if isinstance(value, str) and value.startswith("/"):
-        return PurePath(value).name
-    return str(value) if value not in ("", None, (), []) else "none"
+        value = PurePath(value).name
+    return printable(value) if value not in ("", None, (), []) else "none"
 
 
 def _percent(share: float) -> str:
@@ -209,7 +212,7 @@ def _interval(gain: Gain) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")
+    return printable(text).replace("|", "\\|")
 
 
 def _table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ from resnest_d2.checkpoint import (
     RunCheckpointer,
     convert,
     make_record,
+    read_weights,
     write_weights,
 )
 from resnest_d2.checkpoint.match import compare
@@ -502,6 +503,19 @@ def test_record_that_cannot_be_read_is_refused(tmp_path):
     path = save(tmp_path / "weights.pth", network().state_dict(), **{RECORD_KEY: {"config": "["}})
     with pytest.raises(ValueError, match="weights.pth is damaged"):
         RunCheckpointer(network(), statistics=DETECTOR).load(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.int64])
+def test_integers_in_place_of_weights_are_refused(tmp_path, dtype):
+    state = network().state_dict()
+    name = next(name for name in state if name.endswith("conv3.weight"))
+    path = save(
+        tmp_path / "weights.pth", {**state, name: torch.ones_like(state[name], dtype=dtype)}
+    )
+    with pytest.raises(ValueError, match=f"weights.pth has integers .*{name} .{dtype}"):
+        RunCheckpointer(network()).load(path)
+    with pytest.raises(ValueError, match=f"{name} is of the type {dtype}"):
+        convert(read_weights(path).tensors, "resnest_d2", "official")
 
 
 # ---- saving, resuming, trust ----

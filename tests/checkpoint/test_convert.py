@@ -42,6 +42,7 @@ from resnest_d2.checkpoint import (
 from resnest_d2.checkpoint.statistics import CLASSIFIER, weights_statistics
 from resnest_d2.cli import main
 from resnest_d2.modeling import VARIANTS
+from resnest_d2.modeling.build import meta_model
 
 PREFIX = "backbone.bottom_up."
 
@@ -579,10 +580,9 @@ def test_a_runs_record_travels_along_and_nothing_else(small, tmp_path):
     assert weights_statistics(stored).format == "BGR"
     assert stored.metadata["provenance"]["statistics"]["format"] == "BGR"
 
-    for other in ({"class_names": [["x"]]}, {"category_ids": ["x"]}, {"note": 3}):
-        torch.save({"model": tensors, RECORD_KEY: {**record, **other}}, source)
-        convert_file(source, target, overwrite=True)  # no record that training wrote
-        assert set(read_weights(target).metadata) == {"format", "provenance"}
+    torch.save({"model": tensors, RECORD_KEY: {**record, "note": 3}}, source)
+    convert_file(source, target, overwrite=True)
+    assert read_weights(target).metadata[RECORD_KEY] == record
 
 
 def test_command_converts_and_says_what(small, tmp_path, capsys):
@@ -632,3 +632,46 @@ def test_tool_is_the_command():
     command = [sys.executable, ROOT / "tools" / "convert.py", "none.pth", "out.pth"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.returncode == 2 and "none.pth" in result.stderr
+
+
+def convert_without(state: dict, pattern: str, tmp_path, **beside) -> int:
+    source = tmp_path / "part.pth"
+    torch.save({"model": without(state, pattern), **beside}, source)
+    return main(["convert", str(source), str(tmp_path / "out.pth"), "--overwrite"])
+
+
+@pytest.mark.parametrize("name", ["official", "mmdet"])
+def test_a_network_with_missing_tensors_is_converted_with_the_exit_code_3(tmp_path, capsys, name):
+    state = ResNeSt.from_variant("resnest14", num_classes=2).state_dict()
+    state = convert(state, "resnest_d2", name)
+    norm = {"official": "bn1", "mmdet": "stem.7"}[name]
+    assert convert_without(state, r"num_batches_tracked|^fc\.", tmp_path) == 0
+    assert "not whole" not in capsys.readouterr().err
+    for pattern, missing in (
+        (r"^layer3\.0\.conv3\.weight", "layer3.0.conv3.weight"),
+        (r"^layer2\.", "layer2.0.bn1.bias"),
+        (rf"^{norm}\.running_var", f"{norm}.running_var"),
+        (r"^layer4\.0\.downsample", "layer4.0.downsample.1.weight"),
+    ):
+        assert convert_without(state, pattern, tmp_path) == 3
+        assert missing in capsys.readouterr().err
+
+
+def test_a_detector_with_missing_parts_is_converted_with_the_exit_code_3(tmp_path, capsys):
+    cfg = get_config("sample_mask_rcnn_resnest14_fpn", ["MODEL.DEVICE", "cpu"])
+    state = meta_model(cfg).state_dict()
+    state = {name: torch.zeros(value.shape) for name, value in state.items()}
+    for pattern, missing in (
+        (r"^proposal_generator", "proposal_generator."),
+        (r"bbox_pred", "roi_heads.box_predictor.bbox_"),
+        (r"fpn_output", "backbone.fpn_output"),
+        (r"box_head\.fc1\.bias", "roi_heads.box_head.fc1.bias"),
+        (r"res3\.0\.conv1", "backbone.bottom_up.res3.0.conv1.norm.bias"),
+    ):
+        assert convert_without(state, pattern, tmp_path) == 3, pattern
+        assert missing in capsys.readouterr().err
+    record = {RECORD_KEY: make_record(cfg, ["a"])}
+    assert convert_without(state, "no such", tmp_path) == 0
+    assert convert_without(state, "no such", tmp_path, **record) == 0
+    assert convert_without(state, "mask_head", tmp_path, **record) == 3  # the config has masks
+    assert "mask_head" in capsys.readouterr().err

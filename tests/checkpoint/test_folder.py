@@ -89,7 +89,7 @@ def not_finite(path):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (flip, "checksum"),
+        (flip, "CRC"),
         (cut, "damaged"),
         (empty, "it is empty"),
         (lambda path: path.unlink(), "it is missing"),

@@ -1,11 +1,14 @@
 """Hostile and damaged files are refused with their reason; nothing of them runs."""
 
 import json
+import pickle
 import re
+import struct
 import subprocess
 import sys
 
 import hostile
+import numpy as np
 import pytest
 import torch
 
@@ -118,3 +121,59 @@ def test_the_command_refuses_a_hostile_file_and_writes_nothing(tmp_path, capsys)
     assert main(["convert", str(source), str(target)]) == 2
     assert "builtins.eval, which could run code" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [source]
+
+
+@pytest.mark.parametrize("name", ["zip", "legacy", "pkl"])
+def test_no_other_reader_sees_a_file_that_is_not_trusted(tmp_path, monkeypatch, name):
+    for module, reader in ((torch, "load"), (pickle, "load"), (pickle, "Unpickler")):
+        monkeypatch.setattr(module, reader, lambda *args, **kwargs: pytest.fail("was asked"))
+    path = tmp_path / "weights"
+    path.write_bytes(hostile.twins()[name])
+    assert list(read_weights(path).tensors) == ["w"]
+
+
+KEYS = [1 << 31, -(1 << 31), 2**61 - 1, 0.0, None, (1, 2), b"x", True]
+
+
+@pytest.mark.parametrize("key", KEYS, ids=repr)
+def test_keys_are_texts_and_small_integers_as_equal_hashes_are_slow(tmp_path, key):
+    path = tmp_path / "weights.pth"
+    small = {"model": {"w": torch.ones(1)}, "state": {0: 1, (1 << 31) - 1: 2, -7: 3}}
+    torch.save(small, path)
+    assert read_weights(path).metadata == {"state": small["state"]}
+    torch.save({**small, "state": {key: 1}}, path)
+    with pytest.raises(ValueError, match="a key that is neither a text nor a small integer"):
+        read_weights(path)
+
+
+def test_what_is_shared_is_read_unless_it_is_shared_without_end(tmp_path):
+    path, shared = tmp_path / "weights.pth", [1, 2]
+    torch.save({"model": {"w": torch.ones(1)}, "a": [shared, (shared, shared)]}, path)
+    assert read_weights(path).metadata == {"a": [[1, 2], ([1, 2], [1, 2])]}
+    for _ in range(30):
+        shared = [shared, shared]
+    torch.save({"model": {"w": torch.ones(1)}, "a": shared}, path)
+    with pytest.raises(ValueError, match="refers to the same values again and again"):
+        read_weights(path)
+
+
+def test_numpy_scalars_beside_the_weights_are_read(tmp_path):
+    beside = {"AP": np.float64(41.5), "epoch": np.int64(3), "half": np.float16(0.5)}
+    beside |= {"done": np.bool_(True), "list": [np.float32(1), np.uint8(2)], "array": np.arange(3)}
+    path = tmp_path / "weights.pth"
+    for new in (True, False):
+        torch.save(
+            {"model": {"w": torch.ones(1)}, **beside}, path, _use_new_zipfile_serialization=new
+        )
+        metadata = read_weights(path).metadata
+        np.testing.assert_equal(metadata, beside)
+        assert {name: type(value) for name, value in metadata.items()} == {
+            name: type(value) for name, value in beside.items()
+        }
+
+
+def test_a_file_of_a_big_endian_machine_is_read(tmp_path):
+    path = tmp_path / "weights.pth"
+    numbers = {"archive/data/0": struct.pack(">2f", 1, 2), "archive/byteorder": b"big"}
+    path.write_bytes(hostile.zipped(hostile.torch_pickle(), numbers))
+    torch.testing.assert_close(read_weights(path).tensors["w"], torch.tensor([1.0, 2.0]))

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -155,6 +156,35 @@ def test_replay_refuses_other_files(content, tmp_path, capsys):
     assert main(["replay", str(path)]) == 2
     assert str(path) in capsys.readouterr().err
     assert main(["replay", str(tmp_path / "none.pth")]) == 2
+
+
+def test_replay_refuses_files_of_wrong_types_and_contents_in_one_line(
+    config_for, tmp_path, monkeypatch, capsys
+):
+    plant(monkeypatch, nan_in_image)
+    error = fail_training(config_for(tmp_path, "SOLVER.MAX_ITER", "9"))
+    content = torch.load(error.file, weights_only=True)
+    example, record = content["batch"][0], content["record"]
+    changed = {
+        "losses": {"a": "text"},
+        "generators": {"cpu": [1]},
+        "model": {7: torch.ones(1)},
+        "dtype": "load",
+        "record": {**record, "class_names": [["x"]]},
+        "record of": {**record, "config": record["config"].replace("FC_DIM: ", "FC_DIM: 9")},
+        "batch": [3],
+        "batch of": [{**example, "image": torch.ones(2)}],
+        "batch with": [{**example, "instances": {"__kind__": "Instances"}}],
+    }
+    for key, value in changed.items():
+        path = tmp_path / "changed.pth"
+        torch.save({**content, key.partition(" ")[0]: value}, path)
+        assert main(["replay", str(path)]) == 2, key
+        *_, last = capsys.readouterr().err.splitlines()  # PyTorch may log something first
+        assert last.startswith("resnest-d2: error: ") and str(path) in last
+    path.write_bytes(Path(error.file).read_bytes() + b"x")
+    assert main(["replay", str(path)]) == 2
+    assert "second directory, or something after it" in capsys.readouterr().err
 
 
 def test_full_disk_does_not_hide_the_message(config_for, tmp_path, monkeypatch):

@@ -2,12 +2,13 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from evaluated_runs import write_data, write_run
 
 from resnest_d2.cli import main
-from resnest_d2.evaluation.evaluated import DATA, RESULTS
+from resnest_d2.evaluation.evaluated import DATA, RESULTS, read_history
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +119,66 @@ def test_a_run_that_cannot_be_read_is_refused(runs, tmp_path, capsys, damage, na
     assert _compare(runs / "good_1", tmp_path / "run", "--no-cost", "--out", tmp_path / "out") == 2
     assert named in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+NESTED = "[" * 600 + "]" * 600
+RLE = {"size": [10**9, 10**9], "counts": "x"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [(key, value) for key in ("image_id", "bbox", "score") for value in ("null", "[[1]]", NESTED)]
+    + [("score", "NaN"), ("bbox", "[1, 2, 3, 1e999]"), ("category_id", "{}")]
+    + [("segmentation", json.dumps(mask)) for mask in ([1], RLE, {"size": [48, 64]}, "text")],
+    ids=lambda value: value[:20],
+)
+def test_results_of_wrong_types_are_refused_in_one_line(runs, tmp_path, capsys, key, value):
+    run = tmp_path / "run"
+    shutil.copytree(runs / "good_1", run)
+    results = json.loads((run / "inference" / RESULTS).read_text())
+    text = json.dumps([{**results[0], key: "PLANTED"}, *results[1:]])
+    (run / "inference" / RESULTS).write_text(text.replace('"PLANTED"', value))
+    assert _compare(run, runs / "good_1", "--no-cost") == 2
+    said = capsys.readouterr().err
+    assert f"{RESULTS}: result 0 has no valid {key}" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("annotations", "bbox", NESTED),
+        ("annotations", "segmentation", json.dumps(RLE)),
+        ("annotations", "segmentation", "[[NaN, 1, 2, 3, 4, 5]]"),
+        ("annotations", "area", '"large"'),
+        ("images", "file_name", "null"),
+        ("categories", "name", "[1]"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_data_that_pycocotools_cannot_take_is_refused(runs, tmp_path, capsys, section, key, value):
+    data = json.loads(Path(_data_of(runs / "good_1")["json_file"]).read_text())
+    data[section][0][key] = "PLANTED"
+    (tmp_path / "val.json").write_text(json.dumps(data).replace('"PLANTED"', value))
+    moved = ("--val-json", tmp_path / "val.json", "--val-images", tmp_path)
+    assert _compare(runs / "good_1", runs / "good_1", "--no-cost", *moved) == 2
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'val.json'}" in said and len(said) < 1000
+
+
+def _data_of(run):
+    return json.loads((run / "inference" / DATA).read_text())
+
+
+def test_history_of_wrong_types_is_left_out_and_a_wrong_config_is_refused(runs, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(runs / "good_1", run)
+    lines = ["[1]", NESTED, '{"iteration": "x"}', '{"iteration": 1, "lr": 1' + "0" * 400 + "}", "3"]
+    (run / "metrics.json").write_text("\n".join([*lines, '{"iteration": 2, "lr": 0.5}']))
+    assert read_history(run / "metrics.json") == [{"iteration": 1}, {"iteration": 2, "lr": 0.5}]
+    for config in ("[]", "MODEL: 3", "a: &a [*a]", "x: [", "MODEL: {MASK_ON: [1]}"):
+        (run / "config.yaml").write_text(config)
+        assert _compare(run, runs / "good_1", "--no-cost") == 2
+        assert f"{run / 'config.yaml'} cannot be read: " in capsys.readouterr().err
 
 
 def test_data_that_has_moved_can_be_named(runs, tmp_path, capsys):

@@ -11,6 +11,7 @@ import random
 import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,6 +129,11 @@ def _array_pickle(shape: bytes, dtype: bytes, data: bytes) -> bytes:
     return b"\x80\x02}X\x01\0\0\0w" + _ARRAY + parts + b"bs."
 
 
+def _long(value: int) -> bytes:
+    data = pickle.encode_long(value)
+    return b"\x8a" + bytes([len(data)]) + data
+
+
 def raw_pickles(markers: Path) -> dict[str, bytes]:
     """Programs that no pickler writes."""
     command = b"V" + f"touch {markers}/ran".encode() + b"\n"
@@ -143,7 +149,29 @@ def raw_pickles(markers: Path) -> dict[str, bytes]:
     array, floats, state = _ARRAY, _FLOATS, _array_pickle
     objects = floats.replace(b"f4", b"O8").replace(b"X\x01\0\0\0<", b"X\x01\0\0\0|")
     text = b"X\x04\0\0\0abcd"
+    collide = b"".join(_long(i * (2**61 - 1)) + b"N" for i in range(1, 300))
+    floats_ = b"".join(b"G" + struct.pack(">d", i * 2.0**61) + b"N" for i in range(1, 300))
+    big = b"X" + struct.pack("<I", 1 << 16) + b"x" * (1 << 16) + b"q\x01"
+    latin = b"X\x06\0\0\0latin1q\x02"
+    pairs = b"](" + b"".join(b"](X\x01\0\0\0%cNe" % i for i in range(65, 90)) + b"eq\x01"
     return {
+        "colliding_keys": head + b"}(" + collide + b"u.",
+        "colliding_keys_dict": head + b"(" + collide + b"d.",
+        "colliding_float_keys": head + b"}(" + floats_ + b"u.",
+        "colliding_pairs": head + ordered[:-2] + b"](](" + _long(2**61 - 1) + b"Nee\x85R.",
+        "encode_again_and_again": head
+        + b"c_codecs\nencode\nq\x00"
+        + big
+        + latin
+        + b"h\x00h\x01h\x02\x86R" * 2000
+        + b".",
+        "pairs_again_and_again": head
+        + ordered[:-2]
+        + b"q\x00"
+        + pairs
+        + b"h\x00h\x01\x85R" * 100_000
+        + b".",
+        "text_again_and_again": head + b"}X\x01\0\0\0w](" + big + b"h\x01" * 5000 + b"es.",
         "bare_call": head + call + b".",
         "call_then_dict": head + call + b"0}.",
         "call_as_key": head + b"}" + call + b"K\x01s.",
@@ -286,6 +314,11 @@ def tensor(storage=_TWO, offset=0, shape=(2,), stride=(1,), rebuild="_rebuild_te
     return Call(f"torch._utils.{rebuild}", storage, offset, shape, stride, False, {})
 
 
+def torch_pickle() -> bytes:
+    """A sound one: ``w`` is two numbers of record 0."""
+    return _torch_pickled({"model": {"w": tensor()}})
+
+
 def torch_pickles() -> dict[str, bytes]:
     """Tensors that do not fit their storage (8 bytes, record 0), and other references."""
     kind = Name("torch.FloatStorage")
@@ -319,6 +352,8 @@ def torch_pickles() -> dict[str, bytes]:
         "shape_list": tensor(shape=[2]),
         "stride": tensor(stride=(1 << 30,)),
         "stride_zero": tensor(shape=(1 << 40,), stride=(0,)),
+        "stride_overlaps": tensor(shape=(2, 2), stride=(0, 1)),
+        "stride_zero_small": tensor(shape=(2, 1 << 20), stride=(1, 0)),
         "stride_negative": tensor(stride=(-1,)),
         "stride_count": tensor(stride=(1, 1)),
         "rebuild": tensor(rebuild="_rebuild_nested_tensor"),
@@ -342,6 +377,54 @@ def twins() -> dict[str, bytes]:
         "pkl": _array_pickle(b"K\x02\x85", _FLOATS, _bytes(two[8:])),
         "safetensors": struct.pack("<Q", len(header)) + header + two[8:],
     }
+
+
+def _two_directories(first: dict[str, bytes], second: dict[str, bytes], *, within: bool) -> bytes:
+    """A zip archive with a directory for Python's reader and one for PyTorch's.
+
+    Python takes the 64-bit end record that stands before its locator, PyTorch the one that the
+    locator points to. The second one's records lie between the others and the first directory, or
+    ``within`` the bytes of a record.
+    """
+
+    def local(name: bytes, data: bytes) -> bytes:
+        sizes = (zlib.crc32(data), len(data), len(data), len(name), 0)
+        return struct.pack("<4s5H3L2H", b"PK\3\4", 20, 0, 0, 0, 33, *sizes) + name + data
+
+    def central(name: bytes, data: bytes, start: int) -> bytes:
+        sizes = (zlib.crc32(data), len(data), len(data), len(name))
+        rest = (*sizes, 0, 0, 0, 0, 0, start)
+        return struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", 20, 0, 20, 0, 0, 0, 0, 33, *rest) + name
+
+    def whole(records: dict, start: int) -> tuple[bytes, bytes]:
+        body = directory = b""
+        for name, data in records.items():
+            directory += central(name.encode(), data, start + len(body))
+            body += local(name.encode(), data)
+        return body, directory
+
+    def end(records: dict, directory: bytes, start: int) -> bytes:
+        count = len(records)
+        counts = (44, 45, 45, 0, 0, count, count, len(directory), start)
+        return struct.pack("<4sQ2H2L4Q", b"PK\6\6", *counts)
+
+    body, _ = whole(first, 0)
+    start = len(body) + (30 + len("archive/hidden") if within else 0)
+    hidden, directory = whole(second, start)
+    hidden += directory + end(second, directory, start + len(hidden))
+    second_end = start + len(hidden) - 56
+    first = {**first, "archive/hidden": hidden} if within else first
+    body, directory = whole(first, 0)
+    body += b"" if within else hidden
+    return b"".join(
+        [
+            body,
+            directory,
+            end(first, directory, len(body)),
+            struct.pack("<4sLQL", b"PK\6\7", 0, second_end, 1),
+            struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, *[0xFFFF] * 2, *[0xFFFFFFFF] * 2, 0),
+        ]
+    )
 
 
 def _torch_files(markers: Path) -> Iterator[tuple[str, bytes]]:
@@ -377,6 +460,17 @@ def _torch_files(markers: Path) -> Iterator[tuple[str, bytes]]:
     yield "zip_checksum.pth", whole.replace(struct.pack("<2f", 1, 2), struct.pack("<2f", 1, 3))
     yield "zip_comment.pth", whole[:-2] + b"\x04\0PK\5\6"
     yield "zip_twice.pth", whole + whole
+    records = {"archive/data.pkl": good, **two}
+    for place, within in (("between", False), ("within", True)):
+        other = {**records, "archive/data.pkl": pickled(calls(markers)["eval"])}
+        yield f"zip_directory_{place}.pth", _two_directories(records, other, within=within)
+    yield "zip_trailing.pth", whole + b"x"
+    yield "legacy_trailing.pth", legacy(old, keys, storages) + b"x"
+    yield "legacy_then_zip.pth", legacy(old, keys, storages) + whole
+    empty = legacy(_torch_pickled({"model": {"w": 1}}))
+    tar_like = bytearray(empty.ljust(1024, b"\0"))
+    tar_like[257:262] = b"ustar"
+    yield "legacy_and_tar.pth", bytes(tar_like)
     yield "zip_prefix.pth", b"PK\3\4" + whole
     yield "zip_encrypted.pth", whole.replace(b"PK\1\2\x14\3\x14\0\0", b"PK\1\2\x14\3\x14\0\1")
     end = whole.rindex(b"PK\5\6")
@@ -511,8 +605,10 @@ def _other_files() -> Iterator[tuple[str, bytes]]:
         "nothing": {"model": {}},
         "number_key": {"model": {1: weights["conv.weight"]}},
         "nan": {"model": {"w": torch.tensor([1.0, float("nan")])}},
+        "beyond_float32": {"w": torch.tensor([1.0, 1e300], dtype=torch.float64)},
+        "complex": {"w": torch.ones(2, dtype=torch.complex64)},
+        "escapes": {"w\x1b[2J\r\u202e": torch.ones(2)},
         "infinite": {"w": torch.tensor([1.0, float("inf")], dtype=torch.float16)},
-        "numpy_array": {"model": weights, "loss": np.ones(2)},
         "whole_module": {"model": torch.nn.Linear(1, 1)},
         "sparse": {"w": torch.eye(2).to_sparse()},
         "long_name": {"w\n\x1b[31m" * 10_000: torch.tensor(float("nan"))},

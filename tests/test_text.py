@@ -1,0 +1,54 @@
+"""Nothing that comes from a file does anything to the terminal, or forges a line."""
+
+import logging
+
+import pytest
+import torch
+
+from resnest_d2.checkpoint import read_weights
+from resnest_d2.cli.common import fail, say
+from resnest_d2.engine.records import protected_log_files
+from resnest_d2.text import printable, printable_lines
+
+NAME = "a\x1b[31m\r\n\u202eb\ud800\x9b"
+SHOWN = r"a\x1b[31m\r\n\u202eb\ud800\x9b"
+
+
+def test_what_cannot_be_printed_is_escaped_and_any_script_is_kept():
+    assert printable(NAME) == SHOWN
+    assert (
+        printable_lines(f"{NAME}\nnext") == r"a\x1b[31m\r" + "\n" + r"\u202eb\ud800\x9b" + "\nnext"
+    )
+    for text in ("Hund", "собака", "犬", "كلب", "naïve – 100 %"):
+        assert printable(text) == printable_lines(text) == text
+    assert printable("abcdef", 3) == "abc…" and printable(7) == "7"
+
+
+def test_what_commands_print_is_escaped(capsys):
+    say(f"class {NAME}")
+    fail(ValueError(f"no file {NAME}"))
+    printed = capsys.readouterr()
+    for text in (printed.out, printed.err):
+        assert r"\x1b[31m\r" in text and all(c.isprintable() or c == "\n" for c in text)
+
+
+def test_what_is_logged_is_escaped_but_for_detectron2s_colours():
+    stream, lines = logging.StreamHandler(), []
+    stream.emit = lambda record: lines.append(record.getMessage())
+    log = logging.getLogger("detectron2")
+    log.addHandler(stream)
+    try:
+        with protected_log_files():
+            pass
+        log.warning("%s classes: \x1b[36mtable\x1b[0m %s", 3, "a\x1b[2Jb\x1b[8m\u202e")
+    finally:
+        log.removeHandler(stream)
+    assert lines == ["3 classes: \x1b[36mtable\x1b[0m " + r"a\x1b[2Jb\x1b[8m\u202e"]
+
+
+def test_names_of_tensors_are_those_that_networks_have(tmp_path):
+    for name in ("a\x1b[31m", "a\nb", "\u202ea", "x" * 2000):
+        torch.save({"model": {name: torch.ones(1)}}, tmp_path / "w.pth")
+        with pytest.raises(ValueError, match="which no network has") as refusal:
+            read_weights(tmp_path / "w.pth")
+        assert str(refusal.value).isprintable() and len(str(refusal.value)) < 400
