@@ -335,8 +335,8 @@ def test_a_file_that_changes_while_it_is_predicted_is_predicted_again(
     pictures = write_pictures(tmp_path / "pictures", 3)
     read = run.read_picture
 
-    def read_and_replace(path):
-        found = read(path)
+    def read_and_replace(path, *args):
+        found = read(path, *args)
         if path.name == "01.png":
             Image.fromarray(picture(9, height=24)).save(path)
         return found
