@@ -47,7 +47,8 @@ class CocoSummary:
             with ``INPUT.MASK_FORMAT: bitmask``.
         has_keypoints: whether an annotation has keypoints.
         keypoint_names: names of the keypoints, where all categories that have some agree.
-        num_keypoints: how many the objects have that have any, where all agree; else 0.
+        num_keypoints: how many the objects have, where all that have some agree and no category
+            names its keypoints; else 0.
         without_keypoints: number of annotations that lack ``keypoints``, without which no keypoint
             head can be trained or scored.
         image_ids: ids of the images.
@@ -246,6 +247,7 @@ def _summarise(json_file: str, structure: Structure) -> CocoSummary:
     counts = {len(a["keypoints"]) for a in annotations if isinstance(a.get("keypoints"), list)}
     counts.discard(0)
     keypoint_lists = {tuple(c["keypoints"]) for c in categories.values() if c.get("keypoints")}
+    named = bool(keypoint_lists)
     return CocoSummary(
         json_file=json_file,
         class_names=tuple(category["name"] for category in categories.values()),
@@ -257,7 +259,7 @@ def _summarise(json_file: str, structure: Structure) -> CocoSummary:
         has_rle=any(isinstance(segmentation, dict) for segmentation in segmentations),
         has_keypoints=any(annotation.get("keypoints") for annotation in annotations),
         keypoint_names=keypoint_lists.pop() if len(keypoint_lists) == 1 else (),
-        num_keypoints=counts.pop() // 3 if len(counts) == 1 else 0,
+        num_keypoints=counts.pop() // 3 if len(counts) == 1 and not named else 0,
         without_keypoints=sum(not annotation.get("keypoints") for annotation in annotations),
         image_ids=frozenset(structure.images),
     )
