@@ -275,6 +275,12 @@ def test_jitter_that_cannot_be_is_refused_by_its_key(tiny, opts, message):
         tiny("mask_rcnn_resnest50_fpn_lsj", *opts)
 
 
+def test_a_range_of_sizes_needs_two_values(tiny):
+    sizes = ("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TRAIN_SAMPLING", "range")
+    with pytest.raises(ValueError, match=r"INPUT.MIN_SIZE_TRAIN must be two values.*\(64,\)"):
+        tiny("mask_rcnn_resnest50_fpn", *sizes)
+
+
 # ---- real widths ----
 
 

@@ -11,7 +11,7 @@ from .coco import (
 from .errors import DataWorkerError, explained_worker_errors
 from .fix import fix_coco
 from .loader import SAMPLERS, TrainLoader, build_test_loader, build_train_loader
-from .mapper import build_train_mapper, check_jitter
+from .mapper import build_train_mapper, check_jitter, check_sizes
 from .panoptic import register_coco_panoptic, write_stuff_masks
 from .problems import Problem
 from .shapes import sample_set
@@ -32,6 +32,7 @@ __all__ = [
     "check_coco",
     "check_coco_json",
     "check_jitter",
+    "check_sizes",
     "check_same_classes",
     "check_sets",
     "coco_stats",

@@ -27,7 +27,7 @@ from detectron2.data.detection_utils import (
 from .intensity import Intensity
 from .pictures import load_image, read_mask
 
-__all__ = ["ImageMapper", "build_train_mapper", "check_jitter"]
+__all__ = ["ImageMapper", "build_train_mapper", "check_jitter", "check_sizes"]
 
 
 class ImageMapper(DatasetMapper):
@@ -107,8 +107,18 @@ def build_train_mapper(cfg: CfgNode) -> ImageMapper:
     return ImageMapper(**arguments)
 
 
+def check_sizes(cfg: CfgNode) -> None:
+    """Raise a ValueError, with its key, where the sizes of training images are invalid."""
+    sides = cfg.INPUT.MIN_SIZE_TRAIN
+    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and len(sides) != 2:
+        raise ValueError(
+            "INPUT.MIN_SIZE_TRAIN must be two values, the lowest and the highest, where "
+            f"INPUT.MIN_SIZE_TRAIN_SAMPLING is range, got {tuple(sides)}"
+        )
+
+
 def check_jitter(cfg: CfgNode) -> None:
-    """Raise a ValueError, with its key, where ``RESNEST.JITTER`` cannot be."""
+    """Raise a ValueError, with its key, where ``RESNEST.JITTER`` is invalid."""
     size, scale = cfg.RESNEST.JITTER.SIZE, cfg.RESNEST.JITTER.SCALE
     if size < 0:
         raise ValueError(f"RESNEST.JITTER.SIZE must be at least 0, got {size}")

@@ -20,7 +20,7 @@ from detectron2.utils.logger import setup_logger
 from ..checkpoint import RECORD_KEY, RunCheckpointer
 from ..checkpoint.changes import changed_keys
 from ..config import stated_layers
-from ..data import SAMPLERS, check_jitter
+from ..data import SAMPLERS, check_jitter, check_sizes
 from ..data.intensity import Intensity
 from ..evaluation import IMPLEMENTATIONS, write_results
 from ..inference import optimize_for_inference
@@ -85,6 +85,7 @@ def _prepare(request: RunRequest) -> CfgNode:
     check_test_augmentation(cfg)
     check_tasks(cfg, () if request.eval_only else cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
     if not request.eval_only:
+        check_sizes(cfg)
         set_schedule(cfg, stated_layers(request.config, request.opts))
         check_training(cfg, request)
     return cfg
