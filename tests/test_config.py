@@ -157,7 +157,7 @@ def test_new_keys_stand_in_resnets_and_one_node_of_our_own():
         *("OPTIMIZER", "AMP_DTYPE", "ACCUMULATE", "ACTIVATION_CHECKPOINTING", "CHANNELS_LAST"),
         *("RECOMPUTE_NORM", "COMPILE_BACKBONE"),
         *("DECAY", "ITER", "NUM_BATCHES", "SIZE", "SCALE", "RULE", "RANGE"),
-        *("EVALUATOR", "METRIC", "MODE", "PATIENCE", "KEEP_CHECKPOINTS"),
+        *("EVALUATOR", "METRIC", "MODE", "PATIENCE", "KEEP_CHECKPOINTS", "KEYPOINT_FLIP_PAIRS"),
     }
 
 

@@ -117,12 +117,15 @@ def add_commands(commands) -> None:
     fix = add_parser(
         parts, "fix", _fix, "write a repaired file, and a list of changes", epilog=_FIX_EPILOG
     )
-    fix.add_argument("json_file", metavar="IN")
+    fix.add_argument("json_file", metavar="IN", help="a COCO-format JSON file")
     fix.add_argument("out", metavar="OUT", help="a new JSON file")
     fix.add_argument(
         "--images", metavar="DIR", help="the folder of the images: they are looked at too"
     )
     _add_on_bad_data(fix, ("repair", "skip"))
+    fix.add_argument(
+        "--no-masks", action="store_true", help="take out masks that cannot be read, not objects"
+    )
     fix.add_argument(
         "--iscrowd", type=int, choices=(0, 1), help="give all annotations this value of iscrowd"
     )
@@ -236,6 +239,7 @@ def _fix(args: argparse.Namespace) -> int:
             image_root=args.images,
             on_bad_data=args.on_bad_data,
             iscrowd=args.iscrowd,
+            masks=not args.no_masks,
         )
     except REFUSALS as error:
         return refuse(error)

@@ -10,11 +10,13 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from .check_objects import check_objects
 from .check_pictures import PictureEntry, check_pictures, shared_pictures
 from .check_structure import Structure, entry_id, image_size, read_structure
 from .file_names import describe_rules, find_files
+from .normalise import given_ids
 from .problems import Problem, shown
 
 __all__ = [
@@ -39,6 +41,7 @@ class CocoSummary:
         json_file: the file.
         class_names: ordered by category id, hence by Detectron2's contiguous class number.
         category_ids: ascending, one for each class name.
+        given_ids: the same as the file gives them, such as texts.
         num_images: number of images.
         num_annotations: number of annotations, crowds included.
         num_crowds: of them, those with ``iscrowd`` 1, which are neither trained nor scored.
@@ -57,6 +60,7 @@ class CocoSummary:
     json_file: str
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
+    given_ids: tuple[int | float | str, ...]
     num_images: int
     num_annotations: int
     num_crowds: int
@@ -252,6 +256,7 @@ def _summarise(json_file: str, structure: Structure) -> CocoSummary:
         json_file=json_file,
         class_names=tuple(category["name"] for category in categories.values()),
         category_ids=tuple(categories),
+        given_ids=tuple(given_ids(categories).get(number, number) for number in categories),
         num_images=len(structure.images),
         num_annotations=len(structure.data["annotations"]),
         num_crowds=len(annotations) - len(objects),
@@ -265,11 +270,11 @@ def _summarise(json_file: str, structure: Structure) -> CocoSummary:
     )
 
 
-def different_categories(ours: Mapping[int, str], theirs: Mapping[int, str]) -> dict[int, str]:
+def different_categories(ours: Mapping[Any, str], theirs: Mapping[Any, str]) -> dict[Any, str]:
     """The categories (names by id) in which two files differ, by id, as texts for a message."""
     return {
         i: f"{ours.get(i, 'absent')} / {theirs.get(i, 'absent')}"
-        for i in sorted(ours.keys() | theirs.keys())
+        for i in sorted(ours.keys() | theirs.keys(), key=lambda i: (isinstance(i, str), i))
         if ours.get(i) != theirs.get(i)
     }
 
@@ -278,7 +283,7 @@ def _compare_categories(found: dict[tuple[str, str], list[Problem]]) -> None:
     """Detectron2 numbers classes by their sorted ids in each file: all must have the same ones."""
     summaries = [(pair, examine(pair[0]).summary) for pair in found]
     summaries = [(pair, summary) for pair, summary in summaries if summary]
-    names = [dict(zip(s.category_ids, s.class_names, strict=True)) for _, s in summaries]
+    names = [dict(zip(s.given_ids, s.class_names, strict=True)) for _, s in summaries]
     for (pair, summary), theirs in zip(summaries[1:], names[1:], strict=True):
         for number, text in different_categories(names[0], theirs).items():
             value = f"{text} in {summaries[0][0][0]} / {summary.json_file}"

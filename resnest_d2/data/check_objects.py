@@ -1,16 +1,19 @@
 """What annotations say: boxes, areas, flags, masks and keypoints."""
 
+from pycocotools import mask as mask_util
+
 from ..progress import progress_bar
 from .check_rle import check_counts, check_texts
 from .check_structure import Structure, entry_id, image_size
 from .normalise import is_finite_list
-from .problems import Problem, shown
+from .problems import UNREADABLE_MASKS, Problem, shown
 
 __all__ = ["TOLERANCE", "check_objects", "polygon_problem"]
 
 TOLERANCE = 2.0
 """Pixels by which boxes and polygons may leave the image; rounding in real data costs up to one."""
 
+_NO_MASK = UNREADABLE_MASKS | {"missing-mask"}
 _EMPTY = 1e-5  # pixels: sides up to this are none to Detectron2
 
 
@@ -39,6 +42,8 @@ class _Checker:
         self._masks = False
 
     def add(self, kind: str, index: int, annotation: dict, value: object) -> None:
+        if kind in _NO_MASK and annotation["iscrowd"] == 1:
+            kind = "maskless-crowd"
         name = entry_id("annotations", index, annotation)
         place = ("annotations", index)
         self.problems.append(Problem(self.json_file, name, kind, shown(value), place))
@@ -46,8 +51,7 @@ class _Checker:
     def check(self, index: int, annotation: dict) -> None:
         image_id = annotation.get("image_id")
         size = self._sizes.get(image_id) if type(image_id) is int else None
-        if "bbox" in annotation:
-            self._check_box(index, annotation, size)
+        self._check_box(index, annotation, size)
         self._check_values(index, annotation)
         self._check_mask(index, annotation, size)
         self._check_keypoints(index, annotation)
@@ -58,13 +62,15 @@ class _Checker:
         for (index, annotation, _, _), message in zip(self._texts, messages, strict=True):
             if message:
                 self.add("bad-rle", index, annotation, message)
+            elif not mask_util.area(annotation["segmentation"]):
+                self.add("empty-mask", index, annotation, annotation["segmentation"])
         if self._masks:
             for index, annotation in self._without_mask:
                 value = annotation.get("segmentation")
                 self.add("missing-mask", index, annotation, value)
 
     def _check_box(self, index: int, annotation: dict, size: tuple[int, int] | None) -> None:
-        box = annotation["bbox"]
+        box = annotation.get("bbox")
         if not is_finite_list(box) or len(box) != 4:
             return self.add("bad-box", index, annotation, box)
         x, y, width, height = box
@@ -102,6 +108,8 @@ class _Checker:
                 }
             for kind, value in kinds.items():
                 self.add(kind, index, annotation, value)
+            if not kinds and _is_flat(segmentation) and not _is_flat_box(annotation.get("bbox")):
+                self.add("empty-mask", index, annotation, segmentation)
         else:
             self.add("bad-segmentation", index, annotation, segmentation)
 
@@ -122,6 +130,8 @@ class _Checker:
         message = check_counts(counts, pixels) if isinstance(counts, list) else what
         if message:
             self.add("bad-rle", index, annotation, message)
+        elif not sum(counts[1::2]):
+            self.add("empty-mask", index, annotation, segmentation)
 
     def _check_keypoints(self, index: int, annotation: dict) -> None:
         keypoints = annotation.get("keypoints")
@@ -169,6 +179,10 @@ def polygon_problem(polygon: object, size: tuple[int, int] | None) -> tuple[str 
         kind = "polygon-outside" if kind == "outside" else "polygon-off-image"
         return kind, {"x": list(x), "y": list(y), "image": list(size)}
     return None, None
+
+
+def _is_flat_box(box: object) -> bool:
+    return is_finite_list(box) and len(box) == 4 and min(box[2:]) <= _EMPTY
 
 
 def _is_flat(segmentation: object) -> bool:

@@ -25,7 +25,7 @@ __all__ = [
 
 COCO_KEYS = {
     "images": ("id", "file_name", "height", "width"),
-    "annotations": ("image_id", "category_id", "bbox"),
+    "annotations": ("image_id", "category_id"),
     "categories": ("id", "name"),
 }
 _SINGULAR = {"images": "image", "annotations": "annotation", "categories": "category"}
@@ -95,14 +95,11 @@ def _read_json(json_file: str) -> tuple[dict | None, list[Problem]]:
             raw = f.read()
         encoding = json.detect_encoding(raw)
         data = json.loads(raw.decode(encoding))
-        if rb"\ud" in raw.lower():  # half of a surrogate pair can be neither printed nor written
-            json.dumps(data, ensure_ascii=False).encode()
     except json.JSONDecodeError as e:
         message = f"{e.msg} at line {e.lineno}, column {e.colno}"
         return None, [Problem(json_file, None, "not-json", message)]
-    except UnicodeError as e:
-        where = f"byte {e.start}" if isinstance(e, UnicodeDecodeError) else "a \\ud… of a text"
-        message = f"no {e.encoding.upper()} text at {where}"
+    except UnicodeDecodeError as e:
+        message = f"no {e.encoding.upper()} text at byte {e.start}"
         return None, [Problem(json_file, None, "not-json", message)]
     except (RecursionError, ValueError) as e:  # brackets without an end, an endless number
         return None, [Problem(json_file, None, "not-json", str(e))]
@@ -229,10 +226,10 @@ def _check_names(json_file: str, structure: Structure) -> None:
         if keypoints and not (
             isinstance(keypoints, list) and all(isinstance(k, str) for k in keypoints)
         ):
-            kinds.append(("bad-keypoint-names", keypoints))
+            kinds.append(("bad-keypoint-names", category.pop("keypoints")))
         found = [Problem(json_file, given, kind, shown(value), entry) for kind, value in kinds]
         structure.problems += found
-        if usable and any(problem.severity == "error" for problem in found):
+        if usable and found and found[0].kind == "bad-category-name":
             structure.categories.pop(number)
 
 

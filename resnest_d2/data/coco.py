@@ -8,6 +8,7 @@ order, sorted by category id.
 
 import difflib
 import hashlib
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -31,7 +32,9 @@ from .check_pictures import PictureEntry
 from .check_structure import read_sections, read_structure
 from .flip_pairs import flip_pairs as find_flip_pairs
 from .problems import BEHAVIOURS, UNUSABLE, Problem, report
-from .usable import make_usable, without_entries, write_usable
+from .usable import UsableSet, make_usable, of_any_model, without_entries, write_usable
+
+logger = logging.getLogger(__name__)
 
 _OWN_FILES = "--train-json/--train-images/--val-json/--val-images"
 # Where Detectron2's metadata keeps a data set's paths, and what lies in those that are folders.
@@ -61,14 +64,9 @@ def check_coco_json(json_file: str | os.PathLike, image_root: str | os.PathLike)
     json_file, image_root = os.fspath(json_file), os.fspath(image_root)
     require_paths(json_file, image_root)
     examined = examine(json_file)
-    _raise_errors(json_file, _of_any_model(examined.problems))
+    _raise_errors(json_file, of_any_model(examined.problems))
     _require_pictures(json_file, image_root, examined.pictures)
     return examined.summary
-
-
-def _of_any_model(problems: Iterable[Problem]) -> list[Problem]:
-    """The problems that matter also to a model that does not learn what an object lacks."""
-    return [p for p in problems if p.kind not in ("missing-mask", "missing-keypoints")]
 
 
 def _require_pictures(json_file: str, image_root: str, pictures: Sequence[PictureEntry]) -> None:
@@ -88,6 +86,19 @@ def _raise_errors(json_file: str, problems: Sequence[Problem]) -> None:
         if not any(problem.kind in UNUSABLE for problem in errors):
             ways = " (on_bad_data 'repair' mends what it can, 'skip' leaves out the rest)"
         raise ValueError(f"{json_file} has {len(errors)} problems{ways}\n{report(errors)}")
+
+
+def _raise_unusable(json_file: str, problems: Sequence[Problem]) -> None:
+    if any(problem.kind in UNUSABLE for problem in problems):
+        _raise_errors(json_file, problems)
+
+
+def _warn_of_losses(json_file: str, usable: UsableSet) -> None:
+    if usable.lost:
+        logger.warning(
+            f"{json_file}: {usable.lost} of {usable.objects} annotations are left out\n"
+            f"{report(usable.left_out, limit=3)}"
+        )
 
 
 def require_images(names: Sequence[str], json_file: str, folder: str) -> None:
@@ -114,13 +125,17 @@ def read_coco_json(json_file: str, required: Mapping[str, Sequence[str]]) -> dic
 
 
 def read_sound_coco(
-    json_file: str | os.PathLike, *, on_bad_data: str = "refuse"
+    json_file: str | os.PathLike,
+    *,
+    on_bad_data: str = "refuse",
+    image_root: str | os.PathLike | None = None,
 ) -> dict[str, list[dict]]:
     """An instance file's normalised content, once its parts can be joined.
 
     Args:
         on_bad_data: with ``"refuse"`` what annotations say is not looked at; with ``"repair"`` and
-            ``"skip"`` they are repaired, or left out where they are broken. Images are not read.
+            ``"skip"`` they are repaired, or left out where they are broken.
+        image_root: the folder of the images, which are repaired and left out likewise.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -133,10 +148,15 @@ def read_sound_coco(
         structure = read_structure(json_file)
         _raise_errors(json_file, structure.problems)
         return without_entries(structure.data, structure.merged, json_file)
-    problems = examine(json_file).problems
-    _raise_errors(json_file, [problem for problem in problems if problem.kind in UNUSABLE])
-    usable = make_usable(json_file, problems, on_bad_data=on_bad_data, always=True)
+    if image_root is None:
+        problems = examine(json_file).problems
+    else:
+        pair = (json_file, os.fspath(image_root))
+        problems = problems_by_set([pair])[pair]
+    _raise_unusable(json_file, problems)
+    usable = make_usable(json_file, of_any_model(problems), on_bad_data=on_bad_data, always=True)
     _raise_errors(json_file, usable.refused)
+    _warn_of_losses(json_file, usable)
     return {"annotations": [], **usable.content}
 
 
@@ -185,16 +205,17 @@ def usable_copy(
     if on_bad_data == "refuse":
         examined = examine(json_file)
         problems = examined.problems
-        _raise_errors(json_file, [p for p in problems if p.kind in UNUSABLE])
+        _raise_unusable(json_file, problems)
         _require_pictures(json_file, image_root, examined.pictures)
     else:
         pair = (json_file, image_root)
         problems = problems_by_set([pair])[pair]
-        _raise_errors(json_file, [p for p in problems if p.kind in UNUSABLE])
+        _raise_unusable(json_file, problems)
     usable = make_usable(
-        json_file, _of_any_model(problems), on_bad_data=on_bad_data, masks=masks, keypoints=False
+        json_file, of_any_model(problems), on_bad_data=on_bad_data, masks=masks, keypoints=False
     )
     _raise_errors(json_file, usable.refused)
+    _warn_of_losses(json_file, usable)
     if usable.content is None:
         return json_file
     folder = os.path.join(get_cache_dir(), "resnest_d2", "coco")
@@ -302,7 +323,7 @@ def check_same_classes(train: CocoSummary, val: CocoSummary) -> None:
     Detectron2 numbers the classes by their sorted ids in each file: were one missing from the
     validation file, all later ones would be scored against their neighbour.
     """
-    ours, theirs = (dict(zip(s.category_ids, s.class_names, strict=True)) for s in (train, val))
+    ours, theirs = (dict(zip(s.given_ids, s.class_names, strict=True)) for s in (train, val))
     if different := different_categories(ours, theirs):
         raise ValueError(
             f"the categories of {train.json_file} (training) and {val.json_file} (validation) "

@@ -36,8 +36,8 @@ def _slashes(name: str) -> str:
 
 
 def _decoded(name: str) -> str:
-    """Without URL-encoding; of a link such as ``/data/local-files/?d=a.png`` the file."""
-    return unquote(_slashes(name).rpartition("?d=")[2])
+    """Without URL-encoding, query and spaces around; of ``/data/local-files/?d=a.png`` the file."""
+    return unquote(_slashes(name).rpartition("?d=")[2].partition("?")[0]).strip()
 
 
 def _without_prefix(name: str) -> str:
@@ -92,7 +92,11 @@ def find_files(
                 found[name] = FoundFile(best, _how(name, best))
                 del left[name]
     counts = Counter(file.file_name for file in found.values())
-    return {name: file for name, file in found.items() if counts[file.file_name] == 1}
+    return {
+        name: file
+        for name, file in found.items()
+        if counts[file.file_name] == 1 and os.path.exists(os.path.join(root, file.file_name))
+    }
 
 
 def describe_rules(found: dict[str, FoundFile], missing: int) -> str:

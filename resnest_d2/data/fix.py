@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..modeling.checks import check_choice
 from .check import check_coco, examine, require_paths
 from .folders import write_text
+from .normalise import without_given_ids
 from .problems import UNUSABLE, Problem, report
 from .usable import make_usable
 
@@ -43,8 +44,12 @@ def fix_coco(
     image_root: str | os.PathLike | None = None,
     on_bad_data: str = "repair",
     iscrowd: int | None = None,
+    masks: bool = True,
 ) -> FixedFile:
     """Write what can be used of a file, and beside it, as ``OUT.changes.json``, what was changed.
+
+    An object that lacks a mask stays: a model that learns none can use it. Where ids had to become
+    numbers, these are the new file's ids, and the list has those of the old file.
 
     Args:
         out: a file that is not there yet; in the same folder as ``json_file``, file names stay
@@ -52,6 +57,7 @@ def fix_coco(
         image_root: the folder of the images, to look at these too.
         on_bad_data: ``"repair"`` refuses what cannot be repaired, ``"skip"`` leaves it out.
         iscrowd: a value for all annotations.
+        masks: False takes out masks that cannot be read, for models that learn none.
 
     Raises:
         FileExistsError: one of the two files is there.
@@ -68,18 +74,23 @@ def fix_coco(
         problems = examine(json_file).problems
     else:
         problems = check_coco(json_file, image_root)
-    refused = [problem for problem in problems if problem.kind in UNUSABLE]
-    if not refused:
-        usable = make_usable(
-            json_file, problems, on_bad_data=on_bad_data, iscrowd=iscrowd, always=True
-        )
-        refused = usable.refused
-    if refused:
+    if any(problem.kind in UNUSABLE for problem in problems):
+        errors = [problem for problem in problems if problem.severity == "error"]
+        raise ValueError(f"{json_file} is unusable as a whole:\n{report(errors)}")
+    usable = make_usable(
+        json_file,
+        [problem for problem in problems if problem.kind != "missing-mask"],
+        on_bad_data=on_bad_data,
+        masks=masks,
+        iscrowd=iscrowd,
+        always=True,
+    )
+    if usable.refused:
         raise ValueError(
-            f"{json_file} has {len(refused)} problems that cannot be repaired; --on-bad-data skip "
-            f"leaves out what is broken\n{report(refused)}"
+            f"{json_file}: not all can be repaired; --on-bad-data skip leaves out the rest\n"
+            f"{report(usable.refused)}"
         )
     fixed = FixedFile(out, usable.mended, usable.left_out, usable.objects, usable.lost)
-    write_text(out, json.dumps(usable.content))
+    write_text(out, json.dumps(without_given_ids(usable.content)))
     write_text(list_file, json.dumps(fixed.as_dict(), indent=1))
     return fixed

@@ -17,14 +17,29 @@ from typing import Any
 
 from .problems import shown
 
-__all__ = ["GIVEN_ID", "MAX_ID", "given_ids", "is_finite_list", "normalise"]
+__all__ = [
+    "GIVEN_ID",
+    "MAX_ID",
+    "given_ids",
+    "is_finite_list",
+    "normalise",
+    "without_given_ids",
+]
 
-GIVEN_ID = "given_id"
+GIVEN_ID = "resnest_d2_given_id"
 """The key of an entry for the id that its file has given it, where that is another."""
 
 MAX_ID = (1 << 63) - 1
 
 _Add = Callable[[str, str, int, object], None]  # kind, section, index, value
+
+
+def without_given_ids(content: dict) -> dict:
+    """A file's content with its ids as the only ones."""
+    for section in ("images", "annotations", "categories"):
+        for entry in content.get(section, ()):
+            entry.pop(GIVEN_ID, None)
+    return content
 
 
 def given_ids(entries: Mapping[int, dict]) -> dict[int, Any]:
@@ -37,7 +52,7 @@ def is_finite_list(values: object) -> bool:
     if not isinstance(values, list) or not set(map(type, values)) <= {int, float}:
         return False
     try:
-        return math.isfinite(sum(values))
+        return math.isfinite(sum(values)) or all(map(math.isfinite, values))
     except OverflowError:
         return False
 
@@ -59,23 +74,31 @@ def normalise(data: dict, add: _Add) -> None:
     images.merge("merged-image", _file_and_size, add)
     categories = _Ids(data["categories"], "categories", add)
     categories.merge("merged-category", _id_and_name, add)
-    used: set[int] = set()
+    for index, category in _dicts(data["categories"]):
+        if type(category.get("name")) in (int, float):
+            add("converted-name", "categories", index, category["name"])
+            category["name"] = str(category["name"])
+    used: dict[int, dict] = {}
     without_id = []
     for index, annotation in _dicts(data["annotations"]):
         for key, ids in (("image_id", images), ("category_id", categories)):
             if key in annotation:
                 ids.resolve(annotation, key, index, add)
+        _normalise_values(annotation, index, add)
         number = annotation.get("id")
-        if type(number) is int and 0 < number <= MAX_ID and number not in used:
-            used.add(number)
+        if type(number) is not int or not 0 < number <= MAX_ID:
+            without_id.append((index, annotation))
+        elif number not in used:
+            used[number] = annotation
+        elif used[number] == annotation:
+            add("merged-annotation", "annotations", index, number)
         else:
             without_id.append((index, annotation))
-        _normalise_values(annotation, index, add)
     free = 1
     for index, annotation in without_id:
         while free in used:
             free += 1
-        used.add(free)
+        used[free] = annotation
         given = annotation.get("id")
         add("renumbered-annotation", "annotations", index, shown(given))
         if given is not None:
@@ -115,7 +138,7 @@ def _convert_number(entry: dict, key: str, section: str, index: int, add: _Add) 
 def _file_and_size(image: dict) -> tuple | None:
     name, size = image.get("file_name"), (image.get("width"), image.get("height"))
     if isinstance(name, str) and all(type(side) is int for side in size):
-        return os.path.normpath(name), *size
+        return os.path.normpath(name.replace("\\", "/")), *size
     return None
 
 
@@ -148,11 +171,11 @@ class _Ids:
             key = _loosely(value)
             self._loose[key] = None if key in self._loose else number
         for index, entry in self._entries:
-            value = entry["id"]
-            if type(value) is not int or value != numbers[value]:
-                entry["id"] = numbers[value]
+            value, number = entry["id"], numbers[entry["id"]]
+            if type(value) is not int or value != number:
+                entry["id"] = number
                 entry.setdefault(GIVEN_ID, value)
-                add("converted-id", section, index, shown(value))
+                add("converted-id", section, index, {"given": shown(value), "now": number})
 
     def merge(self, kind: str, key: Callable[[dict], Any], add: _Add) -> None:
         """Let entries with one key be the first of them, where no id has entries with other keys.
@@ -230,6 +253,13 @@ def _normalise_values(annotation: dict, index: int, add: _Add) -> None:
             found("num-keypoints", {"num_keypoints": annotation.get("num_keypoints")})
             annotation["num_keypoints"] = seen
     segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, dict):
+        for key in ("size", "counts"):
+            values = segmentation.get(key)
+            if is_finite_list(values) and float in map(type, values):
+                if all(float(value).is_integer() for value in values):
+                    found("converted-number", {f"segmentation.{key}": values})
+                    segmentation[key] = list(map(int, values))
     if segmentation and is_finite_list(segmentation):
         found("flat-segmentation", segmentation)
         annotation["segmentation"] = [segmentation]

@@ -25,6 +25,7 @@ __all__ = [
     "OF_KEYPOINTS",
     "OF_MASKS",
     "REPAIRABLE",
+    "UNREADABLE_KEYPOINTS",
     "UNREADABLE_MASKS",
     "UNUSABLE",
     "WARNINGS",
@@ -45,7 +46,7 @@ KINDS: dict[str, str] = {
     "bad-section": "a section of the file is no list",
     "empty-section": "the file has no usable image or category",
     "different-category": "two files name another category under one id, or only one has it",
-    "encoding": "the file has a byte order mark or is UTF-16: it is read as if it were UTF-8",
+    "encoding": "the file has a byte order mark, or is UTF-16 or UTF-32: it is read as well",
     "no-annotations": "the file has no 'annotations': nothing to train on or to score, only images",
     "crowds": "objects with iscrowd 1 are neither trained nor scored; if they are single objects, "
     "'resnest-d2 data fix IN OUT --iscrowd 0' makes them so",
@@ -54,7 +55,7 @@ KINDS: dict[str, str] = {
     "bad-annotation": "an entry of 'annotations' is no object",
     "bad-category": "an entry of 'categories' is no object",
     "image-lacks-key": "an image needs id, file_name, height and width",
-    "annotation-lacks-key": "an annotation needs image_id, category_id and bbox",
+    "annotation-lacks-key": "an annotation needs image_id and category_id",
     "category-lacks-key": "a category needs id and name",
     "bad-image-id": "an id must be a whole number below 2^63, or a text",
     "bad-category-id": "an id must be a whole number below 2^63, or a text",
@@ -65,7 +66,10 @@ KINDS: dict[str, str] = {
     "renumbered-annotation": "the annotation's id is missing, 0, used before or no whole number: "
     "it gets one that is free",
     "merged-image": "an earlier image has the same file and size: the annotations of both belong "
-    "to that one",
+    "to that one, whose id the results carry",
+    "merged-annotation": "an earlier annotation is the same, and has the same id: they are one",
+    "converted-name": "a category's name is a number: its text is taken",
+    "changed-iscrowd": "iscrowd had another value than asked for",
     "merged-category": "an earlier category has the same id and name: they are one",
     "duplicate-image-id": "several images share one id: nobody knows whose the annotations are",
     "duplicate-category-id": "an earlier category has this id",
@@ -105,6 +109,9 @@ KINDS: dict[str, str] = {
     # Masks.
     "missing-mask": "other annotations of the file have a segmentation, this one does not",
     "bad-segmentation": "segmentation must be a list of polygons, or an object in RLE",
+    "maskless-crowd": "a crowd has no mask that can be read: it is left out where masks are "
+    "learned",
+    "empty-mask": "the mask has no pixel: masks are not learned from the object",
     "flat-segmentation": "segmentation is one polygon without a list around it: it is wrapped",
     "stray-polygon": "one of several polygons is none (see the next kinds): it is left out, the "
     "object stays",
@@ -126,18 +133,18 @@ KINDS: dict[str, str] = {
 }
 """What each kind means."""
 
-MERGED = frozenset({"merged-image", "merged-category"})
+MERGED = frozenset({"merged-image", "merged-annotation", "merged-category"})
 """Kinds of entries that go into an earlier one."""
 
 MENDED = MERGED | frozenset(
-    "encoding no-annotations converted-id converted-reference converted-number "
-    "renumbered-annotation missing-area bad-area missing-iscrowd num-keypoints flat-segmentation "
-    "stray-polygon box-outside polygon-outside".split()
+    "encoding no-annotations converted-id converted-reference converted-number converted-name "
+    "renumbered-annotation missing-area bad-area missing-iscrowd changed-iscrowd num-keypoints "
+    "flat-segmentation stray-polygon maskless-crowd box-outside polygon-outside".split()
 )
 """Kinds of warnings that a run mends on the way, without losing an object."""
 
 WARNINGS = MENDED | frozenset(
-    "crowds duplicate-category-name category-gap empty-class same-set flat-object "
+    "crowds duplicate-category-name category-gap empty-class same-set flat-object empty-mask "
     "unusual-values".split()
 )
 """Kinds that neither stop a run nor are left out of it."""
@@ -158,11 +165,14 @@ UNREADABLE_MASKS = frozenset(
 )
 """Kinds of masks that Detectron2 cannot load, or for which it leaves out their object."""
 
-OF_MASKS = UNREADABLE_MASKS | {"missing-mask", "stray-polygon", "polygon-outside"}
+OF_MASKS = UNREADABLE_MASKS | {"missing-mask", "maskless-crowd", "empty-mask"}
 """Kinds that matter only where masks are learned."""
 
-OF_KEYPOINTS = frozenset({"missing-keypoints"})
-"""Kinds of errors only where keypoints are learned."""
+UNREADABLE_KEYPOINTS = frozenset("bad-keypoints keypoints-length keypoint-visibility".split())
+"""Kinds of keypoints that no model can learn from."""
+
+OF_KEYPOINTS = UNREADABLE_KEYPOINTS | {"missing-keypoints", "bad-keypoint-names"}
+"""Kinds that matter only where keypoints are learned."""
 
 _EXAMPLES = 3  # of a kind of warnings
 _SHOWN = 8  # of a list's values

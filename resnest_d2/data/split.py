@@ -15,6 +15,7 @@ from .check import require_paths
 from .check_pictures import file_digests
 from .coco import read_sound_coco, require_images
 from .folders import write_text
+from .normalise import without_given_ids
 
 __all__ = ["Split", "split_coco"]
 
@@ -68,7 +69,8 @@ def split_coco(
     paths = [os.path.join(os.fspath(folder), f"{part}.json") for part in ("train", "val")]
     if found := [path for path in paths if os.path.exists(path)]:
         raise FileExistsError(f"{' and '.join(found)}: there already, and not overwritten")
-    data = read_sound_coco(json_file, on_bad_data=on_bad_data)
+    data = read_sound_coco(json_file, on_bad_data=on_bad_data, image_root=image_root)
+    data = without_given_ids(data)
     groups = _groups(data["images"], os.fspath(json_file), image_root)
     if len(groups) < 2:
         raise ValueError(f"{os.fspath(json_file)} has one picture: nothing to split")

@@ -20,13 +20,22 @@ from fvcore.transforms.transform import CropTransform
 from pycocotools import mask as mask_util
 
 from .check_objects import polygon_problem
-from .check_structure import Structure, image_size, read_structure
+from .check_structure import Structure, entry_id, image_size, read_structure
 from .folders import write_text
-from .problems import MENDED, OF_KEYPOINTS, OF_MASKS, UNREADABLE_MASKS, Problem
+from .problems import (
+    MENDED,
+    OF_KEYPOINTS,
+    OF_MASKS,
+    UNREADABLE_KEYPOINTS,
+    UNREADABLE_MASKS,
+    Problem,
+    shown,
+)
 
 __all__ = [
     "UsableSet",
     "make_usable",
+    "of_any_model",
     "read_problems",
     "relevant",
     "without_entries",
@@ -61,6 +70,12 @@ def relevant(problems: Iterable[Problem], *, masks: bool, keypoints: bool) -> li
     return [problem for problem in problems if problem.kind not in ignored]
 
 
+def of_any_model(problems: Iterable[Problem]) -> list[Problem]:
+    """The problems that matter also to a model that does not learn what an object lacks."""
+    lacks = ("missing-mask", "missing-keypoints")
+    return [problem for problem in problems if problem.kind not in lacks]
+
+
 def make_usable(
     json_file: str,
     problems: Sequence[Problem],
@@ -88,18 +103,22 @@ def make_usable(
     Raises:
         ValueError: no image or no category is left.
     """
-    unreadable = UNREADABLE_MASKS | {"stray-polygon"}
-    unread = [] if masks else [p for p in problems if p.kind in unreadable]
+    # What a model does not learn is taken out where Detectron2 could not load it.
+    unread = {} if masks else dict.fromkeys(UNREADABLE_MASKS, ("segmentation",))
+    if not keypoints:
+        unread |= dict.fromkeys(UNREADABLE_KEYPOINTS, ("keypoints", "num_keypoints"))
+    taken_out = [problem for problem in problems if problem.kind in unread]
     problems = relevant(problems, masks=masks, keypoints=keypoints)
     errors = [problem for problem in problems if problem.severity == "error"]
     mended = [problem for problem in problems if problem.kind in MENDED]
-    if not (mended or errors or unread or always):
+    if not (mended or errors or taken_out or always):
         return UsableSet(None)
     structure = read_structure(json_file)
     data = structure.data
     annotations, objects = data["annotations"], len(data["annotations"])
-    for problem in unread:
-        annotations[problem.entry[1]].pop("segmentation", None)
+    for problem in taken_out:
+        for key in unread[problem.kind]:
+            annotations[problem.entry[1]].pop(key, None)
     _apply(_MENDING, mended, structure)
     if on_bad_data != "refuse":
         unsound = {problem.entry for problem in errors if problem.kind in UNREADABLE_MASKS}
@@ -108,12 +127,13 @@ def make_usable(
         repaired = {id(problem) for problem in done}
         errors = [problem for problem in errors if id(problem) not in repaired]
     left_out = errors if on_bad_data == "skip" else []
-    dropped = structure.merged | {problem.entry for problem in left_out}
+    crowds = [problem for problem in mended if problem.kind == "maskless-crowd"]
+    dropped = structure.merged | {problem.entry for problem in (*left_out, *crowds)}
     kept = without_entries(data, dropped, json_file)
     lost = objects - len(kept["annotations"])
+    if iscrowd is not None:
+        mended += _set_iscrowd(data["annotations"], iscrowd, json_file)
     for annotation in kept["annotations"] if on_bad_data == "skip" or not errors else ():
-        if iscrowd is not None:
-            annotation["iscrowd"] = iscrowd
         if "area" not in annotation:
             annotation["area"] = _area(annotation, structure)
     if any(problem.kind == "no-annotations" for problem in mended):
@@ -152,6 +172,18 @@ def without_entries(data: dict, dropped: Container[tuple[str, int]], json_file: 
         and _id(annotation, "category_id") in known["categories"]
     ]
     return {**data, **kept}
+
+
+def _set_iscrowd(annotations: list, iscrowd: int, json_file: str) -> list[Problem]:
+    """Give all this value; the changes."""
+    changes = []
+    for index, annotation in enumerate(annotations):
+        if isinstance(annotation, dict) and annotation["iscrowd"] != iscrowd:
+            name, before = entry_id("annotations", index, annotation), shown(annotation["iscrowd"])
+            entry = ("annotations", index)
+            changes.append(Problem(json_file, name, "changed-iscrowd", before, entry))
+            annotation["iscrowd"] = iscrowd
+    return changes
 
 
 def _id(entry: object, key: str = "id") -> object:

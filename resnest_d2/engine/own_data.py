@@ -55,6 +55,11 @@ def use_own_data(cfg: CfgNode, request: RunRequest) -> None:
     _use_classes(cfg, summaries[0], stated)
     if not request.eval_only:
         _require_objects(learned)
+        if cfg.RESNEST.BEST.METRIC and scored and not any(s.num_objects for s in scored):
+            raise ValueError(
+                f"RESNEST.BEST.METRIC is {cfg.RESNEST.BEST.METRIC}, and {scored[0].json_file} has "
+                "no object to score: leave the key out, or give other validation data"
+            )
     for summary in scored:
         if summary.num_annotations and not summary.num_objects:
             logger.warning(
@@ -80,14 +85,15 @@ def use_own_data(cfg: CfgNode, request: RunRequest) -> None:
 
 def _use_classes(cfg: CfgNode, summary: CocoSummary, stated: set[str]) -> None:
     classes = len(summary.class_names)
-    for head in ("ROI_HEADS", "RETINANET"):
-        key, value = f"MODEL.{head}.NUM_CLASSES", cfg.MODEL[head].NUM_CLASSES
-        if key in stated and value != classes:
-            raise ValueError(
-                f"{key} is stated as {value}, and {summary.json_file} has {classes} classes: "
-                "leave the key out, or change the file's categories"
-            )
-        cfg.MODEL[head].NUM_CLASSES = classes
+    built = "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
+    key, value = f"MODEL.{built}.NUM_CLASSES", cfg.MODEL[built].NUM_CLASSES
+    if key in stated and value != classes:
+        raise ValueError(
+            f"{key} is stated as {value}, and {summary.json_file} has {classes} classes: leave the "
+            "key out, or change the file's categories"
+        )
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes
+    cfg.MODEL.RETINANET.NUM_CLASSES = classes
 
 
 def _require_objects(learned: list[CocoSummary]) -> None:
@@ -209,7 +215,7 @@ def _refusal(request: RunRequest, unusable: list[Problem], everything: list[Prob
     else:
         repairable = sum(problem.kind in REPAIRABLE for problem in everything)
         if repairable and request.on_bad_data != "repair":
-            ways.append(f"--on-bad-data repair mends what it can of {repairable} of them")
+            ways.append(f"--on-bad-data repair mends up to {repairable} of them")
         ways.append("--on-bad-data skip leaves out what stays broken")
     return (
         f"the data has {len(everything)} problems ({'; '.join(ways)}).\n{report(everything)}\n"
@@ -226,7 +232,9 @@ def _use_keypoints(
         if summary.without_keypoints:
             raise ValueError(
                 f"{summary.without_keypoints} of the {summary.num_annotations} annotations of "
-                f"{summary.json_file} lack 'keypoints', and MODEL.KEYPOINT_ON is True"
+                f"{summary.json_file} lack 'keypoints', and MODEL.KEYPOINT_ON is True: list the "
+                "names of the keypoints in each category, and --on-bad-data repair takes these "
+                "objects as not labelled; or take them out"
             )
         if keypoint_names(summary) != keypoint_names(first):
             raise ValueError(
@@ -235,21 +243,24 @@ def _use_keypoints(
             )
     names = keypoint_names(first)
     if names and cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS != len(names):
+        if (key := "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS") in stated:
+            raise ValueError(
+                f"{key} is stated as {cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS}, and "
+                f"{first.json_file} has {len(names)} keypoints: leave the key out"
+            )
         logger.info(
             f"The data has {len(names)} keypoints: ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is now that"
         )
         cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = len(names)
-    if train and cfg.INPUT.RANDOM_FLIP == "horizontal":
+    if train and names and cfg.INPUT.RANDOM_FLIP == "horizontal":
         _check_flip(cfg, names, flip_is_stated="INPUT.RANDOM_FLIP" in stated)
 
 
 def _check_flip(cfg: CfgNode, names: tuple[str, ...], *, flip_is_stated: bool) -> None:
     """Flip no keypoints whose names do not say which ones a flip exchanges."""
     pairs = cfg.RESNEST.KEYPOINT_FLIP_PAIRS
-    if pairs:
-        check_flip_pairs("RESNEST.KEYPOINT_FLIP_PAIRS", pairs, names)
-        return
-    found = flip_pairs(names)
+    check_flip_pairs("RESNEST.KEYPOINT_FLIP_PAIRS", pairs, names)
+    found = pairs or flip_pairs(names)
     single = unpaired_names(names, found)
     if flip_is_stated or (found and not single):
         return

@@ -95,12 +95,24 @@ def test_rows_of_one_file_are_one_image_and_only_these(write):
 
 def test_annotation_ids_carry_nothing_and_are_numbered_anew_where_they_are_no_ids(write):
     numbers = [7, 7, 0, "text", -3, 2.5, None]
-    annotations = [_object(number, 1) for number in numbers]
+    annotations = [_object(number, 1, area=place) for place, number in enumerate(numbers)]
     del annotations[-1]["id"]
     objects, written = _loaded(write(_file([(1, "a.png"), (2, "b.png")], annotations)))
     assert objects["a.png"] == 7
     ids = [annotation["id"] for annotation in written["annotations"]]
     assert ids[0] == 7 and len(set(ids)) == 7 and min(ids) > 0
+
+
+def test_the_objects_of_a_file_joined_with_itself_are_counted_once(write):
+    content = _file([(1, "a.png"), (2, "b.png")], [_object(1, 1), _object(2, 2, area=7)])
+    joined = {section: entries + entries for section, entries in content.items()}
+    objects, written = _loaded(write(joined))
+    assert objects == {"a.png": 1, "b.png": 1}
+    assert {section: len(written[section]) for section in content} == {
+        "images": 2,
+        "annotations": 2,
+        "categories": 1,
+    }
 
 
 def test_sizes_areas_flags_and_keypoint_counts_are_converted_or_computed(write):

@@ -12,9 +12,11 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 
 from resnest_d2.cli import main
-from resnest_d2.data import check_coco, fix_coco, register_coco
+from resnest_d2.data import check_coco, fix_coco, register_coco, split_coco
 from resnest_d2.data.check_objects import TOLERANCE
 from resnest_d2.data.file_names import find_files
+from resnest_d2.data.normalise import GIVEN_ID
+from resnest_d2.data.usable import make_usable
 
 WIDTH, HEIGHT = 48, 32  # of all images here
 SQUARE = [[10, 10, 30, 10, 30, 20, 10, 20]]
@@ -165,6 +167,60 @@ def test_objects_without_keypoints_count_as_not_labelled_after_repair(make, tmp_
     assert (fixed[1]["keypoints"], fixed[1]["num_keypoints"]) == ([0] * 6, 0)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"keypoints": [1, 1, 3, 2, 2, 2]},
+        {"keypoints": [1, 1, 2]},
+        {"keypoints": ["1", 1, 2, 3, 3, 2]},
+        {"keypoints": None},
+    ],
+)
+def test_without_a_keypoint_head_bad_keypoints_cost_no_object(make, changes):
+    person = {"id": 1, "name": "person", "keypoints": ["a", "b"]}
+    pair = make([_object(keypoints=[1, 1, 2, 3, 3, 2]), _object(**changes)], categories=[person])
+    assert "error" in _kinds(pair).values()
+    usable = make_usable(pair[0], check_coco(*pair), keypoints=False)
+    assert usable.refused == () and usable.lost == 0
+
+
+def test_crowds_need_no_mask_and_are_left_out_where_masks_are_learned(make):
+    crowds = [_object(iscrowd=1, segmentation=mask) for mask in ([], [[1, 2]], None)]
+    pair = make([_object(), *crowds])
+    assert _kinds(pair) == {"maskless-crowd": "warning", "crowds": "warning"}
+    assert len(_copy(register_coco(*pair))) == 1
+    assert len(_copy(register_coco(*pair, masks=False))) == 4
+
+
+def test_a_box_recipe_takes_a_box_from_the_good_polygon_too(make):
+    stray = _object(bbox=None, segmentation=[[1, 1, 2, 2], *SQUARE])
+    for masks in (True, False):
+        name = register_coco(*make([stray]), on_bad_data="repair", masks=masks)
+        assert _copy(name)[0]["bbox"] == [10, 10, 20, 10]
+
+
+def test_split_repairs_names_says_what_it_leaves_out_and_gives_files_their_own_ids(
+    make, tmp_path, caplog
+):
+    pair = make([_object(image_id="x"), _object(image_id="x", bbox=None, segmentation=[])])
+    with open(pair[0]) as file:
+        content = json.load(file)
+    content["images"][0].update(id="x", file_name="old\\a.png")
+    with open(pair[0], "w") as file:
+        json.dump(content, file)
+    with pytest.raises(FileNotFoundError):
+        split_coco(pair[0], tmp_path / "parts", val=0.5, image_root=pair[1])
+    kwargs = {"val": 0.5, "image_root": pair[1], "on_bad_data": "skip"}
+    split = split_coco(pair[0], tmp_path / "parts", **kwargs)
+    assert "1 of 2 annotations are left out" in caplog.text
+    for path in (split.train, split.val):
+        with open(path) as file:
+            part = json.load(file)
+        assert {type(image["id"]) for image in part["images"]} == {int}
+        assert GIVEN_ID not in json.dumps(part)
+        assert "\\" not in part["images"][0]["file_name"]
+
+
 def test_fix_writes_a_sound_file_and_what_it_changed(make, tmp_path, capsys):
     annotations = [_object(bbox=[-9, 10, 20, 10]), _object(ignore=1), _object(iscrowd=1)]
     pair = make(annotations, names=("old\\a.png", "b.png"))
@@ -174,7 +230,8 @@ def test_fix_writes_a_sound_file_and_what_it_changed(make, tmp_path, capsys):
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads((tmp_path / "fixed.changes.json").read_text())
     kinds = sorted(problem["kind"] for problem in printed["mended"])
-    assert kinds == ["box-outside", "ignored-object", "misnamed-image"]
+    expected = ["box-outside", "changed-iscrowd", "changed-iscrowd", "ignored-object"]
+    assert kinds == [*expected, "misnamed-image"]
     assert (printed["objects"], printed["lost"]) == (3, 0)
     assert check_coco(out, pair[1]) == []
     assert main(arguments) == 2  # nothing is overwritten

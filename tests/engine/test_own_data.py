@@ -87,6 +87,12 @@ def test_a_test_set_without_annotations_is_predicted_without_metrics(change, tmp
         prepare(tiny_request({"train": data["val"], "val": data["val"]}, tmp_path / "other"))
 
 
+def test_a_best_checkpoint_needs_objects_to_score(change, tmp_path):
+    data = change(lambda content: content.pop("annotations"), "val")
+    with pytest.raises(ValueError, match="BEST.METRIC is bbox/AP, and .*val.json has no object"):
+        prepare(tiny_request(data, tmp_path, "RESNEST.BEST.METRIC", "bbox/AP"))
+
+
 def test_classes_of_one_name_have_a_metric_each(change, tmp_path):
     def same_names(content):
         content["categories"][1]["name"] = content["categories"][0]["name"]
@@ -146,6 +152,20 @@ def test_names_without_sides_are_not_flipped_unless_told(change, tmp_path, caplo
     assert MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).keypoint_flip_map == [tuple(names)]
     with pytest.raises(ValueError, match="KEYPOINT_FLIP_PAIRS must be pairs .*head|L_eye"):
         _keypoint_cfg(data, tmp_path, "RESNEST.KEYPOINT_FLIP_PAIRS", "(('a', 'b'),)")
+
+
+def test_stated_pairs_leave_no_side_alone(change, tmp_path, caplog):
+    data = change(_keypoints(["L_eye", "R_eye", "L_ear", "R_ear"]))
+    sigmas = ("TEST.KEYPOINT_OKS_SIGMAS", "(0.1, 0.1, 0.1, 0.1)")
+    pairs = ("RESNEST.KEYPOINT_FLIP_PAIRS", "(('L_eye', 'R_eye'),)")
+    assert _keypoint_cfg(data, tmp_path, *sigmas, *pairs).INPUT.RANDOM_FLIP == "none"
+    assert "no other side of L_ear, R_ear" in caplog.text
+
+
+def test_a_stated_number_of_keypoints_is_refused_where_it_is_not_the_datas(change, tmp_path):
+    number = ("MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", "17")
+    with pytest.raises(ValueError, match="NUM_KEYPOINTS is stated as 17.*2 keypoints"):
+        _keypoint_cfg(change(_keypoints(["L_eye", "R_eye"])), tmp_path, *number)
 
 
 def test_pairs_are_given_to_train(change, tmp_path, monkeypatch):

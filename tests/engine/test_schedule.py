@@ -8,6 +8,8 @@ import pytest
 import torch
 from runs import TINY
 
+from detectron2.data.datasets import register_coco_instances
+
 from resnest_d2.config import get_config, get_config_file, list_configs, stated_layers
 from resnest_d2.data import sample_set
 from resnest_d2.engine import RunRequest, Trainer, prepare
@@ -313,8 +315,12 @@ def test_data_without_an_object_is_refused_where_epochs_are_counted(request_for,
     (tmp_path / "train.json").write_text(json.dumps(content))
     request = request_for("RESNEST.EPOCHS.MAX", "3", "MODEL.MASK_ON", "False")
     pair = (str(tmp_path / "train.json"), data["train"][1])
-    with pytest.raises(ValueError, match="no image with an object"):
+    with pytest.raises(ValueError, match="annotations are crowds"):
         prepare(RunRequest(request.config, request.opts, train=(pair,)))
+    register_coco_instances("test_schedule_crowds", {}, *pair)
+    registered = ("DATASETS.TRAIN", "('test_schedule_crowds',)")
+    with pytest.raises(ValueError, match="no image with an object"):
+        prepare(RunRequest(request.config, (*request.opts, *registered)))
 
 
 @pytest.mark.parametrize(
