@@ -34,7 +34,7 @@ __all__ = ["Part", "log_report", "model_parts"]
 logger = logging.getLogger(__name__)
 
 _SYNCHRONISED = (nn.SyncBatchNorm, NaiveSyncBatchNorm, PortableSyncBatchNorm)
-_WIDTH = 78  # characters of a value
+_WIDTH = 76  # characters of a value
 
 
 @dataclass(frozen=True)
