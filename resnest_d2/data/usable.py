@@ -53,7 +53,7 @@ class UsableSet:
         mended: problems that are none any more.
         left_out: problems whose entries are left out, with what depends on them.
         refused: problems that are neither; with ``skip`` there are none.
-        objects, lost: annotations of the file, and how many of them are left out.
+        objects, lost: annotations of the file, each counted once, and how many are left out.
     """
 
     content: dict | None
@@ -115,7 +115,7 @@ def make_usable(
         return UsableSet(None)
     structure = read_structure(json_file)
     data = structure.data
-    annotations, objects = data["annotations"], len(data["annotations"])
+    annotations = data["annotations"]
     for problem in taken_out:
         for key in unread[problem.kind]:
             annotations[problem.entry[1]].pop(key, None)
@@ -127,12 +127,12 @@ def make_usable(
         repaired = {id(problem) for problem in done}
         errors = [problem for problem in errors if id(problem) not in repaired]
     left_out = errors if on_bad_data == "skip" else []
-    crowds = [problem for problem in mended if problem.kind == "maskless-crowd"]
-    dropped = structure.merged | {problem.entry for problem in (*left_out, *crowds)}
-    kept = without_entries(data, dropped, json_file)
+    spare = structure.merged | {p.entry for p in mended if p.kind == "maskless-crowd"}
+    objects = sum(("annotations", index) not in spare for index in range(len(annotations)))
+    kept = without_entries(data, spare | {problem.entry for problem in left_out}, json_file)
     lost = objects - len(kept["annotations"])
     if iscrowd is not None:
-        mended += _set_iscrowd(data["annotations"], iscrowd, json_file)
+        mended += _set_iscrowd(annotations, iscrowd, json_file)
     for annotation in kept["annotations"] if on_bad_data == "skip" or not errors else ():
         if "area" not in annotation:
             annotation["area"] = _area(annotation, structure)

@@ -188,6 +188,8 @@ def test_crowds_need_no_mask_and_are_left_out_where_masks_are_learned(make):
     crowds = [_object(iscrowd=1, segmentation=mask) for mask in ([], [[1, 2]], None)]
     pair = make([_object(), *crowds])
     assert _kinds(pair) == {"maskless-crowd": "warning", "crowds": "warning"}
+    usable = make_usable(pair[0], check_coco(*pair))
+    assert (usable.objects, usable.lost, len(usable.content["annotations"])) == (1, 0, 1)
     assert len(_copy(register_coco(*pair))) == 1
     assert len(_copy(register_coco(*pair, masks=False))) == 4
 
