@@ -6,7 +6,8 @@ Detectron2, and makes Detectron2's backbones scriptable. Nothing else happens on
 
 from . import _detectron2  # noqa: F401  (first: where Detectron2 is missing, it says how to get it)
 from .api import RunResult, evaluate, train
-from .config import add_resnest_config, get_config
+from .config import add_resnest_config, get_config, list_configs
+from .data import register_coco
 from .inference import optimize_for_inference
 from .model_zoo import register_handler
 from .modeling import (
@@ -31,7 +32,9 @@ __all__ = [
     "build_resnest_retinanet_fpn_backbone",
     "evaluate",
     "get_config",
+    "list_configs",
     "model_zoo",
     "optimize_for_inference",
+    "register_coco",
     "train",
 ]
