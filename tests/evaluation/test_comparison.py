@@ -267,7 +267,7 @@ def test_a_different_recipe_is_told(drawn, tmp_path):
         opts=("SOLVER.MAX_ITER", "2000", "SEED", "3", "MODEL.RESNETS.RADIX", "1"),
     )
     compared = compare_runs([first], [second], resamples=40)
-    assert compared.changes == {"SOLVER.MAX_ITER": (1000, 2000)}
+    assert compared.changes == {"SOLVER.MAX_ITER": (750, 2000)}
     assert compared.network == {"MODEL.RESNETS.RADIX": (2, 1)}
 
 
