@@ -16,6 +16,8 @@ from resnest_d2.engine.memory import _Saved, _saved_by_one_image, estimate_memor
 from resnest_d2.engine.report import model_parts
 from resnest_d2.engine.traps import find_traps
 
+RATE = get_config("sample_mask_rcnn_resnest14_fpn").SOLVER.BASE_LR
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
@@ -49,7 +51,7 @@ def test_run_reports_once_what_it_will_do(request_for, logged, tmp_path):
     assert len([text for text in reports(logged) if "Start of training" in text]) == 1
     for words in (
         "2 = 1 process x 1 micro-batch x 2 images",
-        "0.00125, AdamW; scaled from 0.0025",
+        f"{RATE / 2:g}, AdamW; scaled from {RATE:g}",
         "3 iterations (1 epoch) of 6 images",
         "none: all are random",
         "RGB, mean [123.68, 116.779, 103.939], std [58.393, 57.12, 57.375]",
@@ -160,7 +162,7 @@ def test_known_trap_is_named_with_its_way_out(opts, kwargs, words):
 
 def test_unscaled_rate_is_warned_of_where_scaling_is_off(request_for, logged):
     run(request_for("RESNEST.AUTO_SCALE", "False", val=()))
-    assert any("0.0025 is for 8 images a step" in text for text in reports(logged))
+    assert any(f"{RATE:g} is for 8 images a step" in text for text in reports(logged))
 
 
 def test_data_is_counted_after_the_filters(data):
