@@ -349,6 +349,7 @@ def _tensor(storage, offset, shape, stride, *rest) -> torch.Tensor:
         or not _is_shape(shape)
         or not _is_shape(stride)
         or len(shape) != len(stride)
+        or any(rest[2:])  # a view that negates
     ):
         raise RefusalError("it holds a damaged tensor")
     if 0 in shape:
