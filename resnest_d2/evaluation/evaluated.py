@@ -24,9 +24,8 @@ from detectron2.config import CfgNode
 from ..checkpoint import find_checkpoint, parse_config
 from ..checkpoint.atomic import writing
 from ..config import get_value
-from ..data.check_objects import check_objects
+from ..data.check import examine
 from ..data.check_rle import check_texts
-from ..data.check_structure import read_structure
 from ..data.coco import read_sound_coco
 from ..data.normalise import given_ids
 from ..data.problems import report
@@ -224,8 +223,7 @@ def _read_truth(json_file: Path) -> dict[str, list[dict]]:
         for entry in dataset[section]:
             if type(entry[key]) is not str:
                 raise ValueError(f"{json_file}: a {key} in {section} is no text")
-    problems = check_objects(str(json_file), read_structure(str(json_file)))
-    unsafe = [problem for problem in problems if problem.kind in _UNSAFE]
+    unsafe = [p for p in examine(str(json_file)).problems if p.kind in _UNSAFE]
     if unsafe:
         raise ValueError(report(unsafe, limit=3))
     return dataset
