@@ -45,7 +45,7 @@ format: env ## ruff, mending what it can
 
 clean: ## remove build results and caches; environments and output/ stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
-	find configs resnest_d2 resnest_d2_doctor tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	find configs resnest_d2 resnest_d2_command tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment that is already there is adopted, and what it has is kept where it fits the pins.
 # No build isolation: an isolated build would download what is pinned here a second time.

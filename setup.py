@@ -21,14 +21,14 @@ setup(
     license="Apache-2.0",
     # The checkout keeps configs/ at its top, a wheel carries it as resnest_d2/configs.
     packages=[
-        *find_packages(include=["resnest_d2", "resnest_d2.*", "resnest_d2_doctor"]),
+        *find_packages(include=["resnest_d2*"]),
         "resnest_d2.configs",
     ],
     package_dir={"resnest_d2.configs": "configs"},
     package_data={
         "resnest_d2.configs": ["*.yaml", "lazy/*.py", "lazy/common/*.py"],
         "resnest_d2.model_zoo": ["*.json"],
-        "resnest_d2.visualize": ["templates/*"],
+        "resnest_d2.report": ["templates/*"],
     },
     python_requires=">=3.10",
     install_requires=[
@@ -72,7 +72,7 @@ setup(
             "timm>=1.0",
         ],
     },
-    entry_points={"console_scripts": ["resnest-d2 = resnest_d2_doctor:command"]},
+    entry_points={"console_scripts": ["resnest-d2 = resnest_d2_command:command"]},
     classifiers=[
         "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3 :: Only",

@@ -16,7 +16,7 @@ from .modeling import (
     build_resnest_fpn_backbone,
     build_resnest_retinanet_fpn_backbone,
 )
-from .predictor import Predictor
+from .predict.predictor import Predictor
 from .version import __version__
 
 register_handler()

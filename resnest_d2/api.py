@@ -23,7 +23,7 @@ from detectron2.utils.logger import setup_logger
 
 from .checkpoint import find_checkpoint
 from .config import check_pairs
-from .trained import checkpoint_file, class_names_of
+from .engine.prepare.trained import checkpoint_file, class_names_of
 
 __all__ = ["RunResult", "evaluate", "train"]
 
@@ -219,7 +219,7 @@ def _clean_process() -> Iterator[None]:
     each line twice and write into the log of the first one.
     """
     from .data.randomness import kept_generators
-    from .engine.errors import LOGGERS
+    from .engine.diagnosis.run_errors import LOGGERS
 
     loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [(log.handlers[:], log.level, log.propagate) for log in loggers]

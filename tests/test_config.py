@@ -14,13 +14,7 @@ import detectron2.model_zoo
 from detectron2.config import CfgNode, get_cfg
 
 from resnest_d2 import config as config_module
-from resnest_d2.config import (
-    ALIASES,
-    add_resnest_config,
-    get_config,
-    get_config_file,
-    list_configs,
-)
+from resnest_d2.config import ALIASES, add_resnest_config, get_config, get_config_file, list_configs
 
 STRIDE = "MODEL.RESNETS.STRIDE_IN_1X1"
 

@@ -31,14 +31,14 @@ from workspace import SMALLER, Material, enter, forget_data_sets, make_material
 from detectron2.data import DatasetCatalog
 
 import resnest_d2
+from resnest_d2.analysis import saliency
 from resnest_d2.cli import build_parser, main
-from resnest_d2.visualize import saliency
-from resnest_d2_doctor.children import run_steps
+from resnest_d2_command.doctor.children import run_steps
 
 pytestmark = needs_checkout
 
 PARSERS = {parser.prog: parser for parser in parsers_of(build_parser())}
-DOOR = importlib.import_module("resnest_d2_doctor.command")  # the package has a function so named
+DOOR = importlib.import_module("resnest_d2_command.entry")  # the package has a function so named
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 NOT_RUN = {
@@ -120,7 +120,7 @@ def workspace(material, tmp_path, monkeypatch):
     monkeypatch.setenv("RESNEST_D2_WEIGHTS", str(material.weights))
     monkeypatch.setattr(saliency, "_STEPS", 4)
     small = functools.partial(resnest_d2.get_config, opts=SMALLER)  # what the weights belong to
-    monkeypatch.setattr("resnest_d2.trained.get_config", small)
+    monkeypatch.setattr("resnest_d2.engine.prepare.trained.get_config", small)
     monkeypatch.setattr(DOOR, "run_steps", _probe_once)
     yield tmp_path
     forget_data_sets(known)
@@ -132,7 +132,7 @@ def _arguments(words: list[str]) -> list[str]:
         return words[1:]
     if words[:2] == ["python", "tools/train_net.py"]:
         return ["train", *words[2:]]
-    if words[:3] == ["python", "-m", "resnest_d2_doctor"]:
+    if words[:3] == ["python", "-m", "resnest_d2_command"]:
         return ["doctor", *words[3:]]
     if "torchrun" in words:
         return words[words.index("resnest_d2.cli") + 1 :]

@@ -68,7 +68,7 @@ print(*sorted({name.partition(".")[0] for name in sys.modules} - before))
 _HELP_WITHOUT_TORCH = """
 import sys
 
-from resnest_d2_doctor import command
+from resnest_d2_command import command
 
 try:
     command(["--help"])

@@ -13,7 +13,7 @@ from checkout import ROOT, needs_checkout
 
 pytestmark = needs_checkout
 
-PACKAGES = ("resnest_d2", "resnest_d2_doctor")
+PACKAGES = ("resnest_d2", "resnest_d2_command")
 SOURCES = ("setup.py", "pyproject.toml", "README.md", "LICENSE", *PACKAGES, "configs")
 
 
@@ -71,7 +71,7 @@ def test_the_wheel_carries_the_catalogs_measurements(wheel):
 
 
 def test_the_wheel_carries_the_page_of_the_report(wheel):
-    folder = "resnest_d2/visualize/templates"
+    folder = "resnest_d2/report/templates"
     files = {path.name for path in (ROOT / folder).iterdir()}
     assert files == {
         name.rpartition("/")[2] for name in wheel.namelist() if name.startswith(f"{folder}/")
@@ -95,4 +95,4 @@ def test_the_version_has_one_source(wheel):
 def test_the_command_is_installed(wheel):
     (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt"))
 
-    assert "resnest-d2 = resnest_d2_doctor:command" in wheel.read(name).decode()
+    assert "resnest-d2 = resnest_d2_command:command" in wheel.read(name).decode()

@@ -9,7 +9,7 @@ from checkout import ROOT, needs_checkout
 from examples import parsers_of
 
 from resnest_d2.cli import build_parser
-from resnest_d2_doctor.commands import COMMANDS
+from resnest_d2_command.commands import COMMANDS
 
 README = ROOT / "README.md"
 

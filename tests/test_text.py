@@ -7,7 +7,7 @@ import torch
 
 from resnest_d2.checkpoint import read_weights
 from resnest_d2.cli.common import fail, say
-from resnest_d2.engine.records import protected_log_files
+from resnest_d2.engine.training.records import protected_log_files
 from resnest_d2.text import printable, printable_lines
 
 NAME = "a\x1b[31m\r\n\u202eb\ud800\x9b"

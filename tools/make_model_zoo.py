@@ -15,14 +15,7 @@ from matplotlib.figure import Figure  # noqa: E402
 from tabulate import tabulate  # noqa: E402
 
 from resnest_d2.checkpoint.statistics import DETECTOR  # noqa: E402
-from resnest_d2.model_zoo import (  # noqa: E402
-    CLASSIFIERS,
-    MEASURED,
-    WEIGHTS,
-    Classifier,
-    Model,
-    list_models,
-)
+from resnest_d2.model_zoo import CLASSIFIERS, MEASURED, WEIGHTS, Classifier, Model, list_models  # noqa: E402
 
 PAGE = ROOT / "MODEL_ZOO.md"
 CHART = ROOT / "docs" / "accuracy_cost.png"

@@ -17,9 +17,10 @@ from .latency import LatencyComparison, alternate, compare_latency, measure_late
 from .measure import Measurement, measure
 from .memory import peak_memory, saved_memory
 from .parts import part_times
-from .runs import RunCost, measure_runs
+from .run_costs import RunCost, measure_runs
 from .scaling import QUANTITIES, Scaling, measure_scaling, scaling_of_processes
 from .subjects import SETTINGS, SOURCES, Subject
+from .tables import measurement_table, part_table, process_table, scaling_table
 
 __all__ = [
     "SETTINGS",
@@ -49,9 +50,13 @@ __all__ = [
     "measure_processes",
     "measure_runs",
     "measure_scaling",
+    "measurement_table",
+    "part_table",
     "part_times",
     "peak_memory",
+    "process_table",
     "saved_memory",
     "scaling_of_processes",
+    "scaling_table",
     "step_seconds",
 ]

@@ -8,7 +8,7 @@ import torch
 from detectron2.config import CfgNode
 
 from ..export import model_inputs, open_file
-from ..predictor import Predictor
+from ..predict.predictor import Predictor
 from .latency import alternate
 
 __all__ = ["measure_exported"]

@@ -13,7 +13,7 @@ from torch import nn
 
 from detectron2.data import transforms as T
 
-from ..data.pictures import read_picture
+from ..data.image_reader import read_picture
 
 __all__ = ["part_times"]
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ..modeling.checks import check_choice
+from ..errors import check_choice
 from .costs import count_multiply_adds
 from .distributed import ProcessTimes
 from .latency import alternate

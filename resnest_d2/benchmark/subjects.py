@@ -12,10 +12,10 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from ..config import get_config, list_configs
+from ..errors import check_choice
 from ..inference import optimize_for_inference
 from ..modeling import VARIANTS, ResNeSt
 from ..modeling.checkpointing import checkpoint_stages, recompute_norms
-from ..modeling.checks import check_choice
 
 __all__ = ["SETTINGS", "SOURCES", "Subject", "detector_options", "total_loss"]
 

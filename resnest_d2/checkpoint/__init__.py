@@ -2,10 +2,10 @@
 
 from .checkpointer import RunCheckpointer
 from .convert import FORMATS, convert, describe, missing_parts, recognise
-from .files import StoredWeights, read_weights, write_weights
 from .folder import choose_checkpoint, find_checkpoint, read_checkpoint
-from .load import PROVENANCE_KEY, RECORD_KEY, make_record, parse_config, read_record
 from .provenance import convert_file
+from .record import PROVENANCE_KEY, RECORD_KEY, make_record, parse_config, read_record
+from .weight_files import StoredWeights, read_weights, write_weights
 
 __all__ = [
     "FORMATS",

@@ -23,14 +23,14 @@ from detectron2.config import CfgNode
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils import comm
 
-from .atomic import AtomicFiles, free_space, is_write_failure, write_failure_reason
-from .changes import OPTIMISER_KEYS, changed_keys
+from ..files import AtomicFiles, free_space, is_write_failure, write_failure_reason
 from .convert import convert, describe, recognise
-from .files import StoredWeights, read_weights
 from .folder import Choice, choose_checkpoint, remove_old, remove_temporaries, run_files
-from .load import RECORD_KEY
 from .match import Match, backbone_prefix, compare
+from .record import RECORD_KEY
+from .resume_changes import OPTIMISER_KEYS, changed_keys
 from .statistics import InputStatistics, require_same_statistics, weights_statistics
+from .weight_files import StoredWeights, read_weights
 
 __all__ = ["RunCheckpointer"]
 

@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .files import StoredWeights, read_weights
-from .load import PROVENANCE_KEY, RECORD_KEY
+from .record import PROVENANCE_KEY, RECORD_KEY
+from .weight_files import StoredWeights, read_weights
 
 __all__ = [
     "LAST",

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ..version import __version__
 from .convert import convert, describe, recognise
-from .files import StoredWeights, file_sha256, read_weights, write_weights
-from .load import PROVENANCE_KEY, RECORD_ENTRIES, RECORD_KEY
+from .record import PROVENANCE_KEY, RECORD_ENTRIES, RECORD_KEY
 from .statistics import weights_statistics
+from .weight_files import StoredWeights, file_sha256, read_weights, write_weights
 
 __all__ = ["convert_file"]
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from detectron2.config import CfgNode
 
 from ..text import printable
-from .files import StoredWeights
-from .load import PROVENANCE_KEY, RECORD_KEY, parse_config
+from .record import PROVENANCE_KEY, RECORD_KEY, parse_config
+from .weight_files import StoredWeights
 
 __all__ = [
     "CLASSIFIER",

@@ -10,8 +10,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from resnest_d2_doctor.commands import root_parser
-from resnest_d2_doctor.signals import ended_by_signals
+from resnest_d2_command.commands import root_parser
+from resnest_d2_command.signals import ended_by_signals
 
 from ..progress import show_progress
 from . import (

@@ -8,16 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..checkpoint.atomic import writing
-from ..modeling.checks import check_choice
-from .common import (
-    REFUSALS,
-    add_json_option,
-    add_parser,
-    add_quiet_option,
-    not_written,
-    refuse,
-)
+from ..errors import check_choice
+from ..files import writing
+from .common import REFUSALS, add_json_option, add_parser, add_quiet_option, not_written, refuse
 
 __all__ = ["add_commands"]
 
@@ -136,9 +129,9 @@ class _Measured(NamedTuple):
 
 
 def _compare(args: argparse.Namespace) -> _Measured:
-    from ..benchmark import measure
+    from ..benchmark import measure, measurement_table, part_table
+    from ..draw import plot_measurements
     from ..modeling import VARIANTS
-    from ..visualize import measurement_table, part_table, plot_measurements
 
     networks = args.networks or list(VARIANTS)
     measured = measure(
@@ -165,8 +158,15 @@ def _compare(args: argparse.Namespace) -> _Measured:
 
 
 def _scale(args: argparse.Namespace) -> _Measured:
-    from ..benchmark import QUANTITIES, measure_processes, measure_scaling, scaling_of_processes
-    from ..visualize import plot_scalings, process_table, scaling_table
+    from ..benchmark import (
+        QUANTITIES,
+        measure_processes,
+        measure_scaling,
+        process_table,
+        scaling_of_processes,
+        scaling_table,
+    )
+    from ..draw import plot_scalings
 
     if args.networks or args.runs < 1:
         raise ValueError(

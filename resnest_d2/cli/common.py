@@ -12,10 +12,10 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
-from resnest_d2_doctor.commands import COMMANDS
-from resnest_d2_doctor.signals import INTERRUPTED
+from resnest_d2_command.commands import COMMANDS
+from resnest_d2_command.signals import INTERRUPTED
 
-from ..modeling.checks import REFUSALS, error_text
+from ..errors import REFUSALS, error_text
 from ..text import printable_lines
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def fail(error: Exception | str) -> int:
 
 def not_written(target: str | os.PathLike, error: OSError) -> int:
     """Say that the disk is full, or what else a file or a folder could not be written for."""
-    from ..checkpoint.atomic import write_failure_reason
+    from ..files import write_failure_reason
 
     reason, advice = write_failure_reason(error)
     return fail(f"{target} is not written: {reason} ({advice})")
@@ -151,7 +151,7 @@ def process_options(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ValueError: it contradicts torchrun's environment.
     """
-    from ..engine import torchrun
+    from ..engine.launch import torchrun
 
     torchrun.check_given(args.num_gpus, args.num_machines, args.dist_url)
     return {
@@ -176,7 +176,8 @@ def execute(
         prepare, run: of :mod:`resnest_d2.engine`.
         json: print the metrics as JSON, and the log on stderr.
     """
-    from ..engine import explain, torchrun
+    from ..engine import explain
+    from ..engine.launch import torchrun
     from ..evaluation import results_json
 
     rank = 0

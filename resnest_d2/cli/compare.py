@@ -11,8 +11,8 @@ from .common import REFUSALS, add_parser, fail, refuse, say
 from .evaluated import add_data_options, cost_record, measure_costs, plain_values, read_runs
 
 if TYPE_CHECKING:
+    from ..analysis.comparison import Comparison
     from ..benchmark import RunCost
-    from ..evaluation import Comparison
 
 __all__ = ["add_commands"]
 
@@ -79,10 +79,10 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from ..analysis.comparison import compare_runs
+    from ..analysis.comparison_text import comparison_text, verdict
     from ..benchmark import describe_environment
-    from ..checkpoint.atomic import write_failure_reason
-    from ..evaluation import compare_runs
-    from ..visualize import comparison_text, verdict
+    from ..files import write_failure_reason
 
     try:
         sides = [read_runs(path, args) for path in (args.baseline, args.other)]
@@ -127,8 +127,8 @@ def _name(path: str) -> str:
 
 
 def _write(folder: Path, compared: "Comparison", record: dict[str, Any], text: str) -> None:
-    from ..checkpoint.atomic import writing
-    from ..visualize import plot_gains
+    from ..draw.gains import plot_gains
+    from ..files import writing
 
     title = f"{compared.other.name} against {compared.baseline.name}"
     note = (
@@ -150,7 +150,7 @@ def _record(
     environment: dict[str, str] | None,
 ) -> dict[str, Any]:
     """What ``--json`` prints."""
-    from ..visualize import verdict
+    from ..analysis.comparison_text import verdict
 
     runs = {}
     for name, side in (("baseline", compared.baseline), ("other", compared.other)):

@@ -5,7 +5,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..checkpoint import FORMATS
-from ..modeling.checks import error_text
+from ..errors import error_text
 from .common import REFUSALS, add_parser, not_written, refuse, say
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _convert(args: argparse.Namespace) -> int:
 def _missing(stored: "StoredWeights", format: str) -> str:
     """What a file lacks by the config of its record, or by its other names; "" if nothing."""
     from ..checkpoint import RECORD_KEY, missing_parts
-    from ..trained import check_network, read_config
+    from ..engine.prepare.trained import check_network, read_config
 
     if RECORD_KEY in stored.metadata:
         try:

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 
-from resnest_d2_doctor.commands import COMMANDS, describe
+from resnest_d2_command.commands import COMMANDS, describe
 
 from ..text import printable
 from .common import (
@@ -196,7 +196,7 @@ def _add_on_bad_data(parser, behaviours=("refuse", "repair", "skip")) -> None:
 
 
 def _kinds() -> str:
-    from ..data.problems import KINDS, WARNINGS
+    from ..data.check.problems import KINDS, WARNINGS
 
     width = max(map(len, KINDS)) + 1
     return "\n".join(
@@ -206,7 +206,7 @@ def _kinds() -> str:
 
 def _check(args: argparse.Namespace) -> int:
     from ..data import check_sets
-    from ..data.problems import report
+    from ..data.check.problems import report
 
     try:
         if len(args.paths) % 2:
@@ -230,7 +230,7 @@ def _check(args: argparse.Namespace) -> int:
 
 def _fix(args: argparse.Namespace) -> int:
     from ..data import fix_coco
-    from ..data.problems import report
+    from ..data.check.problems import report
 
     try:
         fixed = fix_coco(
@@ -296,9 +296,9 @@ def _stats(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     from PIL import Image
 
-    from ..checkpoint.atomic import writing
     from ..data.intensity import Intensity
-    from ..visualize import draw_sheet
+    from ..draw.sheet import draw_sheet
+    from ..files import writing
 
     try:
         if not args.out.lower().endswith(".png"):

@@ -1,6 +1,6 @@
 """``doctor``, for a package that imports; ``resnest_d2_doctor`` has it for one that does not."""
 
-from resnest_d2_doctor.command import EPILOG, add_arguments, run
+from resnest_d2_command.entry import EPILOG, add_arguments, run
 
 from .common import add_parser
 

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..modeling.checks import error_text
+from ..errors import error_text
 from .common import REFUSALS
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
+    from ..analysis.evaluated_run import EvaluatedRun
     from ..benchmark import RunCost
-    from ..evaluation import EvaluatedRun
 
 __all__ = ["add_data_options", "cost_record", "measure_costs", "plain_values", "read_runs"]
 
@@ -33,7 +33,7 @@ def read_runs(path: str, args: argparse.Namespace) -> list["EvaluatedRun"]:
         FileNotFoundError, ValueError: there is none, one cannot be read, or one of the two options
             is missing.
     """
-    from ..evaluation import find_runs, read_evaluated_run
+    from ..analysis.evaluated_run import find_runs, read_evaluated_run
 
     if (args.val_json is None) != (args.val_images is None):
         raise ValueError("--val-json and --val-images belong together: give both or none")

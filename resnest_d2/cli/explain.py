@@ -18,8 +18,8 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from ..predictor import Predictor
-    from ..visualize import BlockAttention, ClassAttention
+    from ..analysis.attention import BlockAttention, ClassAttention
+    from ..predict.predictor import Predictor
 
 __all__ = ["add_commands"]
 
@@ -81,8 +81,9 @@ def add_commands(commands) -> None:
 
 
 def _explain(args: argparse.Namespace) -> int:
-    from .. import visualize
-    from ..predictor import Predictor
+    from ..analysis.attention import NO_ATTENTION, attention_by_class, image_attention
+    from ..analysis.saliency import check_saliency
+    from ..predict.predictor import Predictor
 
     by_class, block = None, None
     try:
@@ -93,7 +94,7 @@ def _explain(args: argparse.Namespace) -> int:
             score_threshold=args.score_threshold,
         )
         model = predictor.model
-        visualize.check_saliency(model)
+        check_saliency(model)
         if not Path(args.image).is_file():
             raise FileNotFoundError(f"no such file: {args.image}")
         inputs = predictor.preprocess(args.image)
@@ -103,16 +104,14 @@ def _explain(args: argparse.Namespace) -> int:
                 f"--detection must be a number below {len(found)}, which were found, got "
                 f"{args.detection}"
             )
-        blocks = visualize.image_attention(model, inputs)
+        blocks = image_attention(model, inputs)
         if blocks:
             block = args.block or max(blocks, key=lambda name: blocks[name].selectivity.mean())
-            blocks = visualize.image_attention(model, inputs, maps=[block])
+            blocks = image_attention(model, inputs, maps=[block])
         elif args.block or args.data:
-            raise ValueError(f"--block and --data: {visualize.NO_ATTENTION}")
+            raise ValueError(f"--block and --data: {NO_ATTENTION}")
         if args.data:
-            by_class = visualize.attention_by_class(
-                predictor, tuple(args.data), num_images=args.num_images
-            )
+            by_class = attention_by_class(predictor, tuple(args.data), num_images=args.num_images)
     except (*REFUSALS, ModuleNotFoundError) as error:
         return refuse(error)
     detections = [
@@ -146,7 +145,9 @@ def _write(
     by_class: "ClassAttention | None",
 ) -> None:
     """Write arrays and pictures; their names and figures are added to the record."""
-    from .. import visualize
+    from ..analysis.attention import save_attention
+    from ..analysis.saliency import explain_detection
+    from ..draw.explanations import plot_attention, plot_block, plot_class_attention, plot_saliency
 
     folder, model = Path(args.out), predictor.model
     folder.mkdir(parents=True, exist_ok=True)
@@ -161,23 +162,23 @@ def _write(
     if blocks:
         record["block"] = block
         record["selectivity"] = {n: float(b.selectivity.mean()) for n, b in blocks.items()}
-        visualize.save_attention(blocks, add("attention.npz"))
-        visualize.plot_attention(blocks, image, add("attention_overview.png"), note=note)
+        save_attention(blocks, add("attention.npz"))
+        plot_attention(blocks, image, add("attention_overview.png"), note=note)
         covered = model.preprocess_image([inputs]).tensor.shape[-2:]
         picture = add(f"attention_{block}.png")
-        visualize.plot_block(block, blocks[block], image, picture, covered=covered, note=note)
+        plot_block(block, blocks[block], image, picture, covered=covered, note=note)
     if by_class:
         by_class.save(add("attention_by_class.npz"))
         note_by_class = f"{len(by_class.holds)} images of {args.data[0]}, {args.checkpoint}"
         picture = add("attention_by_class.png")
-        visualize.plot_class_attention(by_class, picture, block=block, note=note_by_class)
+        plot_class_attention(by_class, picture, block=block, note=note_by_class)
     if record["detections"]:
         number = args.detection or 0
-        result = visualize.explain_detection(model, inputs, number)
+        result = explain_detection(model, inputs, number)
         name = predictor.class_names[result.label]
         result.save(add(f"saliency_{number}.npz"))
         picture = add(f"saliency_{number}.png")
-        visualize.plot_saliency(result, image, name, picture, note=note)
+        plot_saliency(result, image, name, picture, note=note)
         in_box, area = result.share_in_box()
         record["saliency"] = {
             "detection": number,

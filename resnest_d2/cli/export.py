@@ -82,8 +82,8 @@ def add_commands(commands) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from ..checkpoint.atomic import is_write_failure
     from ..export import export_checkpoint
+    from ..files import is_write_failure
 
     try:
         export = export_checkpoint(

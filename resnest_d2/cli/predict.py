@@ -20,7 +20,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from ..prediction import FilePredictions
+    from ..predict import FilePredictions
 
 __all__ = ["add_commands"]
 
@@ -100,9 +100,9 @@ def _predict(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     import torch
 
-    from ..checkpoint.atomic import write_failure_reason
-    from ..prediction import predict_files
-    from ..predictor import Predictor
+    from ..files import write_failure_reason
+    from ..predict import predict_files
+    from ..predict.predictor import Predictor
 
     try:
         predictor = Predictor(

@@ -32,7 +32,7 @@ def add_commands(commands) -> None:
 
 
 def _replay(args: argparse.Namespace) -> int:
-    from ..engine.replay import replay
+    from ..engine.diagnosis.replay import replay
 
     try:
         found = replay(args.file, device=args.device)

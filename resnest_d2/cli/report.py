@@ -18,8 +18,8 @@ from .common import (
 from .evaluated import add_data_options, cost_record, measure_costs, plain_values, read_runs
 
 if TYPE_CHECKING:
+    from ..analysis.analysed_runs import Study
     from ..benchmark import RunCost
-    from ..visualize import Study
 
 __all__ = ["add_commands"]
 
@@ -73,8 +73,9 @@ def add_commands(commands) -> None:
 
 
 def _report(args: argparse.Namespace) -> int:
+    from ..analysis.analysed_runs import study_runs
     from ..benchmark import describe_environment
-    from ..visualize import load_template, study_runs, write_report
+    from ..report.page import load_template, write_report
 
     try:
         load_template()  # before the work

@@ -55,7 +55,7 @@ def add_commands(commands) -> None:
 
 def _zoo(args: argparse.Namespace) -> int:
     from .. import model_zoo
-    from ..visualize import describe_model, describe_weights, model_table
+    from ..model_zoo.tables import describe_model, describe_weights, model_table
 
     words = args.words
     if words[:1] == ["download"]:

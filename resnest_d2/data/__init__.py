@@ -1,23 +1,23 @@
 """Data sets (checked and registered COCO files, the sample set that needs no download), loaders."""
 
-from .check import CocoSummary, check_coco, check_sets
-from .coco import (
+from .check.data_sets import CocoSummary, check_coco, check_sets
+from .check.fix import fix_coco
+from .check.problems import Problem
+from .formats.coco import (
     check_coco_json,
     check_same_classes,
     known_category_ids,
     register_coco,
     require_registered,
 )
-from .errors import DataWorkerError, explained_worker_errors
-from .fix import fix_coco
+from .formats.panoptic import register_coco_panoptic, write_stuff_masks
 from .loader import SAMPLERS, TrainLoader, build_test_loader, build_train_loader
 from .mapper import build_train_mapper, check_jitter, check_sizes
-from .panoptic import register_coco_panoptic, write_stuff_masks
-from .problems import Problem
-from .shapes import sample_set
+from .sample_shapes import sample_set
 from .split import split_coco
 from .stats import coco_stats
-from .summary import TrainingData, summarise_training_data
+from .training_data import TrainingData, summarise_training_data
+from .worker_errors import DataWorkerError, explained_worker_errors
 
 __all__ = [
     "SAMPLERS",

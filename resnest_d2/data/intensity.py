@@ -20,7 +20,7 @@ import numpy as np
 
 from detectron2.config import CfgNode
 
-from ..modeling.checks import check_choice
+from ..errors import check_choice
 
 __all__ = ["BY_TYPE", "RULES", "Intensity", "ValueRange", "fitting_keys"]
 

@@ -31,10 +31,10 @@ from detectron2.data.samplers import (
 )
 from detectron2.utils import comm
 
-from ..modeling.checks import check_choice
-from .errors import CheckedLoader, Failure, NamedErrors, hand_over
+from ..errors import check_choice
 from .mapper import ImageMapper
 from .randomness import EXAMPLE, kept_generators, seed_generators
+from .worker_errors import CheckedLoader, Failure, NamedErrors, hand_over
 
 __all__ = ["SAMPLERS", "TrainLoader", "build_test_loader", "build_train_loader"]
 
@@ -82,7 +82,7 @@ def build_train_loader(
 
     Iterating raises what is wrong with a record's file or annotations (``FileNotFoundError``,
     another ``OSError``, ``ValueError``, ``RuntimeError``), and
-    :class:`~resnest_d2.data.errors.DataWorkerError`.
+    :class:`~resnest_d2.data.worker_errors.DataWorkerError`.
     """
     workers = cfg.DATALOADER.NUM_WORKERS
     if workers < 0:

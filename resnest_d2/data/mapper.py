@@ -24,8 +24,8 @@ from detectron2.data.detection_utils import (
     transform_proposals,
 )
 
+from .image_reader import load_image, read_mask
 from .intensity import Intensity
-from .pictures import load_image, read_mask
 
 __all__ = ["ImageMapper", "build_train_mapper", "check_jitter", "check_sizes"]
 

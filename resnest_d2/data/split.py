@@ -11,11 +11,11 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .check import require_paths
-from .check_pictures import file_digests
-from .coco import read_sound_coco, require_images
-from .folders import write_text
-from .normalise import without_given_ids
+from ..files import write_text
+from .check.data_sets import require_paths
+from .check.image_files import file_digests
+from .check.normalise import without_given_ids
+from .formats.coco import read_sound_coco, require_images
 
 __all__ = ["Split", "split_coco"]
 

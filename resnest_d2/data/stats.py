@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from ..progress import progress_bar
 from ..text import printable
-from .coco import read_sound_coco
+from .formats.coco import read_sound_coco
 
 __all__ = ["ClassStats", "CocoStats", "coco_stats", "stats_table"]
 

@@ -1,11 +1,11 @@
 """Training and evaluation runs on Detectron2's engine."""
 
-from .errors import RunError, explain
-from .failures import NonFiniteLossError
-from .lazy import prepare_lazy, run_lazy
-from .request import RunRequest
-from .setup import prepare, run
-from .trainer import Trainer
+from .diagnosis.non_finite import NonFiniteLossError
+from .diagnosis.run_errors import RunError, explain
+from .prepare.plan import prepare, run
+from .prepare.request import RunRequest
+from .training.lazy import prepare_lazy, run_lazy
+from .training.trainer import Trainer
 
 __all__ = [
     "NonFiniteLossError",

@@ -17,10 +17,10 @@ from detectron2.config import CfgNode
 from detectron2.modeling import RetinaNet, detector_postprocess
 from detectron2.structures import Instances
 
-from ..checkpoint.files import file_sha256
+from ..checkpoint.weight_files import file_sha256
 from ..data import sample_set
-from ..modeling.checks import check_choice
-from ..predictor import Predictor
+from ..errors import check_choice
+from ..predict.predictor import Predictor
 from ..progress import progress_bar
 from ..version import __version__
 from .parts import Detector, build_part, paste_masks

@@ -18,8 +18,8 @@ from detectron2.modeling.backbone import FPN
 from detectron2.modeling.roi_heads import StandardROIHeads
 from detectron2.structures import Boxes, ImageList
 
+from ..errors import check_choice
 from ..inference import fold_batch_norms
-from ..modeling.checks import check_choice
 from ..modeling.dense import dense_predictions
 
 __all__ = ["PARTS", "DenseOutputs", "Detector", "Features", "build_part", "paste_masks"]

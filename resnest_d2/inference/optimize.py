@@ -22,8 +22,8 @@ from detectron2.modeling import FPN, GeneralizedRCNN, RetinaNet
 from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 from detectron2.utils.env import TORCH_VERSION
 
+from ..errors import ArgumentError
 from ..hardware import has_fast_bfloat16
-from ..modeling.checks import ArgumentError
 from .attention import replace_attention
 from .fold import fold_batch_norms
 from .pooling import replace_poolers

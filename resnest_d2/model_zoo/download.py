@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from ..checkpoint.files import file_sha256
+from ..checkpoint.weight_files import file_sha256
 from ..version import __version__
 from .weights import WEIGHTS, WeightFile
 

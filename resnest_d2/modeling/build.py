@@ -11,7 +11,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
 from detectron2.modeling.backbone import FPN
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 
-from .checks import ArgumentError, check_choice
+from ..errors import ArgumentError, check_choice
 from .norm import NORMS, get_norm
 from .resnest import ResNeSt
 

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from detectron2.modeling.backbone import ResNet
 
-from .checks import ArgumentError, check_choice
+from ..errors import ArgumentError, check_choice
 
 __all__ = [
     "CheckpointedStage",

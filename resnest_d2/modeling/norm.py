@@ -15,7 +15,7 @@ from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.layers import get_norm as d2_get_norm
 from detectron2.utils.comm import get_world_size
 
-from .checks import check_choice
+from ..errors import check_choice
 
 __all__ = [
     "NORMS",

@@ -18,8 +18,8 @@ from torch import nn
 from detectron2.layers import CNNBlockBase, Conv2d
 from detectron2.modeling.backbone.resnet import BasicStem, ResNet
 
+from ..errors import ArgumentError, check_choice
 from .checkpointing import convolve, needs_gradients, normalise, recomputed
-from .checks import ArgumentError, check_choice
 from .deform_conv import DeformConv2d, DeformSplitAttentionConv2d
 from .init import msra_fill
 from .norm import get_norm

@@ -19,7 +19,7 @@ from torch import nn
 
 from detectron2.layers import Conv2d
 
-from .checks import ArgumentError
+from ..errors import ArgumentError
 from .init import msra_fill
 from .norm import get_norm, needs_second_value
 

@@ -16,7 +16,7 @@ from resnest_d2.checkpoint import (
     find_checkpoint,
     read_checkpoint,
 )
-from resnest_d2.checkpoint.changes import changed_keys
+from resnest_d2.checkpoint.resume_changes import changed_keys
 from resnest_d2.config import get_config
 
 

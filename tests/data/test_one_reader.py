@@ -21,16 +21,20 @@ from detectron2.data import transforms as T
 
 from resnest_d2 import Predictor, get_config
 from resnest_d2.cli import main
-from resnest_d2.data import build_test_loader, build_train_mapper, check_coco, check_pictures
+from resnest_d2.data import build_test_loader, build_train_mapper, check_coco
+from resnest_d2.data.check.data_sets import image_files as check_pictures
+from resnest_d2.data.image_reader import PictureError, read_mask, read_picture
 from resnest_d2.data.intensity import Intensity, ValueRange, fitting_keys
 from resnest_d2.data.mapper import ImageMapper
-from resnest_d2.data.pictures import PictureError, read_mask, read_picture
+from resnest_d2.draw import instances as predictions
+from resnest_d2.draw import sheet
+from resnest_d2.draw.instances import save_comparisons
 from resnest_d2.engine import prepare, run
-from resnest_d2.engine.lazy import _read_alike
-from resnest_d2.engine.traps import find_traps
-from resnest_d2.evaluation.build import _read_mask
-from resnest_d2.prediction import run as predict_run
-from resnest_d2.visualize import gallery, predictions, save_comparisons, sheet
+from resnest_d2.engine.diagnosis.traps import find_traps
+from resnest_d2.engine.training.lazy import _read_alike
+from resnest_d2.evaluation.evaluators import _read_mask
+from resnest_d2.predict import many_files as predict_run
+from resnest_d2.report import gallery
 
 ORIENTATION = 0x0112
 HEIGHT, WIDTH = 40, 64

@@ -10,8 +10,8 @@ from PIL import Image
 
 from resnest_d2.cli import main
 from resnest_d2.data import check_coco, check_sets, coco_stats, sample_set, split_coco
-from resnest_d2.data.problems import WARNINGS
-from resnest_d2.visualize import draw_sheet
+from resnest_d2.data.check.data_sets.problems import WARNINGS
+from resnest_d2.draw.sheet import draw_sheet
 
 
 @pytest.fixture(scope="module")

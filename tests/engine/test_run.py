@@ -180,7 +180,9 @@ def test_frozen_random_layers_are_refused_unless_meant(request_for, tmp_path):
 
 def test_missing_weights_are_refused_before_data_is_read(tmp_path, monkeypatch):
     monkeypatch.delenv("RESNEST_D2_WEIGHTS", raising=False)
-    monkeypatch.setattr("resnest_d2.engine.checks.require_registered", lambda names: None)
+    monkeypatch.setattr(
+        "resnest_d2.engine.prepare.config_checks.require_registered", lambda names: None
+    )
     with pytest.raises(FileNotFoundError, match="^the weights .*RESNEST_D2_WEIGHTS.*MODEL.WEIGHTS"):
         prepare(RunRequest("mask_rcnn_resnest50_fpn", ("OUTPUT_DIR", str(tmp_path))))
 
@@ -228,7 +230,9 @@ def test_other_images_than_a_published_files_are_refused_before_it_is_fetched(
 ):
     published = WeightFile("net", (), "", "detectron2", MSRA, "")
     monkeypatch.setitem(WEIGHTS, "net", published)
-    monkeypatch.setattr("resnest_d2.engine.checks.resolve_weights", lambda uri: pytest.fail(uri))
+    monkeypatch.setattr(
+        "resnest_d2.engine.prepare.config_checks.resolve_weights", lambda uri: pytest.fail(uri)
+    )
     with pytest.raises(ValueError, match="resnest://net was trained with other images"):
         prepare(request_for(tmp_path, "MODEL.WEIGHTS", "resnest://net"))
 
@@ -313,7 +317,9 @@ def test_bfloat16_adamw_channels_last_and_fixed_norm_train_together(request_for,
 def test_auto_chooses_bfloat16_where_the_cpu_is_fast_at_it(
     fast, dtype, request_for, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("resnest_d2.engine.steps.has_fast_bfloat16", lambda device_type: fast)
+    monkeypatch.setattr(
+        "resnest_d2.engine.training.steps.has_fast_bfloat16", lambda device_type: fast
+    )
     trainer = Trainer(prepare(request_for(tmp_path, "RESNEST.AMP_DTYPE", "auto", val=())))
     seen = []
     trainer.model.backbone.register_forward_hook(lambda *args: seen.append(args[-1]["p2"].dtype))
@@ -335,7 +341,7 @@ def test_one_process_trains_syncbn_as_bn_and_says_so(request_for, tmp_path, capl
     sync = [f"MODEL.{part}.NORM" for part in ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD")]
     opts = [word for key in sync for word in (key, "SyncBN")]
     cfg = prepare(request_for(tmp_path, *opts, "SOLVER.MAX_ITER", "1", val=()))
-    with caplog.at_level("INFO", logger="resnest_d2.engine.trainer"):
+    with caplog.at_level("INFO", logger="resnest_d2.engine.training.trainer"):
         trainer = Trainer(cfg)
     assert len([r for r in caplog.records if "SyncBN in one process" in r.message]) == 1
     assert not any(isinstance(module, nn.SyncBatchNorm) for module in trainer.model.modules())

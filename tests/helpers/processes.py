@@ -12,7 +12,7 @@ import torch.multiprocessing as mp
 
 from detectron2.utils import comm
 
-from resnest_d2.engine.torchrun import leave_group
+from resnest_d2.engine.launch.torchrun import leave_group
 
 mp.set_forkserver_preload(["resnest_d2.engine"])  # imported once, not in every process
 

@@ -3,8 +3,8 @@
 import pytest
 from optimised import check_optimised_ap
 
+from resnest_d2.cli.demo import run_demo
 from resnest_d2.data import sample_set
-from resnest_d2.demo import run_demo
 
 
 @pytest.mark.slow  # some ten minutes

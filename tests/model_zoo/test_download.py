@@ -498,7 +498,9 @@ def test_command_downloads_and_prints_the_file(server, publish, cache, capsys):
 
 
 def test_run_gets_its_weights_before_it_starts(server, publish, cache, tmp_path, monkeypatch):
-    monkeypatch.setattr("resnest_d2.engine.checks.require_registered", lambda names: None)
+    monkeypatch.setattr(
+        "resnest_d2.engine.prepare.config_checks.require_registered", lambda names: None
+    )
     opts = ("OUTPUT_DIR", str(tmp_path / "run"), "MODEL.WEIGHTS", "resnest://net")
     request = RunRequest("mask_rcnn_resnest50_fpn", opts)
 

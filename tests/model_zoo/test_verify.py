@@ -6,7 +6,8 @@ import pytest
 
 from resnest_d2.cli import main
 from resnest_d2.config import get_config_file
-from resnest_d2.engine import RunRequest, prepare, setup
+from resnest_d2.engine import RunRequest, prepare
+from resnest_d2.engine.prepare import plan as setup
 from resnest_d2.model_zoo import MODELS
 
 NAME = "mask_rcnn_resnest50_fpn"

@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate
 from detectron2.layers import paste_masks_in_image
 from detectron2.structures import Boxes, Instances, ROIMasks
 
-from resnest_d2.evaluation.coco import encode_masks
+from resnest_d2.evaluation.coco_evaluator import encode_masks
 from resnest_d2.modeling.box_masks import encode_part, mask_parts
 
 

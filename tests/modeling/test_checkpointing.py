@@ -14,9 +14,9 @@ from detectron2.modeling.backbone import FPN
 from detectron2.modeling.backbone.resnet import BasicStem, ResNet
 
 from resnest_d2.benchmark import saved_memory
+from resnest_d2.errors import ArgumentError
 from resnest_d2.modeling import ResNeSt
 from resnest_d2.modeling.checkpointing import CheckpointedStage, checkpoint_stages, recompute_norms
-from resnest_d2.modeling.checks import ArgumentError
 from resnest_d2.modeling.norm import PortableSyncBatchNorm
 from resnest_d2.modeling.resnest import Bottleneck
 

@@ -7,12 +7,7 @@ from torch import nn
 from detectron2.layers import FrozenBatchNorm2d, NaiveSyncBatchNorm
 
 from resnest_d2.modeling import VARIANTS, ResNeSt, SplitAttentionConv2d
-from resnest_d2.modeling.norm import (
-    NORMS,
-    PortableSyncBatchNorm,
-    convert_sync_batchnorm,
-    get_norm,
-)
+from resnest_d2.modeling.norm import NORMS, PortableSyncBatchNorm, convert_sync_batchnorm, get_norm
 
 
 def by_callable(channels: int) -> nn.Module:

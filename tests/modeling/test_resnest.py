@@ -10,8 +10,8 @@ from torch import nn
 
 from detectron2.layers import FrozenBatchNorm2d
 
+from resnest_d2.errors import ArgumentError
 from resnest_d2.modeling import VARIANTS, ResNeSt
-from resnest_d2.modeling.checks import ArgumentError
 from resnest_d2.modeling.resnest import DEPTHS, Bottleneck
 
 STAGES = ("res2", "res3", "res4", "res5")

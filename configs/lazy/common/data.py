@@ -9,7 +9,7 @@ from detectron2.config import LazyCall as L
 
 from resnest_d2.checkpoint.statistics import DETECTOR
 from resnest_d2.config import load_stock_lazy_config
-from resnest_d2.evaluation.coco import CocoEvaluator
+from resnest_d2.evaluation.coco_evaluator import CocoEvaluator
 
 
 def _coco(*tasks: str):

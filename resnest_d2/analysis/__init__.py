@@ -1,0 +1,50 @@
+"""What a model gets wrong, what two runs differ in, what a network looks at: numbers and tables.
+
+Pictures of them are drawn in ``draw``. COCO's own metrics are in ``evaluation``.
+"""
+
+from .attention import (
+    NO_ATTENTION,
+    BlockAttention,
+    ClassAttention,
+    attention_by_class,
+    image_attention,
+    record_attention,
+    save_attention,
+)
+from .comparison import Comparison, Gain, Side, TaskComparison, compare_runs, require_same_data
+from .config_changes import config_changes, network_changes, recipe_changes
+from .evaluated_run import EvaluatedRun, find_runs, read_evaluated_run
+from .mistakes import ERRORS, Analysis, Detection, ImageOutcomes, Outcome, analyse_results
+from .saliency import Saliency, check_saliency, explain_detection
+
+__all__ = [
+    "ERRORS",
+    "NO_ATTENTION",
+    "Analysis",
+    "BlockAttention",
+    "ClassAttention",
+    "Comparison",
+    "Detection",
+    "EvaluatedRun",
+    "Gain",
+    "ImageOutcomes",
+    "Outcome",
+    "Saliency",
+    "Side",
+    "TaskComparison",
+    "analyse_results",
+    "attention_by_class",
+    "check_saliency",
+    "compare_runs",
+    "config_changes",
+    "explain_detection",
+    "find_runs",
+    "image_attention",
+    "network_changes",
+    "read_evaluated_run",
+    "recipe_changes",
+    "record_attention",
+    "require_same_data",
+    "save_attention",
+]

@@ -1,0 +1,92 @@
+"""Runs side by side, evaluated and analysed: what a report is about."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..evaluation import Accuracy, measure_accuracy
+from ..progress import progress_bar
+from .comparison import require_same_data
+from .evaluated_run import EvaluatedRun
+from .mistakes import Analysis, analyse_results
+
+__all__ = ["MAX_RUNS", "Study", "study_runs"]
+
+MAX_RUNS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Runs, evaluated and analysed.
+
+    Attributes:
+        names: of the runs, no two the same.
+        accuracies, analyses: by task, then in the order of the runs.
+    """
+
+    runs: tuple[EvaluatedRun, ...]
+    names: tuple[str, ...]
+    score_threshold: float
+    accuracies: dict[str, list[Accuracy]]
+    analyses: dict[str, list[Analysis]]
+
+    def figures(self) -> list[dict[str, Any]]:
+        """Of each run, as plain values: AP, AP by class, mistakes by kind, AP that each costs."""
+        return [
+            {
+                "name": name,
+                "tasks": {
+                    task: {
+                        "metrics": self.accuracies[task][place].metrics,
+                        "classes": [
+                            {"name": own, **values}
+                            for own, values in zip(
+                                run.class_names, self.accuracies[task][place].classes, strict=True
+                            )
+                        ],
+                        "counts": {o.value: n for o, n in analyses[place].counts.items()},
+                        "lost_ap": {o.value: v for o, v in analyses[place].lost_ap.items()},
+                    }
+                    for task, analyses in self.analyses.items()
+                },
+            }
+            for place, (run, name) in enumerate(zip(self.runs, self.names, strict=True))
+        ]
+
+
+def study_runs(runs: Sequence[EvaluatedRun], *, score_threshold: float = 0.5) -> Study:
+    """Evaluate and analyse runs, for :func:`write_report`.
+
+    Args:
+        runs: at most 8, evaluated on the same data.
+        score_threshold: detections below it are left out of mistakes and pictures, 0-1. AP and
+            what mistakes cost in AP are of all.
+
+    Raises:
+        ValueError: the runs were evaluated on different data, or an argument is out of range.
+    """
+    if not 1 <= len(runs) <= MAX_RUNS:
+        raise ValueError(f"a report is about 1 to {MAX_RUNS} runs, got {len(runs)}")
+    tasks = [task for task in runs[0].tasks if all(task in run.tasks for run in runs)]
+    require_same_data(runs, tasks)
+    names = _names([run.folder.resolve() for run in runs])
+    accuracies, analyses = ({task: [] for task in tasks} for _ in range(2))
+    for task, run in progress_bar([(t, r) for t in tasks for r in runs], desc="evaluating"):
+        analyses[task].append(
+            analyse_results(run.truth, run.results, task, score_threshold=score_threshold)
+        )
+        accuracies[task].append(measure_accuracy(run.truth, run.results, task))
+    return Study(tuple(runs), names, score_threshold, accuracies, analyses)
+
+
+def _names(folders: Sequence[Path]) -> tuple[str, ...]:
+    """The last parts of the folders' paths, as many as tell them apart."""
+    parts = 1
+    names = [folder.name for folder in folders]
+    while len(set(names)) < len(names) and parts < max(len(folder.parts) for folder in folders):
+        parts += 1
+        names = ["/".join(folder.parts[-parts:]) for folder in folders]
+    if len(set(names)) < len(names):
+        raise ValueError(f"a run is named twice: {', '.join(names)}")
+    return tuple(names)

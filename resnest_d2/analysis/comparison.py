@@ -1,0 +1,297 @@
+"""How much one detector gains over another on the same data, and how sure that is.
+
+AP is one number of one set of images. Another set would have given another one, and so would
+another seed of the training. The interval of a gain says how far: the images are drawn anew, as
+many as there are, with replacement, and both detectors are judged on the same draw (a paired
+bootstrap), a thousand times. Where a side has several runs, its runs are drawn anew as well in each
+of these (a hierarchical bootstrap). A few runs spread less around their own mean than around the
+true one, by sqrt(1 - 1/n), so their deviations are widened by as much (J. N. K. Rao and C. F. J.
+Wu, 1988). With one run a side the interval knows the images alone.
+"""
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from detectron2.config import CfgNode
+
+from ..evaluation.ground_truth import GroundTruth
+from ..evaluation.image_matches import METRICS, weighted_metrics
+from ..progress import progress_bar
+from .config_changes import config_changes, network_changes, recipe_changes
+from .evaluated_run import EvaluatedRun
+
+__all__ = [
+    "Comparison",
+    "Gain",
+    "Side",
+    "TaskComparison",
+    "compare_runs",
+    "require_same_data",
+]
+
+_OBJECT = ("image_id", "category_id", "bbox", "segmentation", "area", "iscrowd", "ignore")
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A number of both sides, the mean of their runs, 0-100; NaN where there is no such object.
+
+    Attributes:
+        low, high: the interval of ``gain``, other - baseline.
+    """
+
+    baseline: float
+    other: float
+    gain: float
+    low: float
+    high: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval excludes 0."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Side:
+    """One or several runs that differ in their seed.
+
+    Attributes:
+        runs: their folders' names.
+        backbone: such as ``ResNeSt-50``.
+    """
+
+    name: str
+    runs: tuple[str, ...]
+    backbone: str
+
+
+@dataclass(frozen=True)
+class TaskComparison:
+    """Boxes (``bbox``) or masks (``segm``).
+
+    Attributes:
+        metrics: by name, AP, AP50, AP75, APs, APm, APl.
+        classes: AP by class name, in the order of the category ids.
+        baseline_aps, other_aps: AP of each run.
+    """
+
+    metrics: dict[str, Gain]
+    classes: dict[str, Gain]
+    baseline_aps: tuple[float, ...]
+    other_aps: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What :func:`compare_runs` found.
+
+    Attributes:
+        tasks: by ``"bbox"``, ``"segm"``.
+        network: config keys of the two backbones that differ.
+        changes: what makes it a wrong comparison of backbones: see :func:`.recipe_changes`.
+    """
+
+    baseline: Side
+    other: Side
+    tasks: dict[str, TaskComparison]
+    network: dict[str, tuple[Any, Any]]
+    changes: dict[str, tuple[Any, Any]]
+    images: int
+    resamples: int
+    confidence: float
+    seed: int
+
+
+def compare_runs(
+    baseline: Sequence[EvaluatedRun],
+    other: Sequence[EvaluatedRun],
+    *,
+    names: tuple[str, str] | None = None,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Comparison:
+    """Compare runs on the data that all of them were evaluated on.
+
+    Args:
+        baseline, other: one run, or several of the same model that differ in their seed.
+        names: of the sides; by default of their first runs.
+        resamples: how often images and runs are drawn anew.
+        confidence: of the intervals, 0-1.
+        seed: of these draws.
+
+    Raises:
+        ValueError: the runs were evaluated on different data, those of a side are of different
+            models, or an argument is out of range.
+    """
+    runs = [*baseline, *other]
+    if not baseline or not other:
+        raise ValueError(f"each side needs a run, got {len(baseline)} and {len(other)}")
+    _check_draws(resamples, confidence)
+    for side in (baseline, other):
+        _require_same_model(side)
+    tasks = [task for task in runs[0].tasks if all(task in run.tasks for run in runs)]
+    require_same_data(runs, tasks)
+
+    truth = runs[0].truth
+    rng = np.random.default_rng(seed)
+    images = len(truth.images)
+    if images < 2:
+        raise ValueError(f"an interval needs at least 2 images, {truth.name} has {images}")
+    drawn = rng.multinomial(images, [1 / images] * images, size=resamples)
+    times = np.concatenate([np.ones((1, images)), drawn])  # the data as it is, first
+    shares = [_draw_runs(rng, len(side), resamples) for side in (baseline, other)]
+    found = {}
+    total = len(tasks) * len(runs) * len(truth.categories)
+    with progress_bar(total=total, desc="comparing", unit="class") as bar:
+        for task in tasks:
+            sides = [
+                np.stack(
+                    [
+                        weighted_metrics(truth, run.results, task, times, on_class=bar.update)
+                        for run in side
+                    ]
+                )
+                for side in (baseline, other)
+            ]
+            found[task] = _compare(sides, shares, confidence, runs[0].class_names)
+    first, *others = runs
+    changes = {}
+    for run in reversed(others):  # what the sides differ in counts before what seeds differ in
+        changes |= recipe_changes(first.config, run.config)
+    changes |= recipe_changes(first.config, other[0].config)
+    names = names or (baseline[0].name, other[0].name)
+    return Comparison(
+        *(
+            Side(name, tuple(run.name for run in side), _backbone(side[0].config))
+            for name, side in zip(names, (baseline, other), strict=True)
+        ),
+        tasks=found,
+        network=network_changes(first.config, other[0].config),
+        changes=dict(sorted(changes.items())),
+        images=images,
+        resamples=resamples,
+        confidence=confidence,
+        seed=seed,
+    )
+
+
+def _compare(
+    sides: Sequence[np.ndarray],
+    shares: Sequence[np.ndarray],
+    confidence: float,
+    class_names: Sequence[str],
+) -> TaskComparison:
+    """Gains of a task.
+
+    Args:
+        sides: of each the metrics (S, K, 6, 1 + B) of its S runs; those of the data as it is first.
+        shares: of each how much of it is which run (1 + B, S).
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+        overall = [np.nanmean(side, axis=1) for side in sides]  # (S, 6, 1 + B)
+    metrics, classes = (
+        _gains(
+            [np.einsum("bs,smb->mb", s, v) for s, v in zip(shares, values, strict=True)], confidence
+        )
+        for values in (overall, [side[:, :, 0] for side in sides])
+    )
+    return TaskComparison(
+        dict(zip(METRICS, metrics, strict=True)),
+        dict(zip(class_names, classes, strict=True)),
+        *(tuple(values[:, 0, 0].tolist()) for values in overall),
+    )
+
+
+def _gains(sides: Sequence[np.ndarray], confidence: float) -> list[Gain]:
+    """One a row of both sides' values (M, 1 + B)."""
+    tails = [50 * (1 - confidence), 50 * (1 + confidence)]
+    gains = []
+    for baseline, other in zip(*sides, strict=True):
+        # Rounded: parts of equal values do not quite add up to the value.
+        drawn = np.round(other - baseline, 9) + 0.0  # no -0.0
+        gain, drawn = drawn[0], drawn[1:][~np.isnan(drawn[1:])]  # a draw may have no such object
+        low, high = np.percentile(drawn, tails) if len(drawn) else (math.nan, math.nan)
+        values = (baseline[0], other[0], gain, low, high)
+        gains.append(Gain(*map(float, values)))
+    return gains
+
+
+def _draw_runs(rng: np.random.Generator, runs: int, resamples: int) -> np.ndarray:
+    """How much of a side is which run (1 + B, S): equal parts, then what is drawn, widened."""
+    equal = np.full((1, runs), 1 / runs)
+    if runs == 1:
+        return np.repeat(equal, 1 + resamples, axis=0)
+    drawn = rng.multinomial(runs, equal[0], size=resamples) / runs
+    return np.concatenate([equal, equal + math.sqrt(runs / (runs - 1)) * (drawn - equal)])
+
+
+def _backbone(config: CfgNode) -> str:
+    builder = config.MODEL.BACKBONE.NAME
+    for start, family in (("build_resnest", "ResNeSt"), ("build_resnet", "ResNet")):
+        if builder.startswith(start):
+            return f"{family}-{config.MODEL.RESNETS.DEPTH}"
+    return builder
+
+
+def _check_draws(resamples: int, confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
+    least = math.ceil(2 / (1 - confidence))  # one draw beyond each end of the interval
+    if resamples < least:
+        raise ValueError(
+            f"resamples must be at least {least} for a confidence of {confidence}, got {resamples}"
+        )
+
+
+def _require_same_model(side: Sequence[EvaluatedRun]) -> None:
+    for run in side[1:]:
+        for key, (first, value) in config_changes(side[0].config, run.config).items():
+            if key.startswith("MODEL.") and key not in ("MODEL.WEIGHTS", "MODEL.DEVICE"):
+                raise ValueError(
+                    "the runs of one side must be of one model with different seeds, and "
+                    f"{side[0].folder} has {key} {first}, {run.folder} {value}"
+                )
+
+
+def require_same_data(runs: Sequence[EvaluatedRun], tasks: Sequence[str]) -> None:
+    """Raise a ValueError unless all were evaluated on the same images, classes and objects."""
+    first = runs[0]
+    content: dict[str, Any] = {}
+    for run in runs[1:]:
+        if run.json_file.resolve() == first.json_file.resolve():
+            continue
+        content = content or _content(first.truth, tasks)
+        for what, entries in _content(run.truth, tasks).items():
+            different = [
+                key for key in content[what] | entries if content[what].get(key) != entries.get(key)
+            ]
+            if different:
+                raise ValueError(
+                    f"{first.folder} and {run.folder} were evaluated on different data: {what} "
+                    f"{', '.join(map(str, different[:5]))} of {first.json_file} and "
+                    f"{run.json_file} ({len(different)} in all)"
+                )
+
+
+def _content(truth: GroundTruth, tasks: Sequence[str]) -> dict[str, dict]:
+    """What a data set's AP depends on, by what it is to be called."""
+    for task in tasks:
+        truth.complete(task)  # what one file leaves to its reader, another may say
+    objects: dict[Any, Counter] = {}
+    for annotation in truth.coco.dataset["annotations"]:
+        values = repr([annotation.get(key) for key in _OBJECT])
+        objects.setdefault(annotation["image_id"], Counter())[values] += 1
+    return {
+        "images": {i: True for i in truth.images},
+        "categories": {i: category["name"] for i, category in truth.coco.cats.items()},
+        "objects of images": objects,
+    }

@@ -1,0 +1,220 @@
+"""A comparison of runs in words and tables, as Markdown."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from tabulate import tabulate
+
+from ..benchmark import RunCost
+from ..benchmark.tables import number_text, range_text
+from ..text import printable
+from .comparison import Comparison, Gain, TaskComparison
+
+__all__ = ["comparison_text", "cost_table", "gain_table", "value_text", "verdict"]
+
+TASK_NAMES = {"bbox": "boxes", "segm": "masks"}
+METRIC_NAMES = {"APs": "AP small", "APm": "AP medium", "APl": "AP large"}
+_SIZES = ("APs", "APm", "APl")
+
+
+def comparison_text(comparison: Comparison, costs: Mapping[str, RunCost] | None = None) -> str:
+    """All of it as Markdown: verdicts, tables, cost, and what the intervals are.
+
+    Args:
+        costs: of ``"baseline"`` and ``"other"``; None leaves cost out.
+    """
+    c = comparison
+    parts = [f"# {c.other.name} against {c.baseline.name}", _sides(c)]
+    parts += [verdict(c, task) for task in c.tasks]
+    if c.changes:
+        parts.append(
+            "**The runs differ in more than their backbones**, and a gain may come from that: "
+            f"{_changes(c.changes)}."
+        )
+    for task, found in c.tasks.items():
+        parts += [f"## {_title(task)}", gain_table(c, found.metrics, first="")]
+        parts += [gain_table(c, found.classes, first="class")]
+        if len(c.baseline.runs) > 1 or len(c.other.runs) > 1:
+            parts.append(f"AP by run: {_by_run(c, found)}.")
+    if costs:
+        parts += ["## Cost", cost_table(c, costs), _cost_note(costs)]
+    parts += ["## What the intervals are", _meaning(c)]
+    return "\n\n".join(parts)
+
+
+def verdict(comparison: Comparison, task: str) -> str:
+    """One paragraph: the gain of a task, its interval, and the sizes and classes that are clear."""
+    c, found = comparison, comparison.tasks[task]
+    gain = found.metrics["AP"]
+    if math.isnan(gain.gain):
+        return f"**{_title(task)}**: no objects, no AP."
+    interval = f"{_percent(c.confidence)} interval {_interval(gain)}"
+    if gain.is_clear:
+        word = "gains {} AP over" if gain.gain > 0 else "loses {} AP against"
+        text = (
+            f"**{_title(task)}**: {c.other.name} {word.format(f'{abs(gain.gain):.1f}')} "
+            f"{c.baseline.name}: {_signed(gain.gain)}, {interval}, which excludes 0."
+        )
+    else:
+        text = (
+            f"**{_title(task)}**: no difference is shown between {c.other.name} and "
+            f"{c.baseline.name}: {_signed(gain.gain)} AP, {interval}, which contains 0."
+        )
+    sizes = {METRIC_NAMES[name][3:]: found.metrics[name] for name in _SIZES}
+    clear = [
+        f"{what} {_clear(gains)}"
+        for what, gains in (("sizes", sizes), ("classes", found.classes))
+        if _clear(gains)
+    ]
+    if clear:
+        return f"{text} Among sizes and classes 0 is excluded for {'; '.join(clear)}."
+    return f"{text} For no size or class is 0 excluded."
+
+
+def gain_table(comparison: Comparison, gains: Mapping[str, Gain], *, first: str) -> str:
+    """One line a number.
+
+    Args:
+        first: title of the first column.
+    """
+    rows = [
+        [
+            METRIC_NAMES.get(name, name) if not first else _escaped(name),
+            *(number_text(_known(value), 1, ".1f") for value in (gain.baseline, gain.other)),
+            _signed(gain.gain),
+            _interval(gain),
+            "yes" if gain.is_clear else "",
+        ]
+        for name, gain in gains.items()
+    ]
+    headers = [first, comparison.baseline.name, comparison.other.name, "gain"]
+    headers += [f"{_percent(comparison.confidence)} interval"]
+    return _table(rows, [*map(_escaped, headers), "excludes 0"])
+
+
+def cost_table(comparison: Comparison, costs: Mapping[str, RunCost]) -> str:
+    """One line a side, and the other's part of the baseline's."""
+    baseline, other = costs["baseline"], costs["other"]
+    timed = bool(baseline.latency_ms)
+    headers = ["", "M params", "of the backbone", "G multiply-adds of the backbone", "pixels"]
+    headers += ["ms a picture", "range", "peak MiB"] if timed else []
+    rows = []
+    for side, cost in ((comparison.baseline, baseline), (comparison.other, other)):
+        row = [_escaped(side.name), f"{cost.params / 1e6:.2f}", f"{cost.backbone_params / 1e6:.2f}"]
+        row += [f"{cost.multiply_adds / 1e9:.2f}", " x ".join(map(str, cost.size))]
+        if timed:
+            row += [f"{cost.median_ms:.0f}", range_text(cost.latency_ms, ".0f")]
+            row += [number_text(cost.peak, 2**20, ".0f")]
+        rows.append(row)
+    row = [
+        "ratio",
+        f"{other.params / baseline.params:.2f}",
+        f"{other.backbone_params / baseline.backbone_params:.2f}",
+        f"{other.multiply_adds / baseline.multiply_adds:.2f}",
+        "",
+    ]
+    if timed:
+        ratios = [1 / ratio for ratio in other.ratios]  # of neighbours in time
+        peaks = other.peak / baseline.peak if other.peak and baseline.peak else None
+        row += [f"{1 / other.ratio:.2f}", range_text(ratios, ".2f"), number_text(peaks, 1, ".2f")]
+    return _table([*rows, row], headers)
+
+
+def _sides(c: Comparison) -> str:
+    texts = []
+    for side in (c.baseline, c.other):
+        runs = f", {len(side.runs)} runs" if len(side.runs) > 1 else ""
+        texts.append(f"{side.name} ({side.backbone}{runs})")
+    differ = f" The backbones differ in {_changes(c.network)}." if c.network else ""
+    return f"{texts[1]} against {texts[0]}, on {c.images} images.{differ}"
+
+
+def _meaning(c: Comparison) -> str:
+    several = [len(side.runs) for side in (c.baseline, c.other) if len(side.runs) > 1]
+    drawn = "images and runs were" if several else "images were"
+    text = (
+        f"They hold {_percent(c.confidence)} of the gains in {c.resamples} draws: {drawn} drawn "
+        f"anew, as many as there are, with replacement, the same images for all (seed {c.seed})."
+    )
+    if not several:
+        text += (
+            " One run a side: the intervals know the images alone, not the randomness of training. "
+            "Another seed may give another gain."
+        )
+    elif len(several) == 1:
+        text += " One side has a single run: the randomness of its training is not in them."
+    elif min(several) < 5:
+        text += f" {min(several)} runs say little of how much runs differ: intervals are rough."
+    return text + (
+        f" Of classes that do not differ, {_percent(1 - c.confidence)} have an interval that "
+        "excludes 0 by chance: of many classes, expect some."
+    )
+
+
+def _cost_note(costs: Mapping[str, RunCost]) -> str:
+    cost = costs["baseline"]
+    text = "Parameters are of the detector, multiply-adds of the backbone without its FPN."
+    if cost.latency_ms:
+        text += (
+            f" Latency: one picture, the whole detector in PyTorch, {len(cost.latency_ms)} runs "
+            "in turn, median and range; random weights that find as many objects as they may."
+        )
+    return text
+
+
+def _by_run(c: Comparison, found: TaskComparison) -> str:
+    return "; ".join(
+        f"{side.name} " + ", ".join(f"{ap:.1f}" for ap in aps)
+        for side, aps in ((c.baseline, found.baseline_aps), (c.other, found.other_aps))
+    )
+
+
+def _clear(gains: Mapping[str, Gain]) -> str:
+    return ", ".join(
+        f"{printable(name)} {_signed(g.gain)}" for name, g in gains.items() if g.is_clear
+    )
+
+
+def _changes(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    return ", ".join(
+        f"{key} ({value_text(first)} / {value_text(second)})"
+        for key, (first, second) in changes.items()
+    )
+
+
+def value_text(value: Any) -> str:
+    """A config's value; of a path its name, of nothing the word."""
+    if isinstance(value, str) and value.startswith("/"):
+        value = PurePath(value).name
+    return printable(value) if value not in ("", None, (), []) else "none"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
+
+
+def _title(task: str) -> str:
+    return TASK_NAMES[task].capitalize()
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _signed(value: float) -> str:
+    return "–" if math.isnan(value) else f"{round(value, 1) + 0.0:+.1f}"  # no -0.0
+
+
+def _interval(gain: Gain) -> str:
+    return "–" if math.isnan(gain.low) else f"{_signed(gain.low)} to {_signed(gain.high)}"
+
+
+def _escaped(text: str) -> str:
+    return printable(text).replace("|", "\\|")
+
+
+def _table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:
+    alignment = ["left", *["right"] * (len(headers) - 1)]
+    return tabulate(rows, headers, tablefmt="github", colalign=alignment, disable_numparse=True)

@@ -1,0 +1,246 @@
+"""Which pixels the score of one detection rests on: integrated gradients (arXiv 1703.01365).
+
+The score's gradient is integrated along the way from an image of the mean colour to the image
+(captum's part). What comes out adds up to the difference of the two scores: each pixel has its part
+of the score, below zero where it speaks against the class.
+
+Along the way the score is taken at one place, whatever else a detector would find there: in the
+box that the detection's proposal became in each stage of the heads, or at a RetinaNet's anchor.
+Why the box lies where it lies is not explained.
+"""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from detectron2.modeling import GeneralizedRCNN, RetinaNet
+from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
+from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
+from detectron2.structures import Boxes, ImageList, Instances
+
+from ..files import writing
+from ..modeling.dense import dense_predictions
+from ..progress import progress_bar
+
+__all__ = ["Saliency", "check_saliency", "explain_detection", "follow_detections"]
+
+_STEPS = 64  # of the integral
+
+
+@dataclass(frozen=True)
+class Saliency:
+    """The parts of a detection's score.
+
+    Attributes:
+        attribution: float32 (h, w), what each pixel of the resized image adds to the score.
+        box: float32 (4,), the detection's x0, y0, x1, y1, in pixels of the resized image.
+        label: the class' number.
+        score: of the detection, 0-1.
+        baseline: what an image of the mean colour scores in its place.
+    """
+
+    attribution: np.ndarray
+    box: np.ndarray
+    label: int
+    score: float
+    baseline: float
+
+    @property
+    def error(self) -> float:
+        """By how much the sum of the attribution misses ``score - baseline``."""
+        return float(self.attribution.sum(dtype=np.float64)) - (self.score - self.baseline)
+
+    def save(self, file: str | os.PathLike) -> None:
+        """Write it as a numpy archive (``.npz``); its keys are the attributes."""
+        with writing(file) as archive:
+            np.savez_compressed(archive, **dataclasses.asdict(self))
+
+    def share_in_box(self) -> tuple[float, float]:
+        """What part of the attribution's magnitude lies in the box, and what part of the image."""
+        x0, y0, x1, y1 = self.box
+        rows, columns = (np.arange(side) + 0.5 for side in self.attribution.shape)
+        inside = np.outer((y0 <= rows) & (rows <= y1), (x0 <= columns) & (columns <= x1))
+        magnitude = abs(self.attribution)
+        return float(magnitude[inside].sum() / magnitude.sum()), float(inside.mean())
+
+
+def explain_detection(model: nn.Module, inputs: dict, detection: int = 0) -> Saliency:
+    """Divide the score of one detection between the pixels.
+
+    That takes 64 forward and backward passes of one image.
+
+    Args:
+        model: see :func:`check_saliency`.
+        inputs: as Detectron2's models take them, for one image.
+        detection: its number in the model's output, from 0.
+
+    Raises:
+        ModuleNotFoundError: captum is missing.
+        ValueError: a model that it cannot follow, or no such detection.
+    """
+    check_saliency(model)
+    from captum.attr import IntegratedGradients
+
+    images = model.preprocess_image([inputs])
+    found = follow_detections(model, images)
+    if not 0 <= detection < len(found):
+        raise ValueError(
+            f"the detection must be a number below {len(found)}, which were found, got {detection}"
+        )
+    baseline = torch.zeros_like(images.tensor)  # the mean colour, as padding is
+    with progress_bar(total=_STEPS, desc="saliency") as progress:
+
+        def score(pixels: torch.Tensor) -> torch.Tensor:
+            progress.update(len(pixels))
+            return found.score(pixels, detection)
+
+        attribution = IntegratedGradients(score).attribute(
+            images.tensor, baseline, n_steps=_STEPS, internal_batch_size=1
+        )
+    with torch.no_grad():
+        of_baseline = float(found.score(baseline, detection))
+    height, width = images.image_sizes[0]
+    instance = found.instances[detection]
+    return Saliency(
+        attribution=attribution[0, :, :height, :width].sum(dim=0).float().cpu().numpy(),
+        box=instance.pred_boxes.tensor[0].cpu().numpy(),
+        label=int(instance.pred_classes),
+        score=float(instance.scores),
+        baseline=of_baseline,
+    )
+
+
+def check_saliency(model: nn.Module) -> None:
+    """Refuse what :func:`explain_detection` cannot explain.
+
+    Raises:
+        ModuleNotFoundError: captum is missing.
+        ValueError: the model is neither a RetinaNet nor an R-CNN (Faster, Mask, Keypoint, Cascade,
+            panoptic) with Detectron2's heads for an FPN.
+    """
+    try:
+        import captum.attr  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "saliency needs captum: pip install 'resnest-d2[explain]'"
+        ) from error
+    if isinstance(model, RetinaNet):
+        return
+    name, heads = type(model).__name__, type(getattr(model, "roi_heads", None))
+    if not isinstance(model, GeneralizedRCNN):
+        raise ValueError(f"saliency is for GeneralizedRCNN and RetinaNet, got {name}")
+    if heads not in (StandardROIHeads, CascadeROIHeads):
+        raise ValueError(
+            f"saliency is for StandardROIHeads and CascadeROIHeads, got {heads.__name__}"
+        )
+
+
+def follow_detections(model: nn.Module, images: ImageList) -> "_Followed":
+    """The detections in one image, each with its score as a function of the pixels.
+
+    Args:
+        model: see :func:`check_saliency`.
+        images: one, normalised and padded.
+    """
+    return (_AtAnchors if isinstance(model, RetinaNet) else _InRegions)(model, images)
+
+
+class _Followed:
+    """Detections of one image, in the model's order and in pixels of its input."""
+
+    def __init__(self, model: nn.Module, images: ImageList):
+        self.model, self.size = model, images.image_sizes[0]
+        with torch.no_grad():
+            found = self._detect(images)
+        found.pred_boxes.clip(self.size)
+        self.instances = found[found.pred_boxes.nonempty()]  # as the model's output has them
+
+    def __len__(self) -> int:
+        return len(self.instances)
+
+    def _detect(self, images: ImageList) -> Instances:
+        """The detections, with what :meth:`score` has to know of each."""
+        raise NotImplementedError
+
+    def score(self, pixels: torch.Tensor, detection: int) -> torch.Tensor:
+        """The score of one in each of some normalised, padded images (B, 3, H, W): (B,)."""
+        raise NotImplementedError
+
+
+class _InRegions(_Followed):
+    """An R-CNN's: each in the boxes that the stages of its heads saw, one without a cascade."""
+
+    def __init__(self, model: GeneralizedRCNN, images: ImageList):
+        heads = model.roi_heads
+        cascade = isinstance(heads, CascadeROIHeads)
+        self.heads = heads.box_head if cascade else [heads.box_head]
+        self.predictors = heads.box_predictor if cascade else [heads.box_predictor]
+        super().__init__(model, images)
+
+    def _detect(self, images: ImageList) -> Instances:
+        features = self.model.backbone(images.tensor)
+        (proposals,), _ = self.model.proposal_generator(images, features, None)
+        regions = proposals.proposal_boxes
+        seen, scores = [], []
+        for stage, predictor in enumerate(self.predictors):
+            seen.append(regions.tensor)
+            predictions = self._predict(features, [regions], stage)
+            proposals = [Instances(self.size, proposal_boxes=regions)]
+            scores += predictor.predict_probs(predictions, proposals)
+            (boxes,) = predictor.predict_boxes(predictions, proposals)
+            if stage < len(self.predictors) - 1:  # a cascade's, which are the same for all classes
+                regions = Boxes(boxes)
+                regions.clip(self.size)
+        (instances,), (rows,) = fast_rcnn_inference(
+            [boxes],
+            [torch.stack(scores).mean(dim=0)],
+            [self.size],
+            predictor.test_score_thresh,
+            predictor.test_nms_thresh,
+            predictor.test_topk_per_image,
+        )
+        instances.regions = torch.stack(seen, dim=1)[rows]  # (D, stages, 4)
+        return instances
+
+    def _predict(self, features: dict, regions: list[Boxes], stage: int):
+        heads = self.model.roi_heads
+        pooled = heads.box_pooler([features[name] for name in heads.box_in_features], regions)
+        return self.predictors[stage](self.heads[stage](pooled))
+
+    def score(self, pixels: torch.Tensor, detection: int) -> torch.Tensor:
+        features = self.model.backbone(pixels)
+        label = self.instances.pred_classes[detection]
+        scores = []
+        for stage, region in enumerate(self.instances.regions[detection]):
+            regions = [Boxes(region[None]) for _ in pixels]
+            predictions = self._predict(features, regions, stage)
+            proposals = [Instances(self.size, proposal_boxes=boxes) for boxes in regions]
+            probabilities = self.predictors[stage].predict_probs(predictions, proposals)
+            scores.append(torch.cat(probabilities)[:, label])
+        return torch.stack(scores).mean(dim=0)
+
+
+class _AtAnchors(_Followed):
+    """A RetinaNet's: each comes from one anchor."""
+
+    def _detect(self, images: ImageList) -> Instances:
+        model = self.model
+        features, logits, deltas = dense_predictions(model, images.tensor)
+        anchors = Boxes.cat(model.anchor_generator(features)).tensor
+        boxes = model.box2box_transform.apply_deltas(deltas[0], anchors)
+        scores = logits[0].sigmoid()  # (A, classes)
+        (found,) = model.forward_inference(images, features, model.head(features))
+        # Detectron2 does not tell which anchor it was: the one that has the same box and score.
+        differences = torch.cdist(found.pred_boxes.tensor, boxes, p=1)  # (D, A)
+        differences += abs(found.scores[:, None] - scores[:, found.pred_classes].T)
+        found.anchors = differences.argmin(dim=1)
+        return found
+
+    def score(self, pixels: torch.Tensor, detection: int) -> torch.Tensor:
+        _, logits, _ = dense_predictions(self.model, pixels)
+        place = self.instances.anchors[detection], self.instances.pred_classes[detection]
+        return logits[:, place[0], place[1]].sigmoid()

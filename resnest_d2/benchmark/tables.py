@@ -1,0 +1,108 @@
+"""Measurements as text tables."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from tabulate import tabulate
+
+from .distributed import ProcessTimes
+from .measure import Measurement
+from .scaling import Scaling
+
+__all__ = [
+    "measurement_table",
+    "number_text",
+    "part_table",
+    "process_table",
+    "range_text",
+    "scaling_table",
+]
+
+
+def measurement_table(measured: Sequence[Measurement], reference: str, *, form: str) -> str:
+    """One line a network.
+
+    Args:
+        reference: whose time the ratios are of.
+        form: of ``tabulate``: ``"simple"``, ``"github"``.
+    """
+    timed, trained = bool(measured[0].latency_ms), measured[0].saved is not None
+    headers = ["network", "M params", "G multiply-adds"]
+    if timed:
+        headers += ["ms", "ms, range", f"x, against {reference}", "x, range", "peak MiB"]
+    if trained:
+        headers += ["saved MiB"]
+    rows = []
+    for m in measured:
+        row = [m.name, f"{m.params / 1e6:.2f}", number_text(m.multiply_adds, 1e9, ".3f")]
+        if timed:
+            row += [f"{m.median_ms:.1f}", range_text(m.latency_ms, ".1f"), f"{m.ratio:.2f}"]
+            row += [range_text(m.ratios, ".2f"), number_text(m.peak, 2**20, ".0f")]
+        if trained:
+            row += [number_text(m.saved, 2**20, ".0f")]
+        rows.append(row)
+    alignment = ["left", *["right"] * (len(headers) - 1)]
+    return tabulate(rows, headers, tablefmt=form, colalign=alignment, disable_numparse=True)
+
+
+def part_table(measured: Sequence[Measurement], *, form: str) -> str:
+    """Milliseconds by part of the detectors among the measured; empty where there is none."""
+    detectors = [m for m in measured if m.parts_ms]
+    if not detectors:
+        return ""
+    parts = {part: None for m in detectors for part in m.parts_ms}
+    rows = [
+        [part, *(number_text(m.parts_ms.get(part), 1, ".1f") for m in detectors)] for part in parts
+    ]
+    rows += [["all", *(f"{sum(m.parts_ms.values()):.1f}" for m in detectors)]]
+    headers = ["ms by part", *(m.name for m in detectors)]
+    alignment = ["left", *["right"] * len(detectors)]
+    return tabulate(rows, headers, tablefmt=form, colalign=alignment, disable_numparse=True)
+
+
+def scaling_table(scalings: Sequence[Scaling], *, form: str) -> str:
+    """One line a quantity: its values, the times, the fitted exponents.
+
+    Args:
+        form: of ``tabulate``: ``"simple"``, ``"github"``.
+    """
+    rows = []
+    for s in scalings:
+        rows.append(
+            [
+                s.quantity,
+                s.what,
+                ", ".join(map(str, s.values)),
+                ", ".join(f"{median:.0f}" for median in s.medians_ms),
+                f"{s.exponent:.2f}",
+                range_text(s.exponents, ".2f"),
+                number_text(s.multiply_adds_exponent, 1, ".2f"),
+            ]
+        )
+    headers = ["quantity", "of", "values", "ms", "exponent", "range", "of multiply-adds"]
+    return tabulate(rows, headers, tablefmt=form, disable_numparse=True)
+
+
+def process_table(times: ProcessTimes, *, form: str) -> str:
+    """Parts of a step on several processes, in milliseconds, and what their formula expects."""
+    kinds = {
+        "one alone": times.alone_ms,
+        "all, without exchange": times.together_ms,
+        "all, synchronised": times.synchronised_ms,
+        "exchange alone": times.all_reduce_ms,
+    }
+    rows = [[kind, f"{np.median(own):.0f}", range_text(own, ".0f")] for kind, own in kinds.items()]
+    rows += [["synchronised, by the formula", f"{times.expected_ms:.0f}", "–"]]
+    headers = [f"training step, {times.processes} processes", "ms", "ms, range"]
+    alignment = ("left", "right", "right")
+    return tabulate(rows, headers, tablefmt=form, colalign=alignment, disable_numparse=True)
+
+
+def number_text(value: float | None, unit: float, form: str) -> str:
+    """The value in its unit; a dash where there is none."""
+    return "–" if value is None else format(value / unit, form)
+
+
+def range_text(values: Sequence[float], form: str) -> str:
+    """The least and the largest."""
+    return f"{min(values):{form}}–{max(values):{form}}"

@@ -1,0 +1,1 @@
+"""Data sets of each file format, checked and registered with Detectron2."""

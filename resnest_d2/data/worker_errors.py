@@ -1,0 +1,160 @@
+"""Errors of reading data, told where they matter: in the process that trains or evaluates.
+
+A data worker's exception reaches that process as a long text with the worker's stack in it, and
+says neither which image it was nor what to do. Here a mapper's exception travels as a value in the
+batch instead, and is raised from there: one sentence with the file, the image id and the remedy.
+What kills a worker altogether is told with its likely causes. A batch that does not fit into shared
+memory would not even be an exception: it is lost in a thread of the worker's queue, and training
+waits for ever. So the worker fills the shared memory itself, where an error can be seen.
+"""
+
+import contextlib
+import pickle
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch.utils.data import get_worker_info
+
+from detectron2.utils.serialize import PicklableWrapper
+
+from .image_reader import PictureError
+from .packing import pack, unpack
+
+__all__ = [
+    "CheckedLoader",
+    "DataWorkerError",
+    "Failure",
+    "NamedErrors",
+    "explained_worker_errors",
+    "hand_over",
+]
+
+_WORKER_REMEDY = (
+    "Likely causes: the machine is out of memory, or /dev/shm is full (in a container: raise "
+    "--shm-size). Lower DATALOADER.NUM_WORKERS (0 reads without workers); training goes on with "
+    "--resume"
+)
+
+
+class DataWorkerError(RuntimeError):
+    """A process that reads data died, or cannot hand over what it read."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What stands in a batch in place of an example: what to raise, and its cause."""
+
+    error: Exception
+    cause: Exception | None = None
+
+    @classmethod
+    def of_record(cls, record: Any, cause: Exception) -> "Failure":
+        """Of a data set's record that cannot be read or mapped."""
+        record = record if isinstance(record, Mapping) else {}
+        unread = isinstance(cause, PictureError)
+        file = cause.path if unread else getattr(cause, "filename", None)
+        file = file or record.get("file_name", "a file without a name")
+        where = f"{file} (image id {record.get('image_id', 'unknown')})"
+        remedy = "or take the image out of its data set; training goes on with --resume"
+        if isinstance(cause, MemoryError) or isinstance(cause.__cause__, MemoryError):
+            error = DataWorkerError(f"{where}: no memory left to read it. {_WORKER_REMEDY}")
+        elif isinstance(cause, FileNotFoundError):
+            error = FileNotFoundError(f"{where} is not there any more: restore it, {remedy}")
+        elif unread or isinstance(cause, OSError):
+            reason = cause.reason if unread else cause.strerror or cause
+            error = OSError(f"{where} cannot be read: {reason}. Restore the file, {remedy}")
+        else:
+            kind = ValueError if isinstance(cause, ValueError) else RuntimeError
+            error = kind(
+                f"{where} cannot be used: {type(cause).__name__}: {cause}. Mend it, {remedy}"
+            )
+        if get_worker_info() is not None:
+            cause = _for_sending(cause)
+        return cls(error, cause)
+
+    def throw(self) -> None:
+        raise self.error from self.cause
+
+
+def _for_sending(error: Exception) -> Exception:
+    """The error, or one of its text where it cannot be sent; with its stack if that may help."""
+    stack = "".join(traceback.format_exception(error))
+    try:
+        error = pickle.loads(pickle.dumps(error))
+    except Exception:
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    if not isinstance(error, (OSError, PictureError)):  # of a file, its name says all
+        error = RuntimeError(f"in a data worker:\n{stack}")
+    return error
+
+
+class NamedErrors:
+    """A mapper whose exceptions are returned, each as a :class:`Failure`."""
+
+    def __init__(self, mapper: Callable[[Any], Any]):
+        self._mapper = PicklableWrapper(mapper)
+
+    def __call__(self, record: Any) -> Any:
+        try:
+            return self._mapper(record)
+        except Exception as error:
+            return Failure.of_record(record, error)
+
+
+def hand_over(batch: list) -> list | bytes:
+    """A collate function: the list as it is; from a worker, in bytes and shared memory."""
+    if get_worker_info() is None:
+        return batch
+    try:
+        return pack(batch)
+    except (OSError, RuntimeError) as error:
+        reason = f"a data worker cannot hand over its batch: {error}. {_WORKER_REMEDY}"
+        return pack([Failure(DataWorkerError(reason))])
+
+
+class CheckedLoader:
+    """The batches of a loader that collates with :func:`hand_over`; failures are raised."""
+
+    def __init__(self, loader: Iterable[list | bytes]):
+        self._loader = loader
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[list]:
+        with explained_worker_errors():
+            for batch in self._loader:
+                if isinstance(batch, bytes):
+                    batch = _take_over(batch)
+                for example in batch:
+                    if isinstance(example, Failure):
+                        example.throw()
+                yield batch
+
+
+def _take_over(batch: bytes) -> list:
+    try:
+        return unpack(batch)
+    except (EOFError, OSError, RuntimeError) as error:  # its worker must live until here
+        raise DataWorkerError(
+            f"a batch cannot be taken over from its data worker: {error}. {_WORKER_REMEDY}; or too "
+            "many files are open (ulimit -n)"
+        ) from error
+
+
+@contextlib.contextmanager
+def explained_worker_errors() -> Iterator[None]:
+    """Raise a :class:`DataWorkerError` where PyTorch says that a data worker died.
+
+    It says so by a signal handler: at any moment, not just where batches are taken.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if not text.startswith("DataLoader worker (pid"):
+            raise
+        sentence = text.partition(". ")[0]
+        raise DataWorkerError(f"{sentence}. {_WORKER_REMEDY}") from error

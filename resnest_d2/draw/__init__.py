@@ -1,0 +1,37 @@
+"""Pictures and charts: instances on their image, curves, gains, split attention.
+
+Everything here takes numbers and writes or returns pictures. Only ``report`` and ``cli`` import it;
+other rooms do so inside of a function that draws.
+"""
+
+from .explanations import plot_attention, plot_block, plot_class_attention, plot_saliency
+from .gains import plot_gains
+from .instances import (
+    Mark,
+    draw_annotations,
+    draw_comparison,
+    draw_instances,
+    draw_marks,
+    save_comparisons,
+)
+from .loss_curves import plot_losses
+from .measurements import plot_measurements, plot_scalings
+from .sheet import draw_sheet
+
+__all__ = [
+    "Mark",
+    "draw_annotations",
+    "draw_comparison",
+    "draw_instances",
+    "draw_marks",
+    "draw_sheet",
+    "plot_attention",
+    "plot_block",
+    "plot_class_attention",
+    "plot_gains",
+    "plot_losses",
+    "plot_measurements",
+    "plot_saliency",
+    "plot_scalings",
+    "save_comparisons",
+]

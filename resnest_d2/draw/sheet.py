@@ -1,0 +1,101 @@
+"""A contact sheet: some pictures of a data set with their annotations, on one page."""
+
+import logging
+import os
+import random
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ..data import register_coco
+from ..data.image_reader import PictureError, read_picture
+from ..data.intensity import BY_TYPE, Intensity
+from ..progress import progress_bar
+from .fonts import image_font
+from .instances import draw_annotations
+
+__all__ = ["draw_sheet"]
+
+_CELL = 420  # pixels, width and height of a picture's place
+_CAPTION = 24  # pixels, below each
+_GAP = 8  # pixels
+
+logger = logging.getLogger(__name__)
+
+
+def draw_sheet(
+    data: tuple[str, str],
+    *,
+    num_images: int = 16,
+    seed: int = 0,
+    intensity: Intensity = BY_TYPE,
+    on_bad_data: str = "refuse",
+) -> np.ndarray:
+    """Draw pictures of a data set with boxes, masks and class names.
+
+    Pictures with annotations come first. One that cannot be read is a grey field that says so.
+
+    Args:
+        data: (COCO json file, image folder).
+        intensity: the rule for images of more than 8 bits.
+        num_images: at most so many, drawn by ``seed``, in the order of their ids.
+        on_bad_data: see :func:`resnest_d2.register_coco`.
+
+    Returns:
+        RGB, uint8, about as wide as it is high.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`resnest_d2.register_coco` does.
+    """
+    if num_images < 1:
+        raise ValueError(f"the number of images must be at least 1, got {num_images}")
+    name = register_coco(*data, on_bad_data=on_bad_data)
+    class_names = MetadataCatalog.get(name).thing_classes
+    records = DatasetCatalog.get(name)
+    random.Random(seed).shuffle(records)
+    records.sort(key=lambda record: not record["annotations"])
+    records = sorted(records[:num_images], key=lambda record: record["image_id"])
+    columns = int(np.ceil(np.sqrt(len(records))))
+    cells = [
+        (_draw_record(record, class_names, intensity), _caption(record))
+        for record in progress_bar(records, desc="drawing")
+    ]
+    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    heights = [max(picture.height for picture, _ in row) + _CAPTION + _GAP for row in rows]
+    size = (columns * (_CELL + _GAP) + _GAP, sum(heights) + _GAP)
+    sheet = Image.new("RGB", size, "white")
+    pen = ImageDraw.Draw(sheet)
+    top = _GAP
+    for row, height in zip(rows, heights, strict=True):
+        for column, (picture, caption) in enumerate(row):
+            left = _GAP + column * (_CELL + _GAP)
+            sheet.paste(picture, (left, top))
+            place = left, top + picture.height + 3
+            pen.text(place, caption, fill="black", font=image_font(caption, 15))
+        top += height
+    return np.asarray(sheet)
+
+
+def _caption(record: dict) -> str:
+    number = len(record["annotations"])
+    objects = "1 object" if number == 1 else f"{number} objects"
+    return f"{record['image_id']}: {os.path.basename(record['file_name'])}, {objects}"
+
+
+def _draw_record(record: dict, class_names: list[str], intensity: Intensity) -> Image.Image:
+    try:
+        image = read_picture(record["file_name"], intensity).pixels
+    except (FileNotFoundError, PictureError) as error:
+        logger.warning(f"{record['file_name']} cannot be read: {error}")
+        field = Image.new("RGB", (_CELL, _CELL // 2), "#cccccc")
+        ImageDraw.Draw(field).text(
+            (10, 10), "cannot be read", fill="black", font=ImageFont.load_default(size=20)
+        )
+        return field
+    scale = _CELL / max(image.shape[:2])
+    drawn = draw_annotations(image, record["annotations"], class_names, scale=scale)
+    picture = Image.fromarray(drawn)
+    picture.thumbnail((_CELL, _CELL))  # rounding
+    return picture

@@ -1,0 +1,184 @@
+"""How much memory a training step will take, before it takes it.
+
+Weights, gradients and the optimiser's state are counted. What the forward pass keeps for the
+backward pass is estimated: the model runs once on PyTorch's device ``meta``, which computes shapes
+alone, with an image as large as training can make it and with full sets of region proposals, and
+what autograd saves is added up. Not in it: memory that kernels use for a moment, losses, fragments.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from detectron2.config import CfgNode
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.utils import comm
+
+from ...modeling.checkpointing import recompute_norms
+
+__all__ = ["Memory", "available_memory", "estimate_memory", "image_size"]
+
+logger = logging.getLogger(__name__)
+
+_NORMS = ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_BOX_CASCADE_HEAD", "ROI_MASK_HEAD", "SEM_SEG_HEAD")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one process.
+
+    Attributes:
+        weights: parameters, buffers, and their average where there is one.
+        gradients: of the parameters that are trained.
+        optimizer: its state.
+        activations: what one micro-batch keeps for the backward pass; None where it is unknown.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int | None
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + (self.activations or 0)
+
+
+def estimate_memory(
+    cfg: CfgNode, model: nn.Module, *, images: int, dtype: torch.dtype | None
+) -> Memory:
+    """What training ``model`` takes, with ``images`` in a micro-batch and autocast to ``dtype``."""
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+    adam = cfg.RESNEST.OPTIMIZER == "AdamW"
+    states = 2 if adam else int(cfg.SOLVER.MOMENTUM > 0)
+    activations = None
+    try:
+        activations = images * _saved_by_one_image(cfg)
+    except Exception as error:  # of whatever kind: a run does not fail for an estimate
+        logger.debug(f"The memory of the activations is unknown: {error}")
+    if activations and dtype is not None:
+        activations //= 2  # nearly everything that is saved is in half precision then
+    averages = 2 if cfg.RESNEST.EMA.DECAY > 0 else 1
+    return Memory(averages * weights, trained, states * trained, activations)
+
+
+def image_size(cfg: CfgNode) -> tuple[int, int]:
+    """Height and width, pixels, of about the largest picture that training sees: of 4:3, padded."""
+    if cfg.RESNEST.JITTER.SIZE:
+        sides = (cfg.RESNEST.JITTER.SIZE,) * 2
+    else:
+        short, longest = max(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MAX_SIZE_TRAIN
+        short = min(short, longest)
+        sides = (short, min(longest, short * 4 // 3))
+    return tuple(-(-side // 32) * 32 for side in sides)
+
+
+def available_memory(device: str) -> int | None:
+    """Bytes that a process on this device can have, shared with its neighbours on a CPU.
+
+    None where the system does not tell.
+    """
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info()[1]
+    try:
+        with open("/proc/meminfo") as file:
+            entries = dict(line.split(":") for line in file)
+        available = int(entries["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+    with contextlib.suppress(OSError, ValueError):  # of a container
+        with open("/sys/fs/cgroup/memory.max") as file:
+            available = min(available, int(file.read()))
+    return available // comm.get_local_size()
+
+
+def _saved_by_one_image(cfg: CfgNode) -> int:
+    cfg = cfg.clone()
+    cfg.defrost()
+    for part in _NORMS:  # a synchronised norm would wait for the other processes
+        node = cfg.MODEL[part]
+        if "NORM" in node and node.NORM.endswith("SyncBN"):
+            node.NORM = "BN"
+    with torch.device("meta"):
+        model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg).train()
+        height, width = image_size(cfg)
+        image = torch.empty(2, 3, height, width)  # two: a norm on a 1x1 map takes no single value
+    if cfg.RESNEST.RECOMPUTE_NORM:
+        recompute_norms(model)
+    counter = _Saved(model)
+    for stage in cfg.RESNEST.ACTIVATION_CHECKPOINTING:
+        counter.leave_out(getattr(getattr(model.backbone, "bottom_up", model.backbone), stage))
+    with counter.counting():
+        features = model.backbone(image)
+        if hasattr(model, "head"):  # RetinaNet's
+            model.head([features[name] for name in cfg.MODEL.RETINANET.IN_FEATURES])
+        if hasattr(model, "proposal_generator"):
+            model.proposal_generator.rpn_head([features[n] for n in cfg.MODEL.RPN.IN_FEATURES])
+    total = counter.bytes / 2
+    if hasattr(model, "roi_heads"):
+        with counter.counting():
+            _run_roi_heads(cfg, model.roi_heads, next(iter(features.values())).shape[1])
+        total += counter.bytes
+    return int(total)
+
+
+def _run_roi_heads(cfg: CfgNode, roi_heads: nn.Module, channels: int) -> None:
+    proposals = cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
+    foreground = max(2, int(proposals * cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION))
+
+    def regions(count: int, part: str) -> torch.Tensor:
+        side = cfg.MODEL[part].POOLER_RESOLUTION
+        # pooled features are kept: they depend on weights
+        return torch.empty(count, channels, side, side, device="meta", requires_grad=True)
+
+    box_head = roi_heads.box_head
+    for head in box_head if isinstance(box_head, nn.ModuleList) else [box_head]:
+        head(regions(proposals, "ROI_BOX_HEAD"))
+    if cfg.MODEL.MASK_ON:
+        roi_heads.mask_head.layers(regions(foreground, "ROI_MASK_HEAD"))
+    if cfg.MODEL.KEYPOINT_ON:
+        roi_heads.keypoint_head.layers(regions(foreground, "ROI_KEYPOINT_HEAD"))
+
+
+class _Saved:
+    """Bytes of the tensors that autograd saves in a model, parameters and buffers left out."""
+
+    def __init__(self, model: nn.Module):
+        self._own = {id(t.untyped_storage()): t for t in (*model.parameters(), *model.buffers())}
+        self._storages = {}
+        self._inside = 0
+
+    @property
+    def bytes(self) -> int:
+        return sum(storage.nbytes() for storage in self._storages.values())
+
+    def leave_out(self, stage: nn.Module) -> None:
+        """Count nothing but the inputs of a stage's blocks: it will be checkpointed."""
+
+        def enter(module, args):
+            self._add(args[0])
+            self._inside += 1
+
+        def leave(module, args, output):
+            self._inside -= 1
+
+        for block in stage.children():
+            block.register_forward_pre_hook(enter)
+            block.register_forward_hook(leave)
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[None]:
+        self._storages.clear()
+        with torch.autograd.graph.saved_tensors_hooks(self._add, lambda tensor: tensor):
+            yield
+
+    def _add(self, tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if not self._inside and id(storage) not in self._own:
+            self._storages[id(storage)] = storage  # kept, so that no other one has its id
+        return tensor

@@ -1,0 +1,320 @@
+"""Repeating the batch whose loss was not finite, from the file that training left.
+
+The forward and backward pass run with the weights, images and generators of then, in this process
+alone. Reproduced is a failure when the same losses are not finite again. What is found on the way:
+the first module whose output is not finite, the largest gradients, and what is odd in the inputs.
+"""
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from detectron2.config import CfgNode
+from detectron2.structures import Boxes
+from detectron2.utils.events import EventStorage
+
+from ...checkpoint import StoredWeights
+from ...checkpoint.record import check_record
+from ...checkpoint.weight_files import read_content
+from ...errors import check_choice
+from ...text import printable
+from ..prepare.trained import check_network, read_config
+from ..training.trainer import Trainer
+from .examples import unpack
+from .non_finite import Gradient, largest_gradients, losses_before
+
+__all__ = ["Replay", "replay"]
+
+_ENTRIES = {
+    "iteration": int,
+    "micro_batch": int,
+    "rank": int,
+    "world_size": int,
+    "losses": dict,
+    "error": str,
+    "batch": list,
+    "model": dict,
+    "in_evaluation_mode": list,
+    "frozen": list,
+    "generators": dict,
+    "device": str,
+    "dtype": str,
+    "record": dict,
+}
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """An input image: its smallest and largest finite value, and what is odd about it.
+
+    Attributes:
+        not_finite: number of values that are NaN or infinite.
+        bad_boxes: ground-truth boxes that are not finite, or without width or height, by index.
+    """
+
+    image_id: str
+    file_name: str
+    minimum: float
+    maximum: float
+    not_finite: int
+    boxes: int
+    bad_boxes: dict[int, list[float]]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What the repetition gave.
+
+    Attributes:
+        then, now: the losses by name.
+        error, error_then: what the forward pass raised, "" where it went through.
+        first_module: name of the first module, in the order of the forward pass, whose output is
+            not finite, with its class; "" if all are finite.
+        inputs_finite: whether that module's inputs are.
+        bad_weights: names of the parameters, and of the statistics that are read, that are not
+            finite.
+        gradients: the largest five.
+        synchronised: training had several processes, so batch norms that synchronise saw more
+            images than this repetition.
+    """
+
+    file: str
+    iteration: int
+    micro_batch: int
+    rank: int
+    reproduced: bool
+    then: dict[str, float]
+    now: dict[str, float]
+    error_then: str
+    error: str
+    first_module: str
+    inputs_finite: bool
+    bad_weights: list[str]
+    gradients: list[Gradient]
+    images: list[ImageFacts]
+    synchronised: bool
+
+    def as_dict(self) -> dict:
+        """For JSON, which has no NaN: numbers that are not finite are texts."""
+        return _jsonable(asdict(self))
+
+
+def replay(path: str | os.PathLike, *, device: str | None = None) -> Replay:
+    """Repeat the passes that a file of ``nonfinite_…pth`` was left for.
+
+    Args:
+        device: where; None: on the kind of device that it was trained on, or the CPU.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not such a file, or not of this version.
+    """
+    path = Path(path)
+    content = _read(path)
+    cfg = _config(content, path, device)
+    weights = StoredWeights(path, content["model"], "pth", "", {})
+    check_network(cfg, weights)
+    try:
+        return _repeat(cfg, content, path)
+    except Exception as error:  # what a batch from elsewhere may do to a model has no end
+        raise ValueError(
+            f"the batch in {path} does not go through the model of its config: "
+            f"{type(error).__name__}: {printable(error, 300)}"
+        ) from error
+
+
+def _repeat(cfg: CfgNode, content: dict, path: Path) -> Replay:
+    model = _build(cfg, content, path)
+    batch = unpack(content["batch"])
+    bad_weights = _bad_weights(model)  # before the batch can reach running statistics
+    losses, error, first, inputs_finite = _forward(model, batch, content)
+    now = {name: value.item() for name, value in losses.items()}
+    gradients = largest_gradients(model, sum(losses.values())) if losses else []
+    then = content["losses"]
+    return Replay(
+        file=str(path),
+        iteration=content["iteration"],
+        micro_batch=content["micro_batch"],
+        rank=content["rank"],
+        reproduced=_not_finite(then) == _not_finite(now) and bool(error) == bool(content["error"]),
+        then=then,
+        now=now,
+        error_then=content["error"],
+        error=error,
+        first_module=first,
+        inputs_finite=inputs_finite,
+        bad_weights=bad_weights,
+        gradients=gradients[:5],
+        images=[_look_at(example) for example in batch],
+        synchronised=content["world_size"] > 1 and "Sync" in content["record"]["config"],
+    )
+
+
+def _read(path: Path) -> dict:
+    content = read_content(path)
+    if content.get("kind") != "nonfinite":
+        raise ValueError(
+            f"{path} is not what a loss that is not finite leaves: a file nonfinite_…pth of a "
+            "run's OUTPUT_DIR is needed"
+        )
+    for name, kind in _ENTRIES.items():
+        if not isinstance(content.get(name), kind):
+            raise ValueError(f"{path} is damaged: its {name} must be a {kind.__name__}")
+    for name, kind in (("losses", float), ("model", torch.Tensor), ("generators", torch.Tensor)):
+        for key, value in content[name].items():
+            if type(key) is not str or not isinstance(value, kind):
+                raise ValueError(
+                    f"{path} is damaged: its {name} must be texts and {kind.__name__}s"
+                )
+    check_choice(f"dtype in {path}", content["dtype"], ("", "bfloat16", "float16"))
+    try:
+        check_record(content["record"])
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    return content
+
+
+def _config(content: dict, path: Path, device: str | None) -> CfgNode:
+    cfg = read_config(content["record"], path)
+    if device is None:
+        there = content["device"] == "cpu" or torch.cuda.is_available()
+        device = content["device"] if there else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device is {device}, and no GPU is found")
+    cfg.MODEL.DEVICE = device
+    cfg.MODEL.WEIGHTS = ""
+    cfg.freeze()
+    return cfg
+
+
+def _build(cfg: CfgNode, content: dict, path: Path) -> nn.Module:
+    """The model as it was: weights, frozen parameters, norms with fixed statistics."""
+    model = Trainer.build_model(cfg)
+    try:
+        model.load_state_dict(content["model"])
+    except RuntimeError as error:
+        raise ValueError(f"the weights in {path} do not fit its config: {error}") from error
+    model.train()
+    for name, module in model.named_modules():
+        if name in content["in_evaluation_mode"]:
+            module.training = False
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in content["frozen"])
+    return model
+
+
+def _bad_weights(model: nn.Module) -> list[str]:
+    """Names in the model's state that are not finite. Where the batch alone normalises, its
+    running statistics do not count: the batch itself has spoilt them, and they are not read."""
+    unread = {
+        f"{name}.{statistic}"
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.training
+        for statistic in ("running_mean", "running_var")
+    }
+    return [
+        name
+        for name, value in model.state_dict().items()
+        if name not in unread and value.is_floating_point() and not value.isfinite().all()
+    ]
+
+
+def _forward(
+    model: nn.Module, batch: list[dict], content: dict
+) -> tuple[dict[str, torch.Tensor], str, str, bool]:
+    """Losses, the error in their place, the first module that is not finite, and its inputs."""
+    found: list[tuple[str, bool]] = []
+
+    def look(name: str) -> Callable:
+        def hook(module: nn.Module, args, kwargs, output) -> None:
+            if not found and not _all_finite(output):
+                found.append((f"{name} ({type(module).__name__})", _all_finite((args, kwargs))))
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(look(name), with_kwargs=True)
+        for name, module in model.named_modules()
+        if name
+    ]
+    device = next(model.parameters()).device.type
+    dtype = getattr(torch, content["dtype"]) if content["dtype"] else None
+    torch.set_rng_state(content["generators"]["cpu"])
+    if device == "cuda" and "cuda" in content["generators"]:
+        torch.cuda.set_rng_state(content["generators"]["cuda"])
+    error = ""
+    try:
+        with (
+            EventStorage(content["iteration"]),
+            torch.autocast(device, dtype, enabled=dtype is not None),
+        ):
+            losses = model(batch)
+    except FloatingPointError as raised:
+        losses, error = losses_before(raised), str(raised)
+    finally:
+        for handle in handles:
+            handle.remove()
+    first, inputs_finite = found[0] if found else ("", True)
+    return losses, error, first, inputs_finite
+
+
+def _all_finite(value) -> bool:
+    """Whether all floating-point numbers in (nested) outputs of a module are finite."""
+    if isinstance(value, torch.Tensor):
+        return not value.is_floating_point() or bool(value.detach().isfinite().all())
+    if isinstance(value, dict):
+        return all(map(_all_finite, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_all_finite, value))
+    if isinstance(value, Boxes):
+        return _all_finite(value.tensor)
+    if hasattr(value, "get_fields"):  # Instances
+        return _all_finite(value.get_fields())
+    if hasattr(value, "tensor"):  # ImageList, BitMasks, Keypoints
+        return _all_finite(value.tensor)
+    return True
+
+
+def _look_at(example: dict) -> ImageFacts:
+    image = example["image"].float()
+    finite = image[image.isfinite()]
+    instances = example.get("instances")
+    boxes = torch.zeros(0, 4)
+    if instances is not None and instances.has("gt_boxes"):
+        boxes = instances.gt_boxes.tensor
+    bad = [i for i, box in enumerate(boxes) if not box.isfinite().all() or _is_empty(box)]
+    return ImageFacts(
+        image_id=str(example.get("image_id", "")),
+        file_name=str(example.get("file_name", "")),
+        minimum=finite.min().item() if len(finite) else math.nan,
+        maximum=finite.max().item() if len(finite) else math.nan,
+        not_finite=image.numel() - finite.numel(),
+        boxes=len(boxes),
+        bad_boxes={i: boxes[i].tolist() for i in bad},
+    )
+
+
+def _is_empty(box: torch.Tensor) -> bool:
+    """Of an (x0, y0, x1, y1), or of a rotated (x, y, width, height, angle)."""
+    width, height = (box[2], box[3]) if len(box) == 5 else (box[2] - box[0], box[3] - box[1])
+    return bool(width <= 0 or height <= 0)
+
+
+def _not_finite(losses: dict[str, float]) -> set[str]:
+    return {name for name, value in losses.items() if not math.isfinite(value)}
+
+
+def _jsonable(value):
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(item) for item in value]
+    return value

@@ -1,0 +1,114 @@
+"""Stopping by a signal, as a job scheduler does it: save first, then end with a code of its own."""
+
+import contextlib
+import logging
+import multiprocessing
+import signal
+import threading
+from collections.abc import Iterator
+from multiprocessing import util
+
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+from resnest_d2_command.signals import STOP_SIGNALS, STOPPED
+
+from ...checkpoint import RunCheckpointer
+
+__all__ = ["StopOnSignal", "signals_held_back"]
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def signals_held_back() -> Iterator[None]:
+    """The signals wait until the block ends; processes that are started in it never get them.
+
+    A scheduler sends them to every process of a job. Data workers must outlive that: without them
+    the iteration does not come to its end. As SIGTERM is also what ends them with this process,
+    they are killed then.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    children = set(multiprocessing.active_children())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        started = set(multiprocessing.active_children()) - children
+        util.Finalize(None, _kill, args=(started,), exitpriority=100)  # before they are waited for
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _kill(processes: set[multiprocessing.Process]) -> None:
+    for process in processes:
+        if process.is_alive():
+            process.kill()
+
+
+class StopOnSignal(HookBase):
+    """After SIGTERM or SIGUSR1, saves a checkpoint and raises ``SystemExit(75)``.
+
+    It does so at the end of the iteration, in all processes at once, whichever got the signal. What
+    follows in an iteration that was saved (evaluation) is not waited for: a resumed run makes up
+    for it. Handlers can be installed in the main thread alone; in another one the hook does
+    nothing of its own.
+
+    It belongs between the periodic checkpointer and what evaluates.
+
+    Args:
+        checkpointer: saves.
+        period: iterations between periodic checkpoints.
+    """
+
+    def __init__(self, checkpointer: RunCheckpointer, period: int):
+        self._checkpointer = checkpointer
+        self._period = period
+        self._received = ""  # name of the signal
+        self._saved = False  # whether ending here and now loses nothing
+        self._stopped = False
+        self._previous: dict[int, object] = {}
+
+    def before_train(self):
+        if threading.current_thread() is threading.main_thread():
+            for number in STOP_SIGNALS:
+                self._previous[number] = signal.signal(number, self._receive)
+        self._saved = self.trainer.start_iter > 0
+
+    def before_step(self):
+        self._saved = False
+
+    def after_step(self):
+        iteration = self.trainer.iter
+        periodic = (iteration + 1) % self._period == 0 or iteration + 1 >= self.trainer.max_iter
+        received = next(filter(None, comm.all_gather(self._received)), "")
+        if received:
+            self._received = received
+            if not periodic:
+                self._checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
+            comm.synchronize()  # whoever ends first may have the others ended, by force
+            self._stop()
+        self._saved = periodic
+        if self._saved and self._received:  # it came in between
+            self._stop()
+
+    def restore(self) -> None:
+        """Give the signals their former handlers; to be called when training has ended."""
+        for number, handler in self._previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._previous.clear()
+        if self._stopped:
+            logger.warning(
+                f"{self._received} at iteration {self.trainer.iter}: saved and stopped, with exit "
+                f"code {STOPPED}. --resume goes on from here"
+            )
+
+    def _receive(self, number: int, frame) -> None:
+        self._received = signal.Signals(number).name
+        if self._saved and not self._stopped:  # a second signal does not disturb the way out
+            self._stop()
+
+    def _stop(self) -> None:
+        self._stopped = True
+        raise SystemExit(STOPPED)

@@ -1,0 +1,325 @@
+"""Processes that torchrun started: what its environment says, and joining their group.
+
+torchrun starts the processes itself, watches them and starts a broken group anew. So nothing is
+launched here: each process reads its place from the environment. Before the group exists, the
+processes talk through torchrun's store: the first process of each machine checks the request while
+the others wait, and all come to the same verdict.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import functools
+import gc
+import itertools
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+from detectron2.engine import DEFAULT_TIMEOUT
+from detectron2.utils import comm
+
+from ...errors import REFUSALS, error_text
+from ..diagnosis.run_errors import RunError
+from ..prepare.request import RunRequest
+
+__all__ = [
+    "Torchrun",
+    "adopt",
+    "check_given",
+    "check_together",
+    "joined",
+    "leave",
+    "leave_group",
+    "prefer_loopback",
+    "process_rank",
+    "read_environment",
+    "record",
+]
+
+logger = logging.getLogger(__name__)
+
+_NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+_NAMES = (*_NUMBERS, "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Torchrun:
+    """This process's place, as torchrun says it.
+
+    Attributes:
+        restarts: how often the group was started anew.
+        agent_store: torchrun itself serves the store at ``address``:``port``.
+    """
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+    address: str
+    port: int
+    restarts: int
+    agent_store: bool
+
+    @property
+    def num_machines(self) -> int:
+        return self.world_size // self.local_world_size
+
+
+def read_environment() -> Torchrun | None:
+    """What torchrun's environment says, None where this process is not torchrun's.
+
+    Raises:
+        ValueError: a variable that cannot be.
+    """
+    if not all(os.environ.get(name) for name in _NAMES):
+        return None
+    values = {}
+    for name in (*_NUMBERS, "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT"):
+        text = os.environ.get(name, "0")
+        if not text.isdecimal():
+            raise ValueError(f"the environment's {name} must be a whole number, got {text!r}")
+        values[name] = int(text)
+    rank, world, local_rank, local_world = (values[name] for name in _NUMBERS)
+    if not (rank < world and local_rank < local_world <= world) or world % local_world:
+        raise ValueError(
+            "the environment's RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE do not go "
+            f"together: {rank}, {world}, {local_rank}, {local_world}. Every machine needs the same "
+            "number of processes"
+        )
+    return Torchrun(
+        rank,
+        world,
+        local_rank,
+        local_world,
+        os.environ["MASTER_ADDR"],
+        values["MASTER_PORT"],
+        values["TORCHELASTIC_RESTART_COUNT"],
+        os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
+    )
+
+
+def check_given(
+    num_processes: int | None, num_machines: int | None, dist_url: str = "auto"
+) -> None:
+    """Raise a ValueError where options contradict torchrun, which has started the processes.
+
+    Args:
+        num_processes, num_machines, dist_url: as given by the user; None, None, "auto": not given.
+    """
+    place = read_environment()
+    if place is None:
+        return
+    for option, given, variable, there in (
+        ("--num-gpus", num_processes, "LOCAL_WORLD_SIZE", place.local_world_size),
+        ("--num-machines", num_machines, "WORLD_SIZE / LOCAL_WORLD_SIZE", place.num_machines),
+    ):
+        if given is not None and given != there:
+            raise ValueError(
+                f"{option} is {given}, and torchrun's {variable} is {there}: leave {option} out, "
+                "torchrun has started the processes"
+            )
+    if dist_url not in ("auto", "env://"):
+        raise ValueError(
+            f"--dist-url is {dist_url}, and torchrun's MASTER_ADDR is {place.address}: leave "
+            "--dist-url out, the processes meet where torchrun says"
+        )
+
+
+def adopt(request: RunRequest) -> RunRequest:
+    """The request with torchrun's numbers of processes; a group started anew resumes.
+
+    Raises:
+        ValueError: the request contradicts them, or the environment has only some of them.
+    """
+    place = read_environment()
+    if place is None:
+        _refuse_part(request)
+        return request
+    check_given(
+        None if request.num_processes == 1 else request.num_processes,
+        None if request.num_machines == 1 else request.num_machines,
+        request.dist_url,
+    )
+    return dataclasses.replace(
+        request,
+        num_processes=place.local_world_size,
+        num_machines=place.num_machines,
+        machine_rank=place.rank // place.local_world_size,
+        dist_url="env://",
+        resume=request.resume or (place.restarts > 0 and not request.eval_only),
+    )
+
+
+def _refuse_part(request: RunRequest) -> None:
+    """Some launchers say half of it. Each process would then train alone, in the same folder."""
+    world = os.environ.get("WORLD_SIZE", "")
+    if request.world_size == 1 and os.environ.get("RANK") and world.isdecimal() and int(world) > 1:
+        missing = ", ".join(name for name in _NAMES if not os.environ.get(name))
+        raise ValueError(
+            f"the environment has RANK, and WORLD_SIZE {world}, but not {missing}: start the "
+            "processes with torchrun, or unset RANK and WORLD_SIZE"
+        )
+
+
+def process_rank() -> int:
+    """This process's rank, also before it has joined its group."""
+    place = None if dist.is_initialized() else read_environment()
+    return place.rank if place else comm.get_rank()
+
+
+def prefer_loopback(one_machine: bool) -> None:
+    """Let gloo meet on the loopback device where all processes are on one machine.
+
+    Else it takes the address of the host's name, which need not exist or be reachable.
+    """
+    if one_machine and os.path.exists("/sys/class/net/lo"):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+
+
+@functools.cache
+def _store() -> dist.Store | None:
+    """A store that all of torchrun's processes share; None where there are no others."""
+    place = read_environment()
+    if place is None or place.world_size == 1:
+        return None
+    store = dist.TCPStore(
+        place.address,
+        place.port,
+        place.world_size,
+        place.rank == 0 and not place.agent_store,
+        timeout=DEFAULT_TIMEOUT,
+        wait_for_workers=False,
+    )
+    return dist.PrefixStore(f"resnest_d2/{place.restarts}", store)  # it outlives the group
+
+
+_ROUNDS = itertools.count()
+
+
+def check_together(check: Callable[[RunRequest], object], request: RunRequest):
+    """``check(adopt(request))``, with the same verdict in all of torchrun's processes.
+
+    The first process of each machine checks first: it downloads what all of them need.
+
+    Raises:
+        ValueError, KeyError, FileNotFoundError, FileExistsError: ``check`` raised it in this
+            process, or in another one.
+    """
+    request = adopt(request)
+    store = _store()
+    if store is None:
+        return check(request)
+    place = read_environment()
+    number = next(_ROUNDS)
+    first = place.rank - place.local_rank
+    result, failure = None, None
+    if place.rank == first or store.get(f"{number}/{first}") == b"{}":
+        try:
+            result = check(request)
+        except Exception as error:
+            failure = error
+    store.set(f"{number}/{place.rank}", json.dumps(_say(failure)))
+    verdicts = [json.loads(store.get(f"{number}/{rank}")) for rank in range(place.world_size)]
+    if failure is not None:
+        raise failure
+    for rank, verdict in enumerate(verdicts):
+        if verdict:
+            raise _heard(verdict, rank)
+    return result
+
+
+def _say(error: Exception | None) -> dict:
+    if error is None:
+        return {}
+    kind = next((kind.__name__ for kind in REFUSALS if isinstance(error, kind)), "")
+    return {
+        "kind": kind,
+        "message": f"{'' if kind else type(error).__name__ + ': '}{error_text(error)}",
+    }
+
+
+def _heard(verdict: dict, rank: int) -> Exception:
+    kinds = {kind.__name__: kind for kind in REFUSALS}
+    if verdict["kind"] in kinds:
+        return kinds[verdict["kind"]](verdict["message"])
+    return RunError(f"the process of rank {rank} failed: {verdict['message']}")
+
+
+@contextlib.contextmanager
+def joined(place: Torchrun, *, on_cpu: bool) -> Iterator[None]:
+    """Be a member of torchrun's group: over gloo on the CPU, over NCCL on GPUs."""
+    if place.restarts:
+        logger.info(
+            f"torchrun has started this group anew (restart {place.restarts}): going on from the "
+            "last checkpoint, if there is one"
+        )
+    if place.world_size == 1:
+        yield
+        return
+    prefer_loopback(place.num_machines == 1)
+    if not on_cpu:
+        torch.cuda.set_device(place.local_rank)
+    dist.init_process_group(
+        "gloo" if on_cpu else "nccl",
+        store=dist.PrefixStore("group", _store()),
+        rank=place.rank,
+        world_size=place.world_size,
+        timeout=DEFAULT_TIMEOUT,
+    )
+    comm.create_local_process_group(place.local_world_size)
+    comm.synchronize()
+    try:
+        yield
+    except SystemExit:
+        leave(timeout=600)  # torchrun ends the others when one exits: the first is still saving
+        raise
+    leave_group()  # after a failure it could wait for the dead
+
+
+def leave_group() -> None:
+    """Destroy PyTorch's process group, and its threads.
+
+    Detectron2 remembers the group, and so does a trainer, which refers to itself, until it is
+    collected. While anything does, gloo's threads go on, and one that still holds a tensor when
+    Python ends aborts the process.
+    """
+    comm._get_global_gloo_group.cache_clear()
+    gc.collect()
+    dist.destroy_process_group()
+
+
+def record(message: str) -> None:
+    """Tell torchrun why this process fails; it shows the first one's reason."""
+    if os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        try:
+            raise RunError(message) from None  # what is recorded is the error that is handled
+        except RunError as error:
+            get_error_handler().record_exception(error)
+
+
+def leave(timeout: float = 10) -> None:
+    """Let the first process have its say before torchrun sees another one exit, and ends it.
+
+    Args:
+        timeout: seconds to wait for it at most.
+    """
+    if not _store.cache_info().currsize or (store := _store()) is None:
+        return  # there are no others, or nothing was said to them
+    place = read_environment()
+    limit = datetime.timedelta(seconds=timeout)
+    # A store that is gone was served by a process that is: nothing is left to wait for.
+    with contextlib.suppress(RuntimeError):
+        if place.rank:
+            store.wait(["left"], limit)
+            store.set(f"gone/{place.rank}", "")
+        else:
+            store.set("left", "")
+            if not place.agent_store:  # this process serves it
+                store.wait([f"gone/{rank}" for rank in range(1, place.world_size)], limit)

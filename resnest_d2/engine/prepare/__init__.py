@@ -1,0 +1,1 @@
+"""From what a user asks for to a plan that every process follows. Nothing is trained here."""

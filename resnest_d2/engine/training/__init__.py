@@ -1,0 +1,1 @@
+"""The training loop: trainer, step, optimiser, hooks, what is written beside the checkpoints."""

@@ -1,0 +1,273 @@
+"""Many files through one predictor, into one folder.
+
+The next batch is read while the model works. Batches are limited by pixels too, and masks are
+encoded and dropped batch by batch, so the memory does not grow with the number of files.
+"""
+
+import io
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.structures import Instances
+
+from ..checkpoint.weight_files import file_sha256
+from ..data.image_reader import Picture, PictureError, count_pixels, read_picture
+from ..data.intensity import Intensity
+from ..errors import check_choice
+from ..evaluation.coco_evaluator import encode_masks
+from ..files import writing
+from ..progress import progress_bar, show_progress
+from ..version import __version__
+from .journal import Journal
+from .predictor import Predictor
+from .results import write_failed, write_results
+from .sources import drawing_names, find_pictures
+
+__all__ = ["PICTURE_FORMATS", "FilePredictions", "predict_files"]
+
+PICTURE_FORMATS = ("png", "jpg", "none")
+
+_THREADS = 4
+_BATCH_PIXELS = 2**25  # of a batch's files together, or one file that has more
+_DRAWN_SIDE = 4096  # pixels: drawing takes some 100 bytes a pixel
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # of atomic.writing
+
+
+@dataclass(frozen=True)
+class FilePredictions:
+    """What :func:`predict_files` did.
+
+    Attributes:
+        folder: of the results.
+        predicted: how many files this call has predicted.
+        earlier: how many of its files were done before.
+        failed: reasons, by file name.
+        notes: what of a file was not used, by file name; of the files that this call predicted.
+        instances: how many the folder holds.
+    """
+
+    folder: Path
+    predicted: int
+    earlier: int
+    failed: dict[str, str]
+    notes: dict[str, str]
+    instances: int
+
+
+def predict_files(
+    predictor: Predictor,
+    sources: Sequence[str | os.PathLike],
+    out: str | os.PathLike,
+    *,
+    batch_size: int = 4,
+    picture_format: str = "png",
+    progress: bool = False,
+) -> FilePredictions:
+    """Predict files, folders and patterns into a folder, or go on with that.
+
+    The folder then holds
+
+    - a drawing of each image, in the folders of the sources, at most 4096 pixels wide and high,
+    - ``predictions.json``: COCO results, with boxes, scores and, by model, masks or keypoints,
+    - ``images.json``: the images and categories that belong to them, a COCO data set,
+    - ``predictions.csv``: the boxes as a table,
+    - ``failed.csv``: the files that this call could not read, with the reason, if there are any,
+    - ``journal.jsonl``, see :mod:`.journal`.
+
+    Category ids are the predictor's, else class number + 1; ``info`` in ``images.json`` says which.
+
+    Called again with the same settings, after whatever end, it does what is not done: files that
+    failed, are new or have changed. Results hold all images of all calls.
+
+    Args:
+        sources: see :func:`.sources.find_pictures`.
+        out: a new or an empty folder, or one with results of the same settings.
+        batch_size: files that go through the model together, at most.
+        picture_format: of the drawings, one of ``PICTURE_FORMATS``.
+        progress: show a bar on a terminal's stderr, should it take more than two seconds.
+
+    Raises:
+        FileNotFoundError, FileExistsError, ValueError: the input is refused, nothing is done.
+        OSError: a result cannot be written. What was done is kept.
+    """
+    check_choice("picture_format", picture_format, PICTURE_FORMATS)
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    out = Path(out)
+    files = find_pictures(sources, except_in=out)
+    settings = {
+        "checkpoint": file_sha256(predictor.checkpoint),
+        **predictor.settings,
+        "pictures": picture_format,
+        "root": str(files.root),
+    }
+    known_ids = predictor.category_ids
+    failed: dict[str, str] = {}
+    notes: dict[str, str] = {}
+    with Journal(out, settings) as journal:
+        _remove_temporaries(out)
+        todo = [n for n in files.names if not journal.is_done(n, _stamp(files.root / n))]
+        earlier = len(files.names) - len(todo)
+        drawings: dict[str, str | None] = {}
+        if picture_format != "none":
+            drawings = drawing_names(files.names, picture_format, given=journal.drawings)
+        with (
+            show_progress(progress),
+            progress_bar(total=len(files.names), initial=earlier, unit="picture") as bar,
+        ):
+            for batch in _read_ahead(
+                files.root, _batches(files.root, todo, batch_size), predictor.intensity
+            ):
+                read = [item for item in batch if item.picture is not None]
+                failed |= {item.name: item.reason for item in batch if item.picture is None}
+                notes |= {item.name: item.picture.note for item in read if item.picture.note}
+                found = predictor.batch([item.picture.pixels for item in read], paste_masks=False)
+                records = []
+                for item, instances in zip(read, found, strict=True):
+                    drawing = drawings.get(item.name)
+                    if drawing is not None:
+                        _draw(item.picture.pixels, instances, predictor.class_names, out / drawing)
+                    records.append(_record(item, instances, drawing))
+                journal.append(records)
+                bar.update(len(batch))
+        instances = write_results(
+            out,
+            journal.records(),
+            class_names=predictor.class_names,
+            category_ids=known_ids or range(1, len(predictor.class_names) + 1),
+            info={
+                "description": f"predictions by resnest_d2 {__version__}",
+                "category_ids": "of the training data" if known_ids else "class number + 1",
+                **settings,
+            },
+        )
+        write_failed(out, failed)
+    return FilePredictions(out, len(todo) - len(failed), earlier, failed, notes, instances)
+
+
+class _Item(NamedTuple):
+    """A file after reading: its picture, or why there is none."""
+
+    name: str
+    stamp: list[int] | None
+    picture: Picture | None = None
+    reason: str = ""
+
+
+def _stamp(path: Path) -> list[int] | None:
+    """What changes with a file's contents; None where there is no file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _batches(root: Path, names: Iterable[str], size: int) -> Iterator[list[str]]:
+    batch: list[str] = []
+    pixels = 0
+    for name in names:
+        try:
+            more = count_pixels(root / name)
+        except (PictureError, FileNotFoundError):
+            more = 0  # reading it will fail, too
+        if batch and (len(batch) == size or pixels + more > _BATCH_PIXELS):
+            yield batch
+            batch, pixels = [], 0
+        batch.append(name)
+        pixels += more
+    if batch:
+        yield batch
+
+
+def _read_ahead(
+    root: Path, batches: Iterable[list[str]], intensity: Intensity
+) -> Iterator[list[_Item]]:
+    """Each batch read, and the next one being read meanwhile."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        ahead: list[Future] = []
+        for batch in batches:
+            reading = [pool.submit(_read, root, name, intensity) for name in batch]
+            if ahead:
+                yield [future.result() for future in ahead]
+            ahead = reading
+        if ahead:
+            yield [future.result() for future in ahead]
+
+
+def _read(root: Path, name: str, intensity: Intensity) -> _Item:
+    path = root / name
+    stamp = _stamp(path)  # before it is read: should it change meanwhile, it is done again
+    try:
+        return _Item(name, stamp, read_picture(path, intensity))
+    except PictureError as error:
+        return _Item(name, stamp, reason=error.reason)
+    except FileNotFoundError:
+        reason = "there is no such file any more"
+        if path.is_symlink():
+            reason = f"it is a link to {os.readlink(path)}, which is not there"
+        return _Item(name, stamp, reason=reason)
+
+
+def _record(item: _Item, instances: Instances, drawing: str | None) -> dict[str, Any]:
+    """A journal's line. Category ids in it are class numbers."""
+    height, width = instances.image_size
+    instances, rles = encode_masks(instances)
+    with torch.inference_mode():  # it moves keypoints by half a pixel, in place
+        results = instances_to_coco_json(instances, item.name)
+    for result, rle in zip(results, rles, strict=False):  # all or none
+        result["segmentation"] = rle
+    return {
+        "name": item.name,
+        "stamp": item.stamp,
+        "drawing": drawing,
+        "note": item.picture.note,
+        "width": width,
+        "height": height,
+        "instances": results,
+    }
+
+
+def _draw(pixels: np.ndarray, instances: Instances, class_names: list[str], file: Path) -> None:
+    from ..draw.instances import draw_instances  # matplotlib's import takes its time
+
+    if max(pixels.shape) > _DRAWN_SIDE:
+        pixels, instances = _shrink(pixels, instances, _DRAWN_SIDE / max(pixels.shape))
+    drawing = Image.fromarray(draw_instances(pixels, instances, class_names))
+    # in memory first: of a full disk Pillow's own writing says no more than "encoder error -2"
+    encoded = io.BytesIO()
+    drawing.save(encoded, format="JPEG" if file.suffix == ".jpg" else "PNG", quality=90)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with writing(file) as f:
+        f.write(encoded.getbuffer())
+
+
+def _shrink(pixels: np.ndarray, instances: Instances, scale: float) -> tuple[np.ndarray, Instances]:
+    """An image and what was found in it, smaller; before they are drawn, to save that memory."""
+    height, width = (max(1, round(scale * side)) for side in pixels.shape[:2])
+    boxes = instances.pred_boxes.clone()
+    boxes.scale(width / pixels.shape[1], height / pixels.shape[0])
+    fields = {**instances.get_fields(), "pred_boxes": boxes}
+    if isinstance(fields.get("pred_masks"), torch.Tensor):  # others are pasted into the boxes
+        rows = torch.arange(height) * pixels.shape[0] // height
+        columns = torch.arange(width) * pixels.shape[1] // width
+        fields["pred_masks"] = fields["pred_masks"][:, rows[:, None], columns]
+    small = Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(small), Instances((height, width), **fields)
+
+
+def _remove_temporaries(folder: Path) -> None:
+    """Remove what a process that was killed while it wrote a file has left behind."""
+    for path in folder.rglob(".*.tmp"):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink()

@@ -1,0 +1,202 @@
+"""One trained model, many images."""
+
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from detectron2.modeling import build_model
+from detectron2.structures import Instances
+
+from ..checkpoint import RunCheckpointer
+from ..data.image_reader import read_picture
+from ..data.intensity import Intensity
+from ..engine.prepare.trained import find_trained_model
+from ..errors import check_choice
+from ..inference import optimize_for_inference
+from ..modeling.box_masks import AugmentedRCNN, unpasted_masks
+from ..text import printable
+
+__all__ = ["Predictor"]
+
+_WITHOUT_INSTANCES = ("SemanticSegmentor", "ProposalNetwork")
+
+logger = logging.getLogger(__name__)
+
+Image = np.ndarray | str | os.PathLike
+
+
+class Predictor:
+    """Detects objects with a trained detector.
+
+    Config, class names, input format and statistics come from the checkpoint, or from the catalog,
+    or from ``config``; see :mod:`.trained`. Images are resized as in evaluation, and files are read
+    by :func:`.data.pictures.read_picture`.
+
+    Args:
+        source: a checkpoint file; a run's output folder (its last checkpoint that can be read); or
+            ``resnest://NAME``, a published detector, which is downloaded where it is not here.
+        config: a packaged config's name, a YAML file or a config. A checkpoint of stock
+            Detectron2's trainer needs the one that it was trained with; others have their own.
+        device: e.g. ``"cpu"`` or ``"cuda:1"``; by default a GPU if there is one.
+        score_threshold: instances with lower scores are left out, 0-1; None for the config's.
+        optimize: make the model faster first, see :func:`.inference.optimize_for_inference`; the
+            first image then takes up to a minute longer.
+        tta: detect in each image at all sizes of ``TEST.AUG``, mirrored too, and merge what is
+            found, as ``TEST.AUG.ENABLED`` does in evaluation: better, and some 20 times slower.
+            Threshold and NMS hold at each size, and NMS once more for all.
+
+    Raises:
+        FileNotFoundError: no such checkpoint.
+        ValueError: not a checkpoint, one without a config, or one that lacks weights of the
+            model; a threshold that no score can be; ``tta`` of a model that has keypoints or is no
+            ``GeneralizedRCNN``; a model without instances.
+
+    Attributes:
+        checkpoint: the file.
+        settings: the arguments that decide what is found.
+        cfg: the config, frozen.
+        intensity: the rule for images of more than 8 bits, as in training.
+        class_names: by class number; "class 7" where fewer names than classes are known.
+        category_ids: by class number, those of the training data where they are known (of
+            Detectron2's own data sets they are, such as COCO), else None.
+        model: the detector, in evaluation mode.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike,
+        *,
+        config: str | os.PathLike | CfgNode | None = None,
+        device: str | None = None,
+        score_threshold: float | None = 0.5,
+        optimize: bool = False,
+        tta: bool = False,
+    ):
+        if score_threshold is not None and not 0 <= score_threshold <= 1:
+            raise ValueError(f"score_threshold must be from 0 to 1, got {score_threshold}")
+        trained = find_trained_model(source, config)
+        cfg = trained.cfg
+        check_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("RGB", "BGR"))
+        if cfg.MODEL.META_ARCHITECTURE in _WITHOUT_INSTANCES:
+            raise ValueError(
+                f"{trained.weights} holds a {cfg.MODEL.META_ARCHITECTURE}: no detector"
+            )
+        cfg.MODEL.WEIGHTS = ""
+        cfg.MODEL.DEVICE = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        retina = cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
+        head = cfg.MODEL.RETINANET if retina else cfg.MODEL.ROI_HEADS
+        if score_threshold is None:
+            score_threshold = head.SCORE_THRESH_TEST
+        head.SCORE_THRESH_TEST = score_threshold
+        cfg.TEST.AUG.ENABLED = tta
+        if tta:
+            _check_tta(cfg, trained.weights)
+        cfg.freeze()
+        stored = trained.read()
+        self.cfg = cfg
+        self.intensity = Intensity.from_config(cfg)
+        self.checkpoint = stored.path
+        self.settings = {"score_threshold": score_threshold, "optimize": optimize, "tta": tta}
+        names, ids = trained.class_names, trained.category_ids
+        self.class_names = names + [f"class {i}" for i in range(len(names), head.NUM_CLASSES)]
+        self.category_ids: list[int] | None = ids if len(ids) == len(self.class_names) else None
+        self.model = build_model(cfg).eval()
+        RunCheckpointer.from_config(cfg, self.model, whole=True).load_stored(stored)
+        if optimize:
+            self.model = optimize_for_inference(self.model)
+        self._detect = AugmentedRCNN(cfg, self.model) if tta else self.model
+        self._resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
+
+    def __call__(self, image: Image) -> Instances:
+        """Detect objects in one image.
+
+        Args:
+            image: RGB, uint8, (H, W, 3), or a file.
+
+        Returns:
+            ``Instances`` on the CPU, in the image's pixels: ``pred_boxes``, ``scores``,
+            ``pred_classes``, and ``pred_masks`` (N, H, W) where the model has masks.
+        """
+        return self.batch([image])[0]
+
+    def batch(self, images: Sequence[Image], *, paste_masks: bool = True) -> list[Instances]:
+        """Detect objects in several images, of any sizes; each as if it were alone.
+
+        Images that are padded to the same size share a forward pass. One pass for all would pad
+        small images further, and a network's biases let padding change what is found.
+
+        Args:
+            paste_masks: False leaves ``pred_masks`` as Detectron2's ``ROIMasks`` of the boxes,
+                where the model can: 100 pasted masks of 8000 x 6000 pixels take 4.8 GB.
+        """
+        inputs = [self.preprocess(image) for image in images]
+        multiple = max(1, self.model.backbone.size_divisibility)
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for i, item in enumerate(inputs):
+            padded = tuple(-(-side // multiple) for side in item["image"].shape[1:])
+            groups.setdefault(padded, []).append(i)
+        found = {}
+        unpasted = nullcontext() if paste_masks else unpasted_masks(self._detect)
+        with torch.inference_mode(), unpasted:
+            for group in groups.values():
+                outputs = self._detect([inputs[i] for i in group])
+                for i, output in zip(group, outputs, strict=True):
+                    found[i] = output["instances"].to("cpu")
+        return [found[i] for i in range(len(inputs))]
+
+    def preprocess(self, image: Image) -> dict:
+        """The model's input for one image, equal to what evaluation feeds it.
+
+        Returns:
+            ``image``: float32 (3, h, w) in the model's channel order, resized; ``height`` and
+            ``width`` of the original in pixels.
+        """
+        image = self._read(image)
+        height, width = image.shape[:2]
+        if self.cfg.INPUT.FORMAT == "BGR":
+            image = image[:, :, ::-1]
+        resize = self._resize.get_transform(image)
+        thin = isinstance(resize, T.ResizeTransform) and not (resize.new_h and resize.new_w)
+        if thin:  # so much that its short side rounds to nothing; and a MIN_SIZE_TEST of 0 is none
+            resize.new_h, resize.new_w = max(1, resize.new_h), max(1, resize.new_w)
+        image = resize.apply_image(image)
+        tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        return {"image": tensor, "height": height, "width": width}
+
+    def draw(self, image: Image, instances: Instances) -> np.ndarray:
+        """The image with boxes, masks, class names and scores: RGB, uint8, (H, W, 3)."""
+        from ..draw.instances import draw_instances  # matplotlib's import takes its time
+
+        return draw_instances(self._read(image), instances, self.class_names)
+
+    def _read(self, image: Image) -> np.ndarray:
+        if isinstance(image, (str, os.PathLike)):
+            picture = read_picture(image, self.intensity)
+            if picture.note:
+                logger.warning(printable(f"{os.fspath(image)}: {picture.note}"))
+            image = picture.pixels
+        if not isinstance(image, np.ndarray):
+            raise ValueError(f"an image is a file or a numpy array, got {type(image).__name__}")
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise ValueError(
+                "an image is RGB, uint8, of shape (height, width, 3), got "
+                f"{image.dtype} of shape {image.shape}"
+            )
+        return image
+
+
+def _check_tta(cfg: CfgNode, path: str) -> None:
+    from ..engine.prepare.tasks import (
+        check_test_augmentation,  # importing us need not import all of engine
+    )
+
+    try:
+        check_test_augmentation(cfg)
+    except ValueError as error:
+        raise ValueError(f"no test-time augmentation for {path}: {error}") from error

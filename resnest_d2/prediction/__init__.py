@@ -1,5 +1,0 @@
-"""Prediction of many files into one folder, which goes on where it stopped."""
-
-from .run import PICTURE_FORMATS, FilePredictions, predict_files
-
-__all__ = ["PICTURE_FORMATS", "FilePredictions", "predict_files"]

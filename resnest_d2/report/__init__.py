@@ -1,0 +1,5 @@
+"""The HTML page about one run or several: numbers from ``analysis``, charts from ``draw``."""
+
+from .page import load_template, write_report
+
+__all__ = ["load_template", "write_report"]

@@ -1,5 +1,0 @@
-import sys
-
-from .command import doctor
-
-sys.exit(doctor(sys.argv[1:]))

@@ -1,0 +1,206 @@
+"""A run on own data takes what the data says, refuses what contradicts it, and says so."""
+
+import json
+import logging
+
+import pytest
+from runs import TINY, tiny_request
+
+from detectron2.data import MetadataCatalog
+
+from resnest_d2.analysis.evaluated_run import RESULTS
+from resnest_d2.data import sample_set, summarise_training_data
+from resnest_d2.engine import RunRequest, prepare, run
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shapes")
+    return sample_set(folder, image_size=64, train_images=4, val_images=2)
+
+
+@pytest.fixture
+def change(shapes, tmp_path):
+    """A copy of the sample set's files, each changed by a function of its content."""
+
+    def change(function, *parts):
+        changed = dict(shapes)
+        for part in parts or shapes:
+            json_file, image_root = shapes[part]
+            with open(json_file) as file:
+                content = json.load(file)
+            function(content)
+            (tmp_path / f"{part}.json").write_text(json.dumps(content))
+            changed[part] = (str(tmp_path / f"{part}.json"), image_root)
+        return changed
+
+    return change
+
+
+def _all_crowds(content):
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = 1
+
+
+def test_a_set_of_crowds_alone_is_refused_with_the_way_out(change, tmp_path):
+    with pytest.raises(ValueError, match=r"all \d+ annotations are crowds .*--iscrowd 0"):
+        prepare(tiny_request(change(_all_crowds, "train"), tmp_path / "run"))
+
+
+def test_crowds_are_counted_and_said_to_be_left_alone(change, tmp_path, caplog):
+    def some_crowds(content):
+        for annotation in content["annotations"][1:]:
+            annotation["iscrowd"] = 1
+
+    caplog.set_level(logging.INFO)
+    cfg = prepare(tiny_request(change(some_crowds, "train"), tmp_path / "run"))
+    count = len(
+        json.load(open(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).json_file))["annotations"]
+    )
+    assert f"crowds {count - 1}, annotations {count}" in caplog.text
+    assert "neither trained nor scored" in caplog.text
+    assert summarise_training_data(cfg).crowds == count - 1
+    prepare(tiny_request(change(_all_crowds, "val"), tmp_path / "run"))
+    assert "AP will be NaN" in caplog.text
+
+
+def test_a_stated_number_of_classes_is_refused_where_it_is_not_the_datas(shapes, tmp_path):
+    for number, allowed in (("5", True), ("4", False), ("80", False)):
+        request = tiny_request(shapes, tmp_path, "MODEL.ROI_HEADS.NUM_CLASSES", number)
+        if allowed:
+            assert prepare(request).MODEL.ROI_HEADS.NUM_CLASSES == 5
+        else:
+            with pytest.raises(ValueError, match=f"NUM_CLASSES is stated as {number}.*5 classes"):
+                prepare(request)
+
+
+def test_a_test_set_without_annotations_is_predicted_without_metrics(change, tmp_path):
+    data = change(lambda content: content.pop("annotations"), "val")
+    assert run(tiny_request(data, tmp_path)) == {}  # after a training, too
+    weights = ("MODEL.WEIGHTS", str(tmp_path / "model_final.pth"))
+    low = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", "TEST.DETECTIONS_PER_IMAGE", "3")
+    request = tiny_request(data, tmp_path, *weights, *low, train=(), eval_only=True)
+    assert run(request) == {}
+    results = json.loads((tmp_path / "inference" / RESULTS).read_text())
+    assert {result["image_id"] for result in results} == {1, 2}
+    with pytest.raises(ValueError, match="no annotation to train on"):
+        prepare(tiny_request({"train": data["val"], "val": data["val"]}, tmp_path / "other"))
+
+
+def test_a_best_checkpoint_needs_objects_to_score(change, tmp_path):
+    data = change(lambda content: content.pop("annotations"), "val")
+    with pytest.raises(ValueError, match="BEST.METRIC is bbox/AP, and .*val.json has no object"):
+        prepare(tiny_request(data, tmp_path, "RESNEST.BEST.METRIC", "bbox/AP"))
+
+
+def test_classes_of_one_name_have_a_metric_each(change, tmp_path):
+    def same_names(content):
+        content["categories"][1]["name"] = content["categories"][0]["name"]
+
+    data = change(same_names)
+    name, ids = "circle", (1, 2)
+    metrics = run(tiny_request(data, tmp_path))["bbox"]
+    assert {key for key in metrics if key.startswith(f"AP-{name}")} == {
+        f"AP-{name} (id {number})" for number in ids
+    }
+
+
+# ---- Keypoints ----
+
+
+def _keypoints(names):
+    def add(content):
+        for category in content["categories"]:
+            category["keypoints"] = names
+        for annotation in content["annotations"]:
+            x, y, _, _ = annotation["bbox"]
+            annotation["keypoints"] = [x + 1, y + 1, 2] * len(names)
+
+    return add
+
+
+def _keypoint_cfg(data, folder, *opts, **kwargs):
+    opts = (*TINY, "OUTPUT_DIR", str(folder), "MODEL.WEIGHTS", "", *opts)
+    opts += ("MODEL.BACKBONE.FREEZE_AT", "0", "TEST.KEYPOINT_OKS_SIGMAS", "(0.1, 0.1)")
+    request = RunRequest("keypoint_rcnn_resnest50_fpn", opts, train=(data["train"],), **kwargs)
+    return prepare(request)
+
+
+@pytest.mark.parametrize("names", [["L_eye", "R_eye"], ["Left eye", "Right eye"]])
+def test_sides_in_names_are_exchanged_by_a_flip(change, tmp_path, names):
+    cfg = _keypoint_cfg(change(_keypoints(names)), tmp_path)
+    assert cfg.INPUT.RANDOM_FLIP == "horizontal"
+    metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
+    assert metadata.keypoint_flip_map == [tuple(names)]
+    assert metadata.keypoint_names == names
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [(["head", "tail"], "no left"), (["L_eye", "nose"], "no other side of L_e")],
+)
+def test_names_without_sides_are_not_flipped_unless_told(change, tmp_path, caplog, names, reason):
+    data = change(_keypoints(names))
+    cfg = _keypoint_cfg(data, tmp_path)
+    assert cfg.INPUT.RANDOM_FLIP == "none"
+    assert reason in caplog.text and "RESNEST.KEYPOINT_FLIP_PAIRS" in caplog.text
+    cfg = _keypoint_cfg(data, tmp_path, "INPUT.RANDOM_FLIP", "horizontal")
+    assert cfg.INPUT.RANDOM_FLIP == "horizontal"
+    pairs = ("RESNEST.KEYPOINT_FLIP_PAIRS", str((tuple(names),)))
+    cfg = _keypoint_cfg(data, tmp_path, *pairs)
+    assert cfg.INPUT.RANDOM_FLIP == "horizontal"
+    assert MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).keypoint_flip_map == [tuple(names)]
+    with pytest.raises(ValueError, match="KEYPOINT_FLIP_PAIRS must be pairs .*head|L_eye"):
+        _keypoint_cfg(data, tmp_path, "RESNEST.KEYPOINT_FLIP_PAIRS", "(('a', 'b'),)")
+
+
+def test_stated_pairs_leave_no_side_alone(change, tmp_path, caplog):
+    data = change(_keypoints(["L_eye", "R_eye", "L_ear", "R_ear"]))
+    sigmas = ("TEST.KEYPOINT_OKS_SIGMAS", "(0.1, 0.1, 0.1, 0.1)")
+    pairs = ("RESNEST.KEYPOINT_FLIP_PAIRS", "(('L_eye', 'R_eye'),)")
+    assert _keypoint_cfg(data, tmp_path, *sigmas, *pairs).INPUT.RANDOM_FLIP == "none"
+    assert "no other side of L_ear, R_ear" in caplog.text
+
+
+def test_a_stated_number_of_keypoints_is_refused_where_it_is_not_the_datas(change, tmp_path):
+    number = ("MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", "17")
+    with pytest.raises(ValueError, match="NUM_KEYPOINTS is stated as 17.*2 keypoints"):
+        _keypoint_cfg(change(_keypoints(["L_eye", "R_eye"])), tmp_path, *number)
+
+
+def test_pairs_are_given_to_train(change, tmp_path, monkeypatch):
+    import resnest_d2.engine
+
+    seen = []
+    monkeypatch.setattr(resnest_d2.engine, "run", lambda request: seen.append(prepare(request)))
+    monkeypatch.setattr("resnest_d2.api._floats", lambda metrics: {})
+    monkeypatch.setattr("resnest_d2.api._to_predict_with", lambda folder: folder)
+    resnest_d2.train(
+        "keypoint_rcnn_resnest50_fpn",
+        train=change(_keypoints(["head", "tail"]))["train"],
+        output_dir=tmp_path / "run",
+        opts=[*TINY, "MODEL.WEIGHTS", "", "MODEL.BACKBONE.FREEZE_AT", 0],
+        keypoint_flip_pairs=[("head", "tail")],
+    )
+    metadata = MetadataCatalog.get(seen[0].DATASETS.TRAIN[0])
+    assert metadata.keypoint_flip_map == [("head", "tail")]
+
+
+def test_keypoints_without_names_are_numbered_and_not_flipped(change, tmp_path, caplog):
+    def add(content):
+        _keypoints(["a", "b"])(content)
+        for category in content["categories"]:
+            del category["keypoints"]
+
+    cfg = _keypoint_cfg(change(add), tmp_path)
+    assert cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS == 2 and cfg.INPUT.RANDOM_FLIP == "none"
+    assert MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).keypoint_names == ["0", "1"]
+
+
+def test_the_old_name_of_refuse_still_works(change, tmp_path):
+    data = change(lambda content: content["annotations"][0].update(bbox=[0, 0, 0, 0]), "train")
+    with pytest.warns(DeprecationWarning, match="refuse"):
+        with pytest.raises(ValueError, match="--on-bad-data repair mends"):
+            prepare(tiny_request(data, tmp_path, on_bad_data="error"))
+    with pytest.raises(ValueError, match="on_bad_data must be one of"):
+        prepare(tiny_request(data, tmp_path, on_bad_data="ignore"))
