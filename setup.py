@@ -72,7 +72,7 @@ setup(
             "timm>=1.0",
         ],
     },
-    entry_points={"console_scripts": ["resnest-d2 = resnest_d2_command:command"]},
+    entry_points={"console_scripts": ["resnest-d2 = resnest_d2_command:main"]},
     classifiers=[
         "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3 :: Only",

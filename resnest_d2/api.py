@@ -9,7 +9,6 @@ import contextlib
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from detectron2.utils.logger import setup_logger
 
 from .checkpoint import find_checkpoint
 from .config import check_pairs
-from .engine.prepare.trained import checkpoint_file, class_names_of
+from .engine.prepare.trained import checkpoint_file
 
 __all__ = ["RunResult", "evaluate", "train"]
 
@@ -104,12 +103,9 @@ def train(
     if train_names:
         added += ["DATASETS.TRAIN", tuple(train_names)]
         require_registered(train_names)
-        if classes := len(class_names_of(train_names[0])):
-            added += ["MODEL.ROI_HEADS.NUM_CLASSES", classes]
-            added += ["MODEL.RETINANET.NUM_CLASSES", classes]
-    with _config_file(config) as file, _clean_process():
+    with _clean_process():
         request = RunRequest(
-            config=file,
+            config=_plain(config),
             opts=(*added, *opts),
             train=train_pairs,
             val=val_pairs,
@@ -159,9 +155,9 @@ def evaluate(
     added = ["DATASETS.TEST", tuple(names)] if names else []
     if output_dir is not None:
         added += ["OUTPUT_DIR", os.fspath(output_dir)]
-    with _config_file(config) as file, _clean_process():
+    with _clean_process():
         request = RunRequest(
-            config=file,
+            config=_plain(config),
             opts=(*added, *opts),
             val=pairs,
             eval_only=True,
@@ -199,16 +195,8 @@ def _is_pair(items: list) -> bool:
     return paths and not all(isinstance(i, str) and i in DatasetCatalog for i in items)
 
 
-@contextlib.contextmanager
-def _config_file(config: str | os.PathLike | CfgNode | None) -> Iterator[str | None]:
-    """A config as something that every process can read."""
-    if not isinstance(config, CfgNode):
-        yield None if config is None else os.fspath(config)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "config.yaml")
-        file.write_text(config.dump(), encoding="utf-8")
-        yield str(file)
+def _plain(config: str | os.PathLike | CfgNode | None) -> str | CfgNode | None:
+    return os.fspath(config) if isinstance(config, os.PathLike) else config
 
 
 @contextlib.contextmanager

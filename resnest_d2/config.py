@@ -35,8 +35,8 @@ __all__ = [
     "list_configs",
     "load_stock_lazy_config",
     "merge_opts",
+    "read_config",
     "set_value",
-    "stated_layers",
 ]
 
 logger = logging.getLogger(__name__)
@@ -281,38 +281,44 @@ def get_config(name: str | os.PathLike, opts: Sequence[Any] = ()) -> CfgNode:
         FileNotFoundError: no such file.
         ValueError: not a readable config, ``opts`` is not in pairs, or a value has a wrong type.
     """
-    path = get_config_file(name)
-    cfg = get_cfg()
-    add_resnest_config(cfg)
-    stated = set(_merge_file(cfg, path))
-    merge_opts(cfg, opts)
-    stated.update(opts[0::2])
-    if cfg.MODEL.BACKBONE.NAME.startswith("build_resnest") and _STRIDE not in stated:
-        cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
-        logger.info(f"{_STRIDE} is now False, as {cfg.MODEL.BACKBONE.NAME} needs: {path} is silent")
-    return cfg
+    return read_config(name, opts)[0]
 
 
-def stated_layers(name: str | os.PathLike, opts: Sequence[Any] = ()) -> list[dict[str, Any]]:
-    """What :func:`get_config` merges over the defaults, layer by layer; the later one wins.
+def read_config(
+    config: str | os.PathLike | CfgNode, opts: Sequence[Any] = ()
+) -> tuple[CfgNode, list[dict[str, Any]]]:
+    """A config as :func:`get_config` gives it, and which values were stated where.
+
+    Args:
+        config: a name or a path; or a config, of which all values count as stated.
 
     Returns:
-        Dotted keys and values as they are written, once for each file of the YAML chain, a base
-        before the file that names it, and at last for ``opts``. Nothing is checked here.
+        The config, and its layers, of which a later one wins: dotted keys and values as they are
+        written, once for each file of the YAML chain, a base before the file that names it, and at
+        last for ``opts``.
     """
-    layers = []
+    if isinstance(config, CfgNode):
+        cfg, layers = config.clone(), [flat_values(config)]
+        cfg.defrost()
+        add_resnest_config(cfg)  # what it lacks
+        merge_opts(cfg, opts)
+        return cfg, [*layers, _layer(opts)]
+    path = get_config_file(config)
+    cfg = get_cfg()
+    add_resnest_config(cfg)
+    layers = _merge_file(cfg, path)
+    merge_opts(cfg, opts)
+    layers.append(_layer(opts))
+    is_stated = any(_STRIDE in layer for layer in layers)
+    if cfg.MODEL.BACKBONE.NAME.startswith("build_resnest") and not is_stated:
+        cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
+        logger.info(f"{_STRIDE} is now False, as {cfg.MODEL.BACKBONE.NAME} needs: {path} is silent")
+    return cfg, layers
 
-    class Reader(CfgNode):
-        @classmethod
-        def load_yaml_with_base(cls, filename, allow_unsafe=False):
-            merged = super().load_yaml_with_base(filename, allow_unsafe)  # comes back for each base
-            with cls._open_cfg(filename) as file:
-                layers.append(flat_values(yaml.safe_load(file)))
-            return merged
 
-    Reader.load_yaml_with_base(os.fspath(get_config_file(name)))
+def _layer(opts: Sequence[Any]) -> dict[str, Any]:
     pairs = zip(opts[0::2], opts[1::2], strict=True)
-    return [*layers, {key: value for pair in pairs for key, value in flat_values([pair]).items()}]
+    return {key: value for pair in pairs for key, value in flat_values([pair]).items()}
 
 
 def get_config_file(name: str | os.PathLike) -> Path:
@@ -410,10 +416,20 @@ def _add(node: CfgNode, key: str, value: Any) -> None:
         node[key] = value
 
 
-def _merge_file(cfg: CfgNode, path: Path) -> list[str]:
-    """Merge a YAML file and its bases; return the dotted keys that they state."""
+def _merge_file(cfg: CfgNode, path: Path) -> list[dict[str, Any]]:
+    """Merge a YAML file and its bases; return what each of them states, by dotted key."""
+    layers = []
+
+    class Reader(CfgNode):
+        @classmethod
+        def load_yaml_with_base(cls, filename, allow_unsafe=False):
+            merged = super().load_yaml_with_base(filename, allow_unsafe)  # comes back for each base
+            with cls._open_cfg(filename) as file:
+                layers.append(flat_values(yaml.safe_load(file)))
+            return merged
+
     try:
-        values = CfgNode.load_yaml_with_base(str(path))
+        values = Reader.load_yaml_with_base(str(path))
         stated = list(_dotted_keys(values))
         # yacs takes no 12 where the default is 0.0.
         whole = [key for key, value in flat_values(values).items() if _is_whole(cfg, key, value)]
@@ -434,7 +450,7 @@ def _merge_file(cfg: CfgNode, path: Path) -> list[str]:
             f"{path} and its _BASE_ files must be YAML mappings of config keys, without Python "
             f"tags: {error}"
         ) from error
-    return stated
+    return layers
 
 
 def check_pairs(opts: Sequence[Any]) -> None:

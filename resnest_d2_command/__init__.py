@@ -1,12 +1,11 @@
-"""``resnest-d2 doctor``: what works in this Python and, beside what does not, the remedy.
+"""The ``resnest-d2`` command: its entry point, the arguments of all commands, and ``doctor``.
 
-It stands beside ``resnest_d2``, not in it, because importing that package imports Detectron2, which
-is the very thing that fails in the environments to be diagnosed. So nothing here needs more than
-the standard library: whatever may fail, crash or hang is tried in a child process
-(:mod:`~resnest_d2_command.doctor.probes`), and the rest is read from files and from metadata.
+It stands beside ``resnest_d2``, not in it: importing that package imports PyTorch and Detectron2,
+for which ``--help`` must not wait, and whose import is what fails in the environments that
+``doctor`` is for. So nothing here needs more than the standard library. What a command does is in
+``resnest_d2.cli``.
 """
 
-from .doctor.findings import Check
-from .entry import command, diagnose
+from .entry import main
 
-__all__ = ["Check", "command", "diagnose"]
+__all__ = ["main"]

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from resnest_d2.cli import main
+from resnest_d2_command import main
 
 _WITHOUT_DETECTRON2 = """
 import sys
@@ -68,10 +68,10 @@ print(*sorted({name.partition(".")[0] for name in sys.modules} - before))
 _HELP_WITHOUT_TORCH = """
 import sys
 
-from resnest_d2_command import command
+from resnest_d2_command import main
 
 try:
-    command(["--help"])
+    main(["--help"])
 finally:
     assert "torch" not in sys.modules
 """

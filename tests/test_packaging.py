@@ -95,4 +95,4 @@ def test_the_version_has_one_source(wheel):
 def test_the_command_is_installed(wheel):
     (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt"))
 
-    assert "resnest-d2 = resnest_d2_command:command" in wheel.read(name).decode()
+    assert "resnest-d2 = resnest_d2_command:main" in wheel.read(name).decode()

@@ -8,8 +8,8 @@ import re
 from checkout import ROOT, needs_checkout
 from examples import parsers_of
 
-from resnest_d2.cli import build_parser
 from resnest_d2_command.commands import COMMANDS
+from resnest_d2_command.parsers import build_parser
 
 README = ROOT / "README.md"
 

@@ -89,7 +89,7 @@ def tiny(data, request, tmp_path):
         if get_config(name).RESNEST.JITTER.SIZE:
             opts = ("RESNEST.JITTER.SIZE", "64", *opts)
         opts = (*TINY, "OUTPUT_DIR", str(tmp_path / "run"), *opts)
-        return prepare(RunRequest(name, opts, train=train))
+        return prepare(RunRequest(name, opts, train=train)).cfg
 
     return build
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from resnest_d2_command.entry import command  # noqa: E402
+from resnest_d2_command import main  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(command(["train", *sys.argv[1:]]))
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -1,5 +1,5 @@
 import sys
 
-from . import main
+from resnest_d2_command import main
 
 sys.exit(main())

@@ -12,23 +12,16 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
-from resnest_d2_command.commands import COMMANDS
 from resnest_d2_command.signals import INTERRUPTED
 
 from ..errors import REFUSALS, error_text
 from ..text import printable_lines
 
 if TYPE_CHECKING:
-    from ..engine import RunRequest
+    from ..engine import Plan, RunRequest
 
 __all__ = [
-    "CHECKPOINT",
     "REFUSALS",
-    "add_json_option",
-    "add_model_config_option",
-    "add_model_options",
-    "add_parser",
-    "add_quiet_option",
     "execute",
     "fail",
     "interrupted",
@@ -38,68 +31,6 @@ __all__ = [
     "refuse",
     "say",
 ]
-
-
-def add_parser(
-    commands,
-    name: str,
-    run: Callable[[argparse.Namespace], int],
-    text: str | None = None,
-    **kwargs,
-) -> argparse.ArgumentParser:
-    """A subcommand's parser.
-
-    Args:
-        commands: what ``add_subparsers`` returned.
-        run: the command; it returns the exit code.
-        text: what it does, without a capital and a full stop; that of ``COMMANDS`` by default.
-    """
-    text = text or COMMANDS[name]
-    parser = commands.add_parser(
-        name,
-        help=text,
-        description=text[0].upper() + text[1:] + ".",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        **kwargs,
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
-CHECKPOINT = "a checkpoint, a run's output folder, or resnest://NAME: a published detector"
-
-
-def add_model_config_option(parser: argparse.ArgumentParser) -> None:
-    """``--config-file`` beside a checkpoint."""
-    parser.add_argument(
-        "--config-file",
-        metavar="FILE",
-        help="the config that the checkpoint was trained with (a file, or a packaged config's "
-        "name): one that resnest-d2 train did not write needs it",
-    )
-
-
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """``--checkpoint``, ``--config-file``, ``--score-threshold``, ``--device``: what detects."""
-    parser.add_argument("--checkpoint", required=True, metavar="FILE", help=CHECKPOINT)
-    add_model_config_option(parser)
-    parser.add_argument(
-        "--score-threshold", type=float, default=0.5, metavar="P", help="0-1; default: %(default)s"
-    )
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, …; default: a GPU if any")
-
-
-def add_json_option(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument("--json", action="store_true", help=f"print {what} as JSON")
-
-
-def add_quiet_option(parser: argparse.ArgumentParser, but: str = "errors") -> None:
-    """
-    Args:
-        but: what is printed nevertheless.
-    """
-    text = f"no progress bar, and nothing printed but {but}"
-    parser.add_argument("--quiet", action="store_true", help=text)
 
 
 def refuse(error: Exception) -> int:
@@ -164,8 +95,8 @@ def process_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def execute(
     build: Callable[[], "RunRequest"],
-    prepare: Callable[["RunRequest"], object],
-    run: Callable[["RunRequest"], dict],
+    prepare: Callable[["RunRequest"], "Plan"],
+    run: Callable[["Plan"], dict],
     *,
     json: bool = False,
 ) -> int:
@@ -186,14 +117,14 @@ def execute(
             rank = torchrun.process_rank()
             request = build()
             with log_on_stderr(json):
-                prepare(request)
+                plan = prepare(request)
         except REFUSALS as error:
             code = 2 if rank else refuse(error)
             torchrun.record(error_text(error))
             torchrun.leave()
             return code
         with log_on_stderr(json):
-            results = run(request)
+            results = run(plan)
         if json and not rank and not request.machine_rank:
             print(results_json(results))
     except KeyboardInterrupt:

@@ -4,59 +4,16 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from ..checkpoint import FORMATS
 from ..errors import error_text
-from .common import REFUSALS, add_parser, not_written, refuse, say
+from .common import REFUSALS, not_written, refuse, say
 
 if TYPE_CHECKING:
     from ..checkpoint import StoredWeights
 
-__all__ = ["add_commands"]
-
-_CONVERT_EPILOG = """
-Examples:
-  an official or timm classifier for Detectron2 (MODEL.WEIGHTS):
-    %(prog)s resnest50-528c19ca.pth resnest50.pth
-    %(prog)s model.safetensors resnest50_timm.pth
-  a detector's backbone file back to the official names, as safetensors:
-    %(prog)s resnest50_detectron-255b5649.pth resnest50.safetensors --to official
-
-Exit codes: 0 done, 1 DST could not be written, 2 refused input, 3 written, but SRC is not whole:
-tensors are missing that its others, or its config, imply.
-"""
+__all__ = ["convert"]
 
 
-def add_commands(commands) -> None:
-    """Add it to a parser's subcommands."""
-    parser = add_parser(commands, "convert", _convert, epilog=_CONVERT_EPILOG)
-    parser.add_argument("source", metavar="SRC", help="a .pth, .pkl or .safetensors file")
-    parser.add_argument(
-        "target", metavar="DST", help=".pth, or .safetensors with the provenance in its metadata"
-    )
-    parser.add_argument(
-        "--from",
-        dest="source_format",
-        choices=FORMATS,
-        metavar="F",
-        help=f"{', '.join(FORMATS)}; default: what the names in the file say",
-    )
-    parser.add_argument(
-        "--to",
-        dest="target_format",
-        choices=FORMATS,
-        default="detectron2",
-        metavar="F",
-        help="default: %(default)s",
-    )
-    parser.add_argument(
-        "--trust-pickle",
-        action="store_true",
-        help="load any pickle, which runs the code in it: only for a file that you would run",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace DST where it exists")
-
-
-def _convert(args: argparse.Namespace) -> int:
+def convert(args: argparse.Namespace) -> int:
     from ..checkpoint import convert_file, describe
     from ..model_zoo import WEIGHTS
 
@@ -89,11 +46,11 @@ def _convert(args: argparse.Namespace) -> int:
 def _missing(stored: "StoredWeights", format: str) -> str:
     """What a file lacks by the config of its record, or by its other names; "" if nothing."""
     from ..checkpoint import RECORD_KEY, missing_parts
-    from ..engine.prepare.trained import check_network, read_config
+    from ..engine.prepare.trained import check_network, recorded_config
 
     if RECORD_KEY in stored.metadata:
         try:
-            cfg = read_config(stored.metadata[RECORD_KEY], stored.path)
+            cfg = recorded_config(stored.metadata[RECORD_KEY], stored.path)
         except ValueError:  # of another version
             cfg = None
         if cfg is not None:

@@ -17,13 +17,7 @@ if TYPE_CHECKING:
     from ..analysis.evaluated_run import EvaluatedRun
     from ..benchmark import RunCost
 
-__all__ = ["add_data_options", "cost_record", "measure_costs", "plain_values", "read_runs"]
-
-
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """``--val-json`` and ``--val-images``, for :func:`read_runs`."""
-    parser.add_argument("--val-json", metavar="FILE", help="the data, should it have moved")
-    parser.add_argument("--val-images", metavar="DIR", help="its images")
+__all__ = ["cost_record", "measure_costs", "plain_values", "read_runs"]
 
 
 def read_runs(path: str, args: argparse.Namespace) -> list["EvaluatedRun"]:

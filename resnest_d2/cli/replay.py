@@ -5,33 +5,12 @@ import json
 import math
 
 from ..text import printable
-from .common import REFUSALS, add_json_option, add_parser, refuse, say
+from .common import REFUSALS, refuse, say
 
-__all__ = ["add_commands"]
-
-_EPILOG = """
-FILE is what a training leaves when its loss is not finite: the batch, the weights and the state of
-the random generators.
-
-Examples:
-  where it comes from:
-    %(prog)s runs/mine/nonfinite_0000003_rank0.pth
-  on the CPU, for a program:
-    %(prog)s runs/mine/nonfinite_0000003_rank0.pth --device cpu --json
-
-Exit codes: 0 the loss is not finite again, 1 it is finite here, 2 refused input.
-"""
+__all__ = ["replay"]
 
 
-def add_commands(commands) -> None:
-    """Add it to a parser's subcommands."""
-    parser = add_parser(commands, "replay", _replay, epilog=_EPILOG)
-    parser.add_argument("file", metavar="FILE", help="nonfinite_…pth of a run's OUTPUT_DIR")
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, …; default: as in training")
-    add_json_option(parser, "the findings")
-
-
-def _replay(args: argparse.Namespace) -> int:
+def replay(args: argparse.Namespace) -> int:
     from ..engine.diagnosis.replay import replay
 
     try:

@@ -20,11 +20,13 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from detectron2.config import CfgNode
 from detectron2.modeling.backbone import ResNet
 
 from ..errors import ArgumentError, check_choice
 
 __all__ = [
+    "add_checkpointing",
     "CheckpointedStage",
     "checkpoint_stages",
     "convolve",
@@ -139,3 +141,13 @@ class _FixedStatistics(contextlib.AbstractContextManager):
         for norm, buffers in zip(self.norms, self.saved, strict=True):
             for name, value in buffers.items():
                 setattr(norm, name, value)
+
+
+def add_checkpointing(model: nn.Module, cfg: CfgNode) -> None:
+    """Do what ``RESNEST.ACTIVATION_CHECKPOINTING`` and ``RECOMPUTE_NORM`` ask for, in place."""
+    try:
+        checkpoint_stages(model, cfg.RESNEST.ACTIVATION_CHECKPOINTING)
+    except ArgumentError as error:
+        raise ValueError(f"RESNEST.ACTIVATION_CHECKPOINTING {error.problem}") from None
+    if cfg.RESNEST.RECOMPUTE_NORM:
+        recompute_norms(model)

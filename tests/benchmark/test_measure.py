@@ -9,9 +9,9 @@ from PIL import Image
 from torch import nn
 
 from resnest_d2.benchmark import Subject, measure, part_times, peak_memory, saved_memory
-from resnest_d2.cli import main
 from resnest_d2.modeling import VARIANTS
 from resnest_d2.modeling.checkpointing import CheckpointedStage
+from resnest_d2_command import main
 
 
 def test_all_are_counted_and_run_in_turn():

@@ -19,7 +19,7 @@ from resnest_d2.benchmark import (
     scaling_of_processes,
     step_seconds,
 )
-from resnest_d2.cli import main
+from resnest_d2_command import main
 
 
 def test_exponent_is_that_of_a_power_law():

@@ -40,9 +40,9 @@ from resnest_d2.checkpoint import (
     recognise,
 )
 from resnest_d2.checkpoint.statistics import CLASSIFIER, weights_statistics
-from resnest_d2.cli import main
 from resnest_d2.modeling import VARIANTS
 from resnest_d2.modeling.build import meta_model
+from resnest_d2_command import main
 
 PREFIX = "backbone.bottom_up."
 

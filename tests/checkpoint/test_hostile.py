@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from resnest_d2.checkpoint import read_weights
-from resnest_d2.cli import main
+from resnest_d2_command import main
 
 # Reads every file in one interpreter: a crash ends it, a hang is ended by the alarm, and memory
 # that a file merely claims is not there.

@@ -19,9 +19,10 @@ from runs import TINY
 from detectron2.modeling import build_model
 
 from resnest_d2 import progress
-from resnest_d2.cli import build_parser, main
 from resnest_d2.config import get_config
 from resnest_d2.data import sample_set
+from resnest_d2_command import main
+from resnest_d2_command.parsers import build_parser
 
 
 @pytest.mark.parametrize(
@@ -203,7 +204,7 @@ def test_a_call_from_python_shows_no_bar_unless_it_asks(monkeypatch):
 
 
 def test_a_reader_that_has_gone_is_no_traceback():
-    code = "import sys; from resnest_d2.cli import main; sys.exit(main(['zoo']))"
+    code = "import sys; from resnest_d2_command import main; sys.exit(main(['zoo']))"
     with subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", code],
         stdout=subprocess.PIPE,

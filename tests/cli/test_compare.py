@@ -8,7 +8,7 @@ import pytest
 from evaluated_runs import write_data, write_run
 
 from resnest_d2.analysis.evaluated_run import DATA, RESULTS, read_history
-from resnest_d2.cli import main
+from resnest_d2_command import main
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from PIL import Image
 
 from resnest_d2.analysis.attention import BlockAttention, ClassAttention
 from resnest_d2.analysis.saliency import Saliency
-from resnest_d2.cli import main
 from resnest_d2.data import sample_set
 from resnest_d2.draw import explanations
 from resnest_d2.draw.explanations import (
@@ -19,6 +18,7 @@ from resnest_d2.draw.explanations import (
     plot_class_attention,
     plot_saliency,
 )
+from resnest_d2_command import main
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 BINS = np.linspace(0, 1, 24)

@@ -16,8 +16,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from resnest_d2 import Predictor, progress
-from resnest_d2.cli import main
 from resnest_d2.predict.journal import JOURNAL
+from resnest_d2_command import main
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from resnest_d2.cli import main
 from resnest_d2.model_zoo import MODELS, WEIGHTS
+from resnest_d2_command import main
 
 
 def test_the_table_has_every_model_fits_a_terminal_and_says_how_to_go_on(capsys):

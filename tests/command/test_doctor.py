@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import setuptools  # noqa: F401 (before pip, which a test imports: later its distutils were missed)
 
-from resnest_d2_command.doctor import children, machine, metadata, remedies, software
+from resnest_d2_command import main
+from resnest_d2_command.doctor import children, command, machine, metadata, remedies, software
 from resnest_d2_command.doctor.findings import OK, PROBLEM, WARNING, Check, as_table
-from resnest_d2_command.entry import command
 
-_ROOT = str(Path(remedies.__file__).resolve().parents[1])  # a checkout, or site-packages
+_ROOT = str(Path(remedies.__file__).resolve().parents[2])  # a checkout, or site-packages
 
 _NO_OPERATORS = "raise RuntimeError('operator torchvision::nms does not exist')"
 _ABSENT = "raise ModuleNotFoundError(f'No module named {__name__!r}', name=__name__)"
@@ -32,7 +32,7 @@ sys.meta_path.insert(0, Missing())
 
 def _run(*arguments: str, stubs: Path | None = None, **variables: str):
     """``resnest-d2 ARGUMENTS`` in a new process, with modules that hide the real ones."""
-    code = "import sys; from resnest_d2_command import command; sys.exit(command())"
+    code = "import sys; from resnest_d2_command import main; sys.exit(main())"
     path = [str(stubs)] if stubs else []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*path, _ROOT]), **variables}
     return subprocess.run(
@@ -222,22 +222,21 @@ def test_quiet_prints_problems_alone_and_a_terminal_sees_what_is_done(monkeypatc
         begins("import torch")
         return checks
 
-    module = sys.modules[command.__module__]
-    monkeypatch.setattr(module, "diagnose", diagnose)
+    monkeypatch.setattr(command, "diagnose", diagnose)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    assert command(["doctor", "--quiet"]) == 1
+    assert main(["doctor", "--quiet"]) == 1
     printed = capsys.readouterr()
     assert "broken" in printed.out and "sound" not in printed.out and not printed.err
     checks.pop()
-    assert command(["doctor", "--quiet"]) == 0
+    assert main(["doctor", "--quiet"]) == 0
     assert not capsys.readouterr().out
-    assert command(["doctor"]) == 0
+    assert main(["doctor"]) == 0
     printed = capsys.readouterr()
     assert "sound" in printed.out and "checking: import torch" in printed.err
 
 
 def test_other_commands_name_the_failed_import_and_the_doctor(tmp_path):
-    done = _run("train", "--help", stubs=_stub(tmp_path, torchvision=_NO_OPERATORS))
+    done = _run("replay", "none.pth", stubs=_stub(tmp_path, torchvision=_NO_OPERATORS))
     assert done.returncode == 1 and not done.stdout
     assert "operator torchvision::nms does not exist" in done.stderr
     assert done.stderr.count("resnest-d2 doctor") == 1
@@ -260,12 +259,12 @@ def test_importing_the_package_names_the_cause_and_the_doctor(tmp_path):
 
 def test_every_other_command_passes_the_door(capsys):
     with pytest.raises(SystemExit) as stop:
-        command(["--help"])
+        main(["--help"])
     assert stop.value.code == 0
     shown = capsys.readouterr().out
     assert "doctor" in shown and "train" in shown
     with pytest.raises(SystemExit) as stop:
-        command(["doctor", "--unknown"])
+        main(["doctor", "--unknown"])
     assert stop.value.code == 2
 
 

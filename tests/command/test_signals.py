@@ -9,10 +9,10 @@ from commands import PACKAGES, finish, wait_for
 from runs import tiny_request
 from torch.multiprocessing import ProcessExitedException
 
-from resnest_d2.cli import main
 from resnest_d2.data import sample_set
-from resnest_d2.engine import RunRequest, Trainer
+from resnest_d2.engine import Plan, RunRequest, Trainer
 from resnest_d2.engine.launch import processes
+from resnest_d2_command import main
 
 # A package whose import takes long, and makes an error of its own of what a handler raises.
 SLOW_IMPORT = """
@@ -87,14 +87,14 @@ def test_signal_before_the_first_iteration(number, tmp_path, monkeypatch, capfd)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_signal_that_ends_processes_started_here(number, monkeypatch, capfd):
+def test_signal_that_ends_processes_started_here(number, tmp_path, monkeypatch, capfd):
     def launch(*args, **kwargs):
         signal.raise_signal(number)  # passed on to the processes, which it ends
         raise ProcessExitedException("ended", 0, 1, -number, signal.Signals(number).name)
 
     monkeypatch.setattr(processes, "launch", launch)
-    request = RunRequest("config", num_processes=2)
+    plan = Plan(RunRequest("config", num_processes=2), None, "cpu", ("OUTPUT_DIR", str(tmp_path)))
     with pytest.raises(SystemExit) as stop:
-        processes.run_in_processes(lambda r: r, None, request, on_cpu=lambda cfg: True)
+        processes.run_in_processes(None, plan)
     assert stop.value.code == 75
     assert STOPPED.format(signal.Signals(number).name) in capfd.readouterr().err

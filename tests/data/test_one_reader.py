@@ -20,7 +20,6 @@ from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data import transforms as T
 
 from resnest_d2 import Predictor, get_config
-from resnest_d2.cli import main
 from resnest_d2.data import build_test_loader, build_train_mapper, check_coco
 from resnest_d2.data.check.data_sets import image_files as check_pictures
 from resnest_d2.data.image_reader import PictureError, read_mask, read_picture
@@ -35,6 +34,7 @@ from resnest_d2.engine.training.lazy import _read_alike
 from resnest_d2.evaluation.evaluators import _read_mask
 from resnest_d2.predict import many_files as predict_run
 from resnest_d2.report import gallery
+from resnest_d2_command import main
 
 ORIENTATION = 0x0112
 HEIGHT, WIDTH = 40, 64

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnest_d2.cli import main
 from resnest_d2.data import check_coco, check_sets, coco_stats, sample_set, split_coco
-from resnest_d2.data.check.data_sets.problems import WARNINGS
+from resnest_d2.data.check.data_sets.kinds import WARNINGS
 from resnest_d2.draw.sheet import draw_sheet
+from resnest_d2_command import main
 
 
 @pytest.fixture(scope="module")

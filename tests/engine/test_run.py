@@ -275,7 +275,7 @@ def test_several_machines_need_an_address(request_for, tmp_path):
 
 
 def test_own_data_sets_class_count_and_mask_format(request_for, tmp_path):
-    cfg = prepare(request_for(tmp_path, "INPUT.MASK_FORMAT", "polygon"))
+    cfg = prepare(request_for(tmp_path, "INPUT.MASK_FORMAT", "polygon")).cfg
     assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == cfg.MODEL.RETINANET.NUM_CLASSES == 5
     assert cfg.INPUT.MASK_FORMAT == "bitmask"
 
@@ -289,7 +289,7 @@ def test_bfloat16_adamw_channels_last_and_fixed_norm_train_together(request_for,
             *("RESNEST.FREEZE_NORM.ITER", "1", "RESNEST.FREEZE_NORM.NUM_BATCHES", "2"),
             val=(),
         )
-    )
+    ).cfg
     trainer = Trainer(cfg)
     conv = trainer.model.backbone.bottom_up.res2[0].conv2.conv
     assert conv.weight.is_contiguous(memory_format=torch.channels_last)
@@ -320,7 +320,7 @@ def test_auto_chooses_bfloat16_where_the_cpu_is_fast_at_it(
     monkeypatch.setattr(
         "resnest_d2.engine.training.steps.has_fast_bfloat16", lambda device_type: fast
     )
-    trainer = Trainer(prepare(request_for(tmp_path, "RESNEST.AMP_DTYPE", "auto", val=())))
+    trainer = Trainer(prepare(request_for(tmp_path, "RESNEST.AMP_DTYPE", "auto", val=())).cfg)
     seen = []
     trainer.model.backbone.register_forward_hook(lambda *args: seen.append(args[-1]["p2"].dtype))
     with EventStorage():
@@ -334,13 +334,13 @@ def test_one_image_per_process_with_batch_norm_names_the_ways_out(request_for, t
     with pytest.raises(ValueError, match="SOLVER.IMS_PER_BATCH.*SyncBN.*FrozenBN"):
         prepare(request_for(tmp_path, *one))
     # the box and mask heads see many positions: their batch norms may stay
-    Trainer(prepare(request_for(tmp_path, *one, "MODEL.RESNETS.NORM", "GN", val=()))).train()
+    Trainer(prepare(request_for(tmp_path, *one, "MODEL.RESNETS.NORM", "GN", val=())).cfg).train()
 
 
 def test_one_process_trains_syncbn_as_bn_and_says_so(request_for, tmp_path, caplog):
     sync = [f"MODEL.{part}.NORM" for part in ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD")]
     opts = [word for key in sync for word in (key, "SyncBN")]
-    cfg = prepare(request_for(tmp_path, *opts, "SOLVER.MAX_ITER", "1", val=()))
+    cfg = prepare(request_for(tmp_path, *opts, "SOLVER.MAX_ITER", "1", val=())).cfg
     with caplog.at_level("INFO", logger="resnest_d2.engine.training.trainer"):
         trainer = Trainer(cfg)
     assert len([r for r in caplog.records if "SyncBN in one process" in r.message]) == 1
@@ -349,7 +349,7 @@ def test_one_process_trains_syncbn_as_bn_and_says_so(request_for, tmp_path, capl
 
 
 def _train(rank: int, request: RunRequest) -> dict:
-    trainer = Trainer(prepare(request))
+    trainer = Trainer(prepare(request).cfg)
     kinds = [type(module) for module in trainer.model.modules()]
     trainer.train()
     return {

@@ -17,9 +17,9 @@ from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
 
 from resnest_d2 import Predictor
-from resnest_d2.cli import main
 from resnest_d2.export import Agreement, export, export_checkpoint, open_file
 from resnest_d2.export.verify import compare_outputs, run_in_new_process
+from resnest_d2_command import main
 
 ROOT = Path(__file__).parents[2]
 CUT = {"score_threshold": 0.5, "max_detections": 9}

@@ -8,7 +8,7 @@ import torch
 
 from detectron2.modeling import build_model
 
-from resnest_d2 import cli, config
+from resnest_d2 import config
 from resnest_d2.benchmark import count_params
 from resnest_d2.checkpoint.statistics import InputStatistics
 from resnest_d2.model_zoo import (
@@ -23,6 +23,7 @@ from resnest_d2.model_zoo import (
     list_models,
 )
 from resnest_d2.modeling.resnest import VARIANTS
+from resnest_d2_command.parsers import build_parser
 
 PUBLISHED = [model for model in MODELS.values() if model.published]
 # A model small enough to be built, saved and loaded in a moment.
@@ -224,9 +225,9 @@ def test_a_filter_that_nothing_can_fit_is_refused_with_the_choices(filters):
 @pytest.mark.parametrize("name", MODELS)
 def test_commands_are_ones_that_the_command_line_takes(name):
     model = MODELS[name]
-    train = cli.build_parser().parse_args(shlex.split(model.train_command)[1:])
+    train = build_parser().parse_args(shlex.split(model.train_command)[1:])
     assert (train.config_file, train.eval_only, train.verify) == (name, False, False)
-    evaluate = cli.build_parser().parse_args(shlex.split(model.eval_command)[1:])
+    evaluate = build_parser().parse_args(shlex.split(model.eval_command)[1:])
     assert (evaluate.config_file, evaluate.eval_only) == (name, True)
     assert evaluate.verify == bool(model.published)
     weights = evaluate.opts[evaluate.opts.index("MODEL.WEIGHTS") + 1]

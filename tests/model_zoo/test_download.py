@@ -18,9 +18,9 @@ import pytest
 from mirror import content, mirror, status
 
 from resnest_d2.checkpoint.statistics import CLASSIFIER
-from resnest_d2.cli import main
 from resnest_d2.engine import RunRequest, prepare
 from resnest_d2.model_zoo import WEIGHTS, DownloadError, WeightFile, download, fetch
+from resnest_d2_command import main
 
 DATA = random.Random(0).randbytes(3 << 20)  # gdown writes pieces of 512 KiB
 OTHER = random.Random(1).randbytes(len(DATA))

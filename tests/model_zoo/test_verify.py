@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from resnest_d2.cli import main
 from resnest_d2.config import get_config_file
 from resnest_d2.engine import RunRequest, prepare
 from resnest_d2.engine.prepare import plan as setup
 from resnest_d2.model_zoo import MODELS
+from resnest_d2_command import main
 
 NAME = "mask_rcnn_resnest50_fpn"
 VERIFY = ["train", "--eval-only", "--verify", "--config-file", NAME]
@@ -49,7 +49,7 @@ def test_another_result_exits_with_1_and_is_kept(box, mask, evaluation, tmp_path
 
 def test_every_published_value_is_compared(evaluation):
     for name in (NAME, "faster_rcnn_resnet50_fpn", "panoptic_fpn_resnest200_3x"):
-        cfg = prepare(RunRequest(config=name, eval_only=True, verify=True))
+        cfg = prepare(RunRequest(config=name, eval_only=True, verify=True)).cfg
         published = MODELS[name].published
         compared = {(task, metric): value for task, metric, value, _ in cfg.TEST.EXPECTED_RESULTS}
         expected = {

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from ...errors import check_choice
 from ...files import write_text
 from .data_sets import check_coco, examine, require_paths
+from .kinds import UNUSABLE
 from .normalise import without_given_ids
-from .problems import UNUSABLE, Problem, report
+from .problems import Problem, report
 from .repair import make_usable
 
 __all__ = ["FixedFile", "fix_coco"]

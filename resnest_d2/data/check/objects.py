@@ -3,8 +3,9 @@
 from pycocotools import mask as mask_util
 
 from ...progress import progress_bar
+from .kinds import UNREADABLE_MASKS
 from .normalise import is_finite_list
-from .problems import UNREADABLE_MASKS, Problem, shown
+from .problems import Problem, shown
 from .rle import check_counts, check_texts
 from .structure import Structure, entry_id, image_size
 

@@ -20,16 +20,9 @@ from fvcore.transforms.transform import CropTransform
 from pycocotools import mask as mask_util
 
 from ...files import write_text
+from .kinds import MENDED, OF_KEYPOINTS, OF_MASKS, UNREADABLE_KEYPOINTS, UNREADABLE_MASKS
 from .objects import polygon_problem
-from .problems import (
-    MENDED,
-    OF_KEYPOINTS,
-    OF_MASKS,
-    UNREADABLE_KEYPOINTS,
-    UNREADABLE_MASKS,
-    Problem,
-    shown,
-)
+from .problems import Problem, shown
 from .structure import Structure, entry_id, image_size, read_structure
 
 __all__ = [

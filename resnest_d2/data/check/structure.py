@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from .kinds import MERGED
 from .normalise import GIVEN_ID, normalise
-from .problems import MERGED, Problem, shown
+from .problems import Problem, shown
 
 __all__ = [
     "COCO_KEYS",

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from iopath.common.file_io import get_cache_dir
@@ -29,7 +30,8 @@ from ..check.data_sets import (
     require_paths,
 )
 from ..check.image_files import PictureEntry
-from ..check.problems import BEHAVIOURS, UNUSABLE, Problem, report
+from ..check.kinds import BEHAVIOURS, UNUSABLE
+from ..check.problems import Problem, report
 from ..check.repair import UsableSet, make_usable, of_any_model, without_entries, write_usable
 from ..check.structure import read_sections, read_structure
 from ..flip_pairs import flip_pairs as find_flip_pairs
@@ -193,7 +195,8 @@ def register_coco(
     """
     json_file, image_root = os.fspath(json_file), os.fspath(image_root)
     usable = usable_copy(json_file, image_root, on_bad_data=on_bad_data, masks=masks)
-    return register_usable(usable, image_root, source=json_file, name=name, flip_pairs=flip_pairs)
+    files = register_usable(usable, image_root, source=json_file, name=name, flip_pairs=flip_pairs)
+    return files.name
 
 
 def usable_copy(
@@ -222,6 +225,36 @@ def usable_copy(
     return write_usable(usable.content, json_file, folder)
 
 
+@dataclass(frozen=True)
+class CocoFiles:
+    """A data set that was checked and needs no change: any process can register it.
+
+    Attributes:
+        name: for ``DATASETS.TRAIN`` or ``DATASETS.TEST``.
+        json_file, image_root: what is loaded.
+        source: the user's file, which ``json_file`` was made from.
+        metadata: Detectron2's, by key.
+        state: of ``json_file``, see :func:`.file_state`.
+    """
+
+    name: str
+    json_file: str
+    image_root: str
+    source: str
+    metadata: dict[str, Any]
+    state: tuple[int, int]
+
+    def register(self) -> None:
+        """Make it known to Detectron2 in this process.
+
+        Raises:
+            ValueError: the name stands for other files.
+        """
+        files = {"json_file": self.source, "image_root": self.image_root}
+        if not is_registered(self.name, files, (self.json_file, self.state, self.metadata)):
+            register_coco_instances(self.name, self.metadata, self.json_file, self.image_root)
+
+
 def register_usable(
     json_file: str,
     image_root: str,
@@ -229,7 +262,7 @@ def register_usable(
     source: str,
     name: str | None = None,
     flip_pairs: Sequence[tuple[str, str]] | None = None,
-) -> str:
+) -> CocoFiles:
     """Register a file that needs no change (any more).
 
     Args:
@@ -238,8 +271,6 @@ def register_usable(
     Other arguments, and errors, are those of :func:`register_coco`.
     """
     summary = check_coco_json(json_file, image_root)
-    files = {"json_file": source, "image_root": image_root}
-    name = name or name_of_files("coco", files)
     # Detectron2 sets the first two again on loading, as lists and with the same values.
     metadata = {
         "thing_classes": list(summary.class_names),
@@ -249,9 +280,10 @@ def register_usable(
         pairs = find_flip_pairs(names) if flip_pairs is None else flip_pairs
         metadata["keypoint_names"] = list(names)
         metadata["keypoint_flip_map"] = [tuple(pair) for pair in pairs]
-    if not is_registered(name, files, (json_file, file_state(json_file), metadata)):
-        register_coco_instances(name, metadata, json_file, image_root)
-    return name
+    name = name or name_of_files("coco", {"json_file": source, "image_root": image_root})
+    files = CocoFiles(name, json_file, image_root, source, metadata, file_state(json_file))
+    files.register()
+    return files
 
 
 def keypoint_names(summary: CocoSummary) -> tuple[str, ...]:

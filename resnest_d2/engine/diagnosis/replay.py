@@ -24,7 +24,7 @@ from ...checkpoint.record import check_record
 from ...checkpoint.weight_files import read_content
 from ...errors import check_choice
 from ...text import printable
-from ..prepare.trained import check_network, read_config
+from ..prepare.trained import check_network, recorded_config
 from ..training.trainer import Trainer
 from .examples import unpack
 from .non_finite import Gradient, largest_gradients, losses_before
@@ -181,7 +181,7 @@ def _read(path: Path) -> dict:
 
 
 def _config(content: dict, path: Path, device: str | None) -> CfgNode:
-    cfg = read_config(content["record"], path)
+    cfg = recorded_config(content["record"], path)
     if device is None:
         there = content["device"] == "cpu" or torch.cuda.is_available()
         device = content["device"] if there else "cpu"

@@ -8,7 +8,6 @@ who that is. Evaluation into the folder of a run that trains is free.
 import contextlib
 import datetime
 import logging
-import multiprocessing
 import os
 import socket
 from collections.abc import Iterator
@@ -29,8 +28,7 @@ _PATIENCE = 5  # seconds: data workers of a run that was killed may hold its loc
 
 def check_unlocked(key: str, folder: str, request: RunRequest) -> None:
     """Raise a FileExistsError where another process trains in ``folder``, the value of ``key``."""
-    started = multiprocessing.parent_process() is not None  # by the process that holds the lock
-    if not started and _is_first(request) and os.path.exists(os.path.join(folder, _LOCK)):
+    if _is_first(request) and os.path.exists(os.path.join(folder, _LOCK)):
         with locked(key, folder, request):
             pass
 

@@ -11,6 +11,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import pickle
 import signal
 import tempfile
 import threading
@@ -18,7 +19,9 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import cloudpickle
 import torch.distributed as dist
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
@@ -31,7 +34,11 @@ from ...evaluation import write_results
 from ...files import writing
 from ..diagnosis.run_errors import RunError, end_soon, explain, is_lost_peer, log_failure
 from ..prepare.request import RunRequest
-from .torchrun import adopt, joined, leave_group, prefer_loopback, read_environment
+from .lock import locked
+from .torchrun import joined, leave_group, prefer_loopback, read_environment
+
+if TYPE_CHECKING:
+    from ..prepare.plan import Plan
 
 __all__ = ["run_in_processes"]
 
@@ -40,22 +47,12 @@ _GRACE = 20  # seconds that an interrupted process has to end
 _RESULTS = "results"  # file of the first process
 
 
-def run_in_processes(
-    prepare: Callable,
-    work: Callable,
-    request: RunRequest,
-    *,
-    on_cpu: Callable[..., bool],
-    guard: Callable[..., contextlib.AbstractContextManager] = contextlib.nullcontext,
-) -> dict:
-    """Do a request's work in each of its processes.
+def run_in_processes(work: Callable[["Plan"], dict], plan: "Plan") -> dict:
+    """Do the work of a plan in each of its processes.
 
     Args:
-        prepare: ``request -> config``; raises where the request is refused. At the top level of
-            its module, as ``work``: new processes find them by name.
-        work: ``(config, request) -> results``.
-        on_cpu: whether a config trains on the CPU.
-        guard: from a config to what the work is done inside of, such as :func:`.lock.locked`.
+        work: ``plan -> results``, at the top level of its module: new processes find it by name.
+        plan: new processes get a copy, and register its data sets.
 
     Returns:
         The results; empty but in the first process and on its machine.
@@ -64,30 +61,29 @@ def run_in_processes(
         RunError: a process that was started here has failed.
         SystemExit: a process that was started here has saved and stopped.
     """
-    request = adopt(request)
-    cfg = prepare(request)
     place = read_environment()
-    with guard(cfg):
-        if place is None and request.world_size > 1:
-            return _launch(prepare, work, request, on_cpu=on_cpu(cfg))
-        with joined(place, on_cpu=on_cpu(cfg)) if place else contextlib.nullcontext():
-            return _share(work, cfg, request)
+    with locked(*plan.output_dir, plan.request):
+        if place is None and plan.request.world_size > 1:
+            return _launch(work, plan)
+        with joined(place, on_cpu=plan.device == "cpu") if place else contextlib.nullcontext():
+            return _share(work, plan)
 
 
-def _share(work: Callable, cfg, request: RunRequest) -> dict:
+def _share(work: Callable, plan: "Plan") -> dict:
     """One process's share of the work, its failure logged."""
     try:
-        return work(cfg, request)
+        return work(plan)
     except Exception as error:
         log_failure(error)
-        if request.world_size > 1:
+        if plan.request.world_size > 1:
             end_soon()
             if is_lost_peer(error):
                 time.sleep(_HESITATION)
         raise
 
 
-def _launch(prepare: Callable, work: Callable, request: RunRequest, *, on_cpu: bool) -> dict:
+def _launch(work: Callable, plan: "Plan") -> dict:
+    request, on_cpu = plan.request, plan.device == "cpu"
     added = {"CUDA_VISIBLE_DEVICES": ""} if on_cpu else {}
     if on_cpu and "OMP_NUM_THREADS" not in os.environ:
         added["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // request.num_processes))
@@ -100,7 +96,7 @@ def _launch(prepare: Callable, work: Callable, request: RunRequest, *, on_cpu: b
                 num_machines=request.num_machines,
                 machine_rank=request.machine_rank,
                 dist_url=request.dist_url,
-                args=(prepare, work, request, folder),
+                args=(work, cloudpickle.dumps(plan), folder),
             )
         except (ProcessExitedException, ProcessRaisedException) as error:
             number = -getattr(error, "exit_code", 0)
@@ -113,12 +109,14 @@ def _launch(prepare: Callable, work: Callable, request: RunRequest, *, on_cpu: b
         return _read_results(Path(folder, _RESULTS))
 
 
-def _launched(prepare: Callable, work: Callable, request: RunRequest, folder: str) -> None:
+def _launched(work: Callable, plan_bytes: bytes, folder: str) -> None:
     """What each new process does; how it ends is left in ``folder``."""
     _end_with_parent()
-    prefer_loopback(request.num_machines == 1)
+    plan = pickle.loads(plan_bytes)
+    prefer_loopback(plan.request.num_machines == 1)
     try:
-        results = _share(work, prepare(request), request)  # a new process knows no data set yet
+        plan.register()  # a new process knows no data set yet
+        results = _share(work, plan)
         if comm.is_main_process():
             write_results(results, Path(folder, _RESULTS))
     except SystemExit as stop:

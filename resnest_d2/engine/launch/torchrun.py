@@ -2,8 +2,8 @@
 
 torchrun starts the processes itself, watches them and starts a broken group anew. So nothing is
 launched here: each process reads its place from the environment. Before the group exists, the
-processes talk through torchrun's store: the first process of each machine checks the request while
-the others wait, and all come to the same verdict.
+processes talk through torchrun's store: the first process of each machine plans the run, the others
+get its plan, and all come to the same verdict.
 """
 
 import contextlib
@@ -15,9 +15,12 @@ import itertools
 import json
 import logging
 import os
+import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import cloudpickle
 import torch
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
@@ -33,11 +36,11 @@ __all__ = [
     "Torchrun",
     "adopt",
     "check_given",
-    "check_together",
     "joined",
     "leave",
     "leave_group",
     "prefer_loopback",
+    "prepare_together",
     "process_rank",
     "read_environment",
     "record",
@@ -203,36 +206,41 @@ def _store() -> dist.Store | None:
 _ROUNDS = itertools.count()
 
 
-def check_together(check: Callable[[RunRequest], object], request: RunRequest):
-    """``check(adopt(request))``, with the same verdict in all of torchrun's processes.
+def prepare_together(prepare: Callable[[RunRequest], Any], request: RunRequest) -> Any:
+    """``prepare(adopt(request))``, with the same verdict in all of torchrun's processes.
 
-    The first process of each machine checks first: it downloads what all of them need.
+    The first process of each machine prepares, and downloads what is needed; the others of its
+    machine get its plan, and register the data of it.
 
     Raises:
-        ValueError, KeyError, FileNotFoundError, FileExistsError: ``check`` raised it in this
+        ValueError, KeyError, FileNotFoundError, FileExistsError: ``prepare`` raised it in this
             process, or in another one.
     """
     request = adopt(request)
     store = _store()
     if store is None:
-        return check(request)
+        return prepare(request)
     place = read_environment()
-    number = next(_ROUNDS)
-    first = place.rank - place.local_rank
-    result, failure = None, None
-    if place.rank == first or store.get(f"{number}/{first}") == b"{}":
+    number, first = next(_ROUNDS), place.rank - place.local_rank
+    plan, failure = None, None
+    if place.rank == first:
         try:
-            result = check(request)
+            plan = prepare(request)
         except Exception as error:
             failure = error
-    store.set(f"{number}/{place.rank}", json.dumps(_say(failure)))
-    verdicts = [json.loads(store.get(f"{number}/{rank}")) for rank in range(place.world_size)]
+        store.set(f"{number}/plan/{first}", cloudpickle.dumps(plan))
+        store.set(f"{number}/{first}", json.dumps(_say(failure)))
+    firsts = range(0, place.world_size, place.local_world_size)
+    verdicts = {rank: json.loads(store.get(f"{number}/{rank}")) for rank in firsts}
     if failure is not None:
         raise failure
-    for rank, verdict in enumerate(verdicts):
+    for rank, verdict in verdicts.items():
         if verdict:
             raise _heard(verdict, rank)
-    return result
+    if place.rank != first:
+        plan = pickle.loads(store.get(f"{number}/plan/{first}"))
+        plan.register()
+    return plan
 
 
 def _say(error: Exception | None) -> dict:

@@ -15,7 +15,7 @@ from ...checkpoint import RECORD_KEY, RunCheckpointer, choose_checkpoint, find_c
 from ...checkpoint.folder import Choice
 from ...checkpoint.resume_changes import recorded_value
 from ...checkpoint.statistics import InputStatistics, require_same_statistics
-from ...config import get_config, get_config_file, merge_opts
+from ...config import get_config, get_config_file, merge_opts, read_config
 from ...data import require_registered
 from ...errors import check_choice
 from ...model_zoo import MODELS, WEIGHTS, resolve_weights
@@ -47,15 +47,18 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-def choose_config(request: RunRequest) -> tuple[CfgNode, TrainedModel | None]:
-    """The request's config, and the model that ``checkpoint`` names, if it names one.
+def choose_config(request: RunRequest) -> tuple[CfgNode, list[dict], TrainedModel | None]:
+    """The request's config, its layers, and the model that ``checkpoint`` names, if it names one.
+
+    The layers say which values were stated where, see :func:`resnest_d2.config.read_config`; of a
+    checkpoint, which is not trained, there are none.
 
     Raises:
         ValueError, KeyError, FileNotFoundError: of either; the data that the checkpoint was
             evaluated on is not known here, and the request has none.
     """
     if request.checkpoint is None:
-        return get_config(request.config, request.opts), None
+        return *read_config(request.config, request.opts), None
     trained = find_trained_model(
         request.checkpoint, request.config, trust_pickle=request.trust_pickle
     )
@@ -72,7 +75,7 @@ def choose_config(request: RunRequest) -> tuple[CfgNode, TrainedModel | None]:
         cfg.OUTPUT_DIR = os.path.dirname(trained.weights) or "."
     merge_opts(cfg, request.opts)
     cfg.MODEL.WEIGHTS = trained.weights
-    return cfg, trained
+    return cfg, [], trained
 
 
 def check_same_classes(trained: TrainedModel, data_sets: Iterable[str]) -> None:
@@ -186,7 +189,7 @@ def choose_weights(cfg: CfgNode, request: RunRequest) -> None:
         logger.info(f"MODEL.WEIGHTS is now {cfg.MODEL.WEIGHTS}, of that run's folder")
 
 
-def check_files(cfg: CfgNode, request: RunRequest) -> None:
+def check_files(cfg: CfgNode, request: RunRequest, trained: TrainedModel | None) -> None:
     """Report missing data and missing weights together: a new user lacks both."""
     data_sets = cfg.DATASETS.TEST
     if not request.eval_only:
@@ -198,14 +201,16 @@ def check_files(cfg: CfgNode, request: RunRequest) -> None:
         missing.append(str(error))
     try:
         # Nothing is downloaded for a run that cannot start.
-        _check_weights(cfg, request, download=not missing)
+        _check_weights(cfg, request, trained, download=not missing)
     except FileNotFoundError as error:
         missing.append(str(error))
     if missing:
         raise FileNotFoundError("\n".join(missing))
 
 
-def _check_weights(cfg: CfgNode, request: RunRequest, *, download: bool) -> None:
+def _check_weights(
+    cfg: CfgNode, request: RunRequest, trained: TrainedModel | None, *, download: bool
+) -> None:
     """Refuse weights that are not there or do not fit, and random ones that nothing will train."""
     weights = cfg.MODEL.WEIGHTS
     if _resumes(cfg, request):
@@ -214,7 +219,11 @@ def _check_weights(cfg: CfgNode, request: RunRequest, *, download: bool) -> None
         _check_published_statistics(cfg)
         path = resolve_weights(weights, download=download)
         if "://" not in path:  # what is elsewhere is checked when it is loaded
-            _check_fit(cfg, request, weights, whole=request.eval_only)
+            checkpointer = _checkpointer(cfg, request, whole=request.eval_only)
+            if trained and not trained.is_published:  # it was read to find its config
+                checkpointer.check_stored(trained.read())
+            else:
+                checkpointer.check(weights)
     elif request.eval_only:
         raise ValueError(
             "MODEL.WEIGHTS is '': evaluation needs a checkpoint (MODEL.WEIGHTS FILE, or --resume "
@@ -234,11 +243,6 @@ def _check_published_statistics(cfg: CfgNode) -> None:
     published = WEIGHTS.get(weights.removeprefix("resnest://").partition("?")[0])
     if weights.startswith("resnest://") and published and not cfg.RESNEST.ALLOW_STATISTICS_MISMATCH:
         require_same_statistics(weights, published.statistics, InputStatistics.from_config(cfg))
-
-
-def _check_fit(cfg: CfgNode, request: RunRequest, uri: str, *, whole: bool) -> None:
-    """Refuse a file that loading would refuse."""
-    _checkpointer(cfg, request, whole=whole).check(uri)
 
 
 def _check_resumed(cfg: CfgNode, request: RunRequest) -> None:

@@ -7,10 +7,12 @@ import shlex
 import warnings
 
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 
 from ...data import CocoSummary, Problem, check_coco_json
 from ...data.check.data_sets import problems_by_set
-from ...data.check.problems import BEHAVIOURS, REPAIRABLE, UNUSABLE, count_kinds, report
+from ...data.check.kinds import BEHAVIOURS, REPAIRABLE, UNUSABLE
+from ...data.check.problems import count_kinds, report
 from ...data.check.repair import (
     UsableSet,
     make_usable,
@@ -20,12 +22,13 @@ from ...data.check.repair import (
     write_usable,
 )
 from ...data.flip_pairs import check_flip_pairs, flip_pairs, unpaired_names
-from ...data.formats.coco import keypoint_names, register_usable
+from ...data.formats.coco import CocoFiles, keypoint_names, register_usable
 from ...errors import check_choice
 from .config_checks import check_output_dir
 from .request import RunRequest
+from .trained import class_names_of
 
-__all__ = ["log_bad_data", "use_own_data"]
+__all__ = ["log_bad_data", "use_classes", "use_own_data"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +36,13 @@ _LIST = "bad_data.json"
 _Pairs = tuple[tuple[str, str], ...]
 
 
-def use_own_data(cfg: CfgNode, request: RunRequest) -> None:
+def use_own_data(cfg: CfgNode, request: RunRequest) -> list[CocoFiles]:
     """Check the request's files and register them, or what is usable of them.
 
-    Class count, keypoints and mask format are taken from them.
+    Keypoints and mask format are taken from them.
+
+    Returns:
+        The data sets, for other processes.
 
     Raises:
         FileNotFoundError: a JSON file or an image folder does not exist.
@@ -44,7 +50,7 @@ def use_own_data(cfg: CfgNode, request: RunRequest) -> None:
             left without them; it does not fit the config.
     """
     if not request.train + request.val:
-        return
+        return []
     train, val = _usable_sets(cfg, request)
     summaries = [
         dataclasses.replace(check_coco_json(json_file, root), json_file=source)
@@ -52,7 +58,6 @@ def use_own_data(cfg: CfgNode, request: RunRequest) -> None:
     ]
     learned, scored = summaries[: len(train)], summaries[len(train) :]
     stated = set(request.opts[0::2])
-    _use_classes(cfg, summaries[0], stated)
     if not request.eval_only:
         _require_objects(learned)
         if cfg.RESNEST.BEST.METRIC and scored and not any(s.num_objects for s in scored):
@@ -72,25 +77,40 @@ def use_own_data(cfg: CfgNode, request: RunRequest) -> None:
     if cfg.MODEL.KEYPOINT_ON:
         _use_keypoints(cfg, summaries, train=bool(train), stated=stated)
     pairs = cfg.RESNEST.KEYPOINT_FLIP_PAIRS or None
-    names = [
+    data_sets = [
         register_usable(json_file, root, source=source, flip_pairs=pairs)
         for source, json_file, root in train + val
     ]
+    names = [data_set.name for data_set in data_sets]
     if train:
         cfg.DATASETS.TRAIN = tuple(names[: len(train)])
         cfg.DATASETS.TEST = ()  # the config's own would have other classes
     if val:
         cfg.DATASETS.TEST = tuple(names[len(train) :])
+    return data_sets
 
 
-def _use_classes(cfg: CfgNode, summary: CocoSummary, stated: set[str]) -> None:
-    classes = len(summary.class_names)
+def use_classes(cfg: CfgNode, request: RunRequest) -> None:
+    """Take the class count from data that the user named in place of the config's.
+
+    Raises:
+        ValueError: the user states another one.
+    """
+    stated = set(request.opts[0::2])
+    named = not request.eval_only and "DATASETS.TRAIN" in stated
+    data_sets = cfg.DATASETS.TEST if request.eval_only else cfg.DATASETS.TRAIN
+    if not (request.train or request.val or named) or not data_sets:
+        return
+    name = data_sets[0]
+    if not (classes := len(class_names_of(name))):
+        return
     built = "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
     key, value = f"MODEL.{built}.NUM_CLASSES", cfg.MODEL[built].NUM_CLASSES
     if key in stated and value != classes:
+        data = MetadataCatalog.get(name).get("json_file", name)
         raise ValueError(
-            f"{key} is stated as {value}, and {summary.json_file} has {classes} classes: leave the "
-            "key out, or change the file's categories"
+            f"{key} is stated as {value}, and {data} has {classes} classes: leave the key out, or "
+            "change the data's categories"
         )
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes
     cfg.MODEL.RETINANET.NUM_CLASSES = classes

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from detectron2.config import CfgNode
+
 __all__ = ["RunRequest"]
 
 
@@ -10,8 +12,8 @@ class RunRequest:
     """A training or evaluation run, as asked for.
 
     Args:
-        config: a packaged config's name or a file; None with ``checkpoint`` alone, for the
-            checkpoint's own.
+        config: a packaged config's name, a file, or a config; None with ``checkpoint`` alone, for
+            the checkpoint's own.
         opts: KEY VALUE pairs that override it.
         train, val: own COCO-format data as (json file, image folder) pairs; their categories set
             the numbers of classes and keypoints. Empty: the config's data sets.
@@ -39,7 +41,7 @@ class RunRequest:
             ``checkpoint``; two sources of weights.
     """
 
-    config: str | None
+    config: str | CfgNode | None
     opts: tuple[str, ...] = ()
     train: tuple[tuple[str, str], ...] = ()
     val: tuple[tuple[str, str], ...] = ()

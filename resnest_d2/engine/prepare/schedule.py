@@ -31,7 +31,7 @@ from detectron2.config import CfgNode, get_cfg
 from ...config import add_resnest_config, get_value, merge_opts, set_value
 from ...data import summarise_training_data
 
-__all__ = ["Change", "Origin", "check_epochs", "schedule_origin", "set_schedule"]
+__all__ = ["Change", "Origin", "check_epochs", "set_schedule"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,13 +71,16 @@ class Origin:
     rate_batch: int | None = None
 
 
-def set_schedule(cfg: CfgNode, layers: Sequence[dict[str, Any]]) -> None:
+def set_schedule(cfg: CfgNode, layers: Sequence[dict[str, Any]]) -> Origin:
     """Scale a config's learning rate and schedule and turn epochs into iterations, in place.
 
     What changes is logged, with the reason and the way to turn it off.
 
     Args:
-        layers: see :func:`resnest_d2.config.stated_layers`.
+        layers: see :func:`resnest_d2.config.read_config`.
+
+    Returns:
+        What was changed, for the start-up report.
 
     Raises:
         ValueError: an epoch key cannot be, or contradicts one in iterations.
@@ -90,11 +93,6 @@ def set_schedule(cfg: CfgNode, layers: Sequence[dict[str, Any]]) -> None:
     _use_epochs(cfg, stated)
     if frozen:
         cfg.freeze()
-
-
-def schedule_origin(cfg: CfgNode, layers: Sequence[dict[str, Any]]) -> Origin:
-    """What :func:`set_schedule` has made of a config."""
-    stated = _Stated(layers)
     changes = [Change(key, stated.value(key), get_value(cfg, key)) for key in (_RATE, *_ITERATIONS)]
     scaled = cfg.SOLVER.BASE_LR != changes[0].stated
     return Origin(

@@ -21,7 +21,7 @@ from ...checkpoint import (
     read_record,
     read_weights,
 )
-from ...config import add_resnest_config, flat_values, get_config
+from ...config import add_resnest_config, flat_values, get_config, read_config
 from ...data import known_category_ids
 from ...errors import error_text
 from ...model_zoo import MODELS, WEIGHTS, list_models, resolve_weights
@@ -37,7 +37,7 @@ __all__ = [
     "checkpoint_file",
     "class_names_of",
     "find_trained_model",
-    "read_config",
+    "recorded_config",
 ]
 
 _MAX_NUMBER = 1_000_000  # in a config of unknown origin
@@ -89,7 +89,7 @@ def find_trained_model(
         ValueError: not a checkpoint, a published backbone or classifier, or a checkpoint without a
             config where none is given.
     """
-    given = None if config is None else _read_given(config)
+    given = None if config is None else read_config(config)[0]
     name = os.fspath(source).removeprefix(PREFIX)
     if os.fspath(source).startswith(PREFIX):
         _require_detector(name)
@@ -102,7 +102,7 @@ def find_trained_model(
     record = read_record(stored)
     cfg = given
     if cfg is None:
-        cfg = read_config(record, stored.path)
+        cfg = recorded_config(record, stored.path)
         check_network(cfg, stored)
     names = record["class_names"]
     ids = record.get("category_ids") or known_category_ids(cfg.DATASETS.TRAIN, names)
@@ -116,7 +116,7 @@ def checkpoint_file(source: str | os.PathLike) -> Path:
     return find_checkpoint(source)
 
 
-def read_config(record: dict, path: os.PathLike) -> CfgNode:
+def recorded_config(record: dict, path: os.PathLike) -> CfgNode:
     """The config of a checkpoint's record, not frozen; ``path`` is named where it does not fit.
 
     Raises:
@@ -165,15 +165,6 @@ def class_names_of(data_set: str) -> list[str]:
     if not metadata.get("thing_classes") and ("://" in file or os.path.isfile(file)):
         DatasetCatalog.get(data_set)  # register_coco_instances learns the names by loading
     return list(metadata.get("thing_classes", ()))
-
-
-def _read_given(config: str | os.PathLike | CfgNode) -> CfgNode:
-    if not isinstance(config, CfgNode):
-        return get_config(config)
-    cfg = config.clone()
-    cfg.defrost()
-    add_resnest_config(cfg)  # what it lacks
-    return cfg
 
 
 def _classes_of_config(cfg: CfgNode) -> tuple[list[str], list[int]]:

@@ -31,12 +31,12 @@ from ...evaluation.coco_evaluator import masks_for
 from ...inference import optimize_for_inference
 from ...model_zoo import resolve_weights
 from ..diagnosis.run_errors import hide_explained
-from ..launch.lock import locked
 from ..launch.processes import run_in_processes
-from ..launch.torchrun import check_together
+from ..launch.torchrun import prepare_together
 from ..prepare.config_checks import check_batch_size, check_output_dir, choose_device
-from ..prepare.plan import show_log
+from ..prepare.plan import Plan
 from ..prepare.request import RunRequest
+from .records import show_log
 from .trainer import adapt_sync_batchnorm
 
 __all__ = ["prepare_lazy", "run_lazy"]
@@ -44,8 +44,8 @@ __all__ = ["prepare_lazy", "run_lazy"]
 _MAPPER_NAMES = ("detectron2.data.DatasetMapper", "detectron2.data.dataset_mapper.DatasetMapper")
 
 
-def prepare_lazy(request: RunRequest) -> DictConfig:
-    """Check a request and return its config, with the device chosen.
+def prepare_lazy(request: RunRequest) -> Plan:
+    """Check a request and plan its run.
 
     Args:
         request: ``config`` as for :func:`resnest_d2.config.get_lazy_config`, ``opts`` as
@@ -55,10 +55,10 @@ def prepare_lazy(request: RunRequest) -> DictConfig:
         ValueError, KeyError, FileNotFoundError, FileExistsError: what is wrong, where, and what is
             allowed.
     """
-    return check_together(_prepare, request)
+    return prepare_together(_prepare, request)
 
 
-def _prepare(request: RunRequest) -> DictConfig:
+def _prepare(request: RunRequest) -> Plan:
     if request.train or request.val:
         raise ValueError("a LazyConfig names its own data sets: register yours in the config file")
     cfg = get_lazy_config(request.config)
@@ -78,22 +78,17 @@ def _prepare(request: RunRequest) -> DictConfig:
         check_batch_size("total_batch_size", cfg.dataloader.train.total_batch_size, request)
     elif not cfg.dataloader.get("evaluator"):
         raise ValueError("dataloader.evaluator is missing: there is nothing to evaluate with")
-    return cfg
+    return Plan(request, cfg, train.device, ("train.output_dir", train.output_dir))
 
 
-def run_lazy(request: RunRequest) -> dict:
+def run_lazy(plan: Plan | RunRequest) -> dict:
     """Train or evaluate as requested; see :func:`resnest_d2.engine.run`."""
     show_log()
-    return run_in_processes(
-        prepare_lazy,
-        _work,
-        request,
-        on_cpu=lambda cfg: cfg.train.device == "cpu",
-        guard=lambda cfg: locked("train.output_dir", cfg.train.output_dir, request),
-    )
+    return run_in_processes(_do_share, prepare_lazy(plan) if isinstance(plan, RunRequest) else plan)
 
 
-def _work(cfg: DictConfig, request: RunRequest) -> dict:
+def _do_share(plan: Plan) -> dict:
+    cfg, request = plan.cfg, plan.request
     results = _evaluate(cfg, request) if request.eval_only else _train(cfg, request)
     if request.output_json and comm.is_main_process():
         write_results(results, request.output_json)

@@ -16,12 +16,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from detectron2.utils.events import EventWriter
+from detectron2.utils.logger import setup_logger
 
 from ...files import writing
 from ...text import printable_record
 from ..diagnosis.run_errors import LOGGERS
+from ..launch.torchrun import process_rank
 
-__all__ = ["LateWriter", "cut_metrics", "protected_log_files"]
+__all__ = ["LateWriter", "cut_metrics", "protected_log_files", "show_log"]
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +98,17 @@ def _iteration(line: str, otherwise: int) -> int:
         return int(json.loads(line)["iteration"]) if line.endswith("\n") else otherwise
     except (ValueError, KeyError, TypeError):
         return otherwise
+
+
+def show_log(folder: str | None = None) -> None:
+    """Show this package's log like Detectron2's: on the terminal, and in ``folder``/log.txt."""
+    setup_logger(
+        folder,
+        distributed_rank=process_rank(),
+        name="resnest_d2",
+        enable_propagation=True,
+        configure_stdout=not logging.getLogger("resnest_d2").handlers,
+    )
 
 
 @contextlib.contextmanager

@@ -34,11 +34,10 @@ from ...data import (
     explained_worker_errors,
     known_category_ids,
 )
-from ...errors import ArgumentError
 from ...evaluation import build_evaluator
 from ...evaluation.coco_evaluator import masks_for
 from ...modeling.box_masks import AugmentedRCNN
-from ...modeling.checkpointing import checkpoint_stages, recompute_norms
+from ...modeling.checkpointing import add_checkpointing
 from ...modeling.norm import PortableSyncBatchNorm, convert_sync_batchnorm
 from ..diagnosis.non_finite import LossGuard
 from ..diagnosis.start_report import log_report
@@ -60,7 +59,7 @@ from .optimizer import build_optimizer
 from .records import LateWriter, cut_metrics
 from .steps import TrainingStep, choose_dtype
 
-__all__ = ["Trainer", "adapt_sync_batchnorm", "add_checkpointing", "merge_results"]
+__all__ = ["Trainer", "adapt_sync_batchnorm", "merge_results"]
 
 logger = logging.getLogger(__name__)
 
@@ -76,16 +75,6 @@ def adapt_sync_batchnorm(model: nn.Module, device: str) -> nn.Module:
     elif count:
         logger.info(f"SyncBN on the CPU: {count} layers gather their statistics over gloo")
     return model
-
-
-def add_checkpointing(model: nn.Module, cfg: CfgNode) -> None:
-    """Do what ``RESNEST.ACTIVATION_CHECKPOINTING`` and ``RECOMPUTE_NORM`` ask for, in place."""
-    try:
-        checkpoint_stages(model, cfg.RESNEST.ACTIVATION_CHECKPOINTING)
-    except ArgumentError as error:
-        raise ValueError(f"RESNEST.ACTIVATION_CHECKPOINTING {error.problem}") from None
-    if cfg.RESNEST.RECOMPUTE_NORM:
-        recompute_norms(model)
 
 
 def _augmented_names(results: dict) -> dict:

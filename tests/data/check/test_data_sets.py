@@ -16,9 +16,8 @@ from runs import TINY
 from detectron2.data import MetadataCatalog
 
 from resnest_d2.checkpoint import RECORD_KEY
-from resnest_d2.cli import main
 from resnest_d2.data import check_coco, check_sets, sample_set
-from resnest_d2.data.check.data_sets.problems import (
+from resnest_d2.data.check.data_sets.kinds import (
     KINDS,
     OF_KEYPOINTS,
     REPAIRABLE,
@@ -29,6 +28,7 @@ from resnest_d2.data.check.data_sets.rle import check_texts
 from resnest_d2.data.image_reader import read_picture
 from resnest_d2.engine import RunRequest, prepare, run
 from resnest_d2.predict.predictor import Predictor
+from resnest_d2_command import main
 
 # planted one at a time, below
 KINDS_OF_FILES = UNUSABLE | set(
@@ -431,7 +431,7 @@ def test_skip_trains_and_evaluates_on_the_rest(planted, tmp_path):
     content = json.loads(cleaned.read_text())
     assert len(content["images"]) == 40 - 16  # the doubled id, the same picture, the merged row
     before = cleaned.stat().st_mtime_ns
-    again = prepare(_request(folder, train, val, on_bad_data="skip", resume=True))
+    again = prepare(_request(folder, train, val, on_bad_data="skip", resume=True)).cfg
     assert cleaned.stat().st_mtime_ns == before
     assert MetadataCatalog.get(again.DATASETS.TRAIN[0]).json_file == str(cleaned)
 
@@ -471,7 +471,7 @@ def test_area_and_iscrowd_are_filled_in_for_the_metrics(shapes, tmp_path):
     for annotation in content["annotations"]:
         del annotation["area"], annotation["iscrowd"]
     val = (_write(tmp_path / "val.json", content), shapes["val"][1])
-    cfg = prepare(_request(tmp_path / "run", shapes["train"], val))
+    cfg = prepare(_request(tmp_path / "run", shapes["train"], val)).cfg
     with open(MetadataCatalog.get(cfg.DATASETS.TEST[0]).json_file) as f:
         filled = json.load(f)["annotations"]
     area = mask_util.area(filled[0]["segmentation"])
@@ -520,7 +520,7 @@ def test_sets_that_a_run_could_not_use_are_refused_before_it_starts(shapes, tmp_
 def test_paths_of_other_types_are_skipped_on_alike(planted, tmp_path):
     _, train, val = planted
     pair = tuple(map(Path, train))
-    cfg = prepare(_request(tmp_path, pair, val, on_bad_data="skip"))
+    cfg = prepare(_request(tmp_path, pair, val, on_bad_data="skip")).cfg
     assert "clean_train" in MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).json_file
 
 

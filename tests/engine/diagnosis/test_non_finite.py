@@ -14,7 +14,6 @@ from torch import nn
 
 from detectron2.structures import BitMasks, Boxes, Instances, Keypoints, PolygonMasks
 
-from resnest_d2.cli import main
 from resnest_d2.data import sample_set
 from resnest_d2.engine import NonFiniteLossError, RunRequest, Trainer, prepare
 from resnest_d2.engine.diagnosis.examples import pack, unpack
@@ -22,6 +21,7 @@ from resnest_d2.engine.diagnosis.non_finite import LossGuard, largest_gradients
 from resnest_d2.engine.diagnosis.replay import replay
 from resnest_d2.engine.training import trainer as trainer_module
 from resnest_d2.engine.training.steps import TrainingStep
+from resnest_d2_command import main
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,9 @@ def data(tmp_path_factory):
 def config_for(data):
     def build(folder, *opts):
         opts = (*TINY, "OUTPUT_DIR", str(folder), *opts)
-        return prepare(RunRequest("sample_mask_rcnn_resnest14_fpn", opts, train=(data["train"],)))
+        return prepare(
+            RunRequest("sample_mask_rcnn_resnest14_fpn", opts, train=(data["train"],))
+        ).cfg
 
     return build
 
@@ -309,7 +311,7 @@ def test_failure_in_the_last_iteration_does_not_evaluate(config_for, data, tmp_p
 
 PLANTING = """
 import sys
-from resnest_d2.cli import main
+from resnest_d2_command import main
 from resnest_d2.engine import trainer
 
 build = trainer.build_train_mapper

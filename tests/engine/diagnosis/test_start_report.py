@@ -79,7 +79,7 @@ def test_report_counts_matched_weights(request_for, logged, tmp_path):
     run(request_for(val=()))
     weights = str(tmp_path / "run" / "model_final.pth")
     folder = ("OUTPUT_DIR", str(tmp_path / "other"))
-    trainer = Trainer(prepare(request_for("MODEL.WEIGHTS", weights, *folder, val=())))
+    trainer = Trainer(prepare(request_for("MODEL.WEIGHTS", weights, *folder, val=())).cfg)
     trainer.resume_or_load(resume=False)
     logged.clear()
     trainer.train()
@@ -101,7 +101,7 @@ def test_parts_say_what_is_frozen_and_what_norms_see(request_for):
             *("MODEL.BACKBONE.FREEZE_AT", "2", "RESNEST.ALLOW_FROZEN_RANDOM", "True"),
             *("MODEL.FPN.NORM", "GN", "MODEL.FPN.OUT_CHANNELS", "32"),
         )
-    )
+    ).cfg
     model = Trainer.build_model(cfg).train()
     parts = {part.name: part for part in model_parts(model, 2)}
     assert list(parts)[:6] == ["stem", "res2", "res3", "res4", "res5", "FPN"]
@@ -173,7 +173,7 @@ def test_unscaled_rate_is_warned_of_where_scaling_is_off(request_for, logged):
 def test_data_is_counted_after_the_filters(data):
     name = prepare(
         RunRequest("sample_mask_rcnn_resnest14_fpn", (*TINY, "OUTPUT_DIR", "x"), (data["train"],))
-    )
+    ).cfg
     summary = summarise_training_data(name)
     assert summary.images == 6 and len(summary.instances) == 5
     assert summary.class_names == ("circle", "square", "triangle", "star", "ring")

@@ -11,10 +11,10 @@ import pytest
 from commands import finish, wait_for
 from runs import tiny_request
 
-from resnest_d2.cli import main
 from resnest_d2.data import sample_set
 from resnest_d2.engine import RunRequest, Trainer, prepare, run
 from resnest_d2.engine.launch import lock
+from resnest_d2_command import main
 
 HOLDER = """
 import sys, time

@@ -124,7 +124,7 @@ def test_restarted_group_resumes(environment):
 
 DUMPING = """
 import os, sys, torch
-from resnest_d2.cli import main
+from resnest_d2_command import main
 from resnest_d2.engine import setup
 
 class Dumping(setup.Trainer):
@@ -158,7 +158,7 @@ import numpy as np, torch
 from pycocotools import mask as mask_util
 from detectron2.data import DatasetCatalog
 from detectron2.structures import Boxes, Instances
-from resnest_d2.cli import main
+from resnest_d2_command import main
 from resnest_d2.engine import setup
 
 class Knowing(torch.nn.Module):
@@ -288,18 +288,18 @@ OWN_WORK = """
 import os, signal, sys, time
 import torch, torch.distributed as dist
 from resnest_d2.cli.common import execute
-from resnest_d2.engine import RunRequest
+from resnest_d2.engine import Plan, RunRequest
 from resnest_d2.engine.launch.processes import run_in_processes
 
 def prepare(request):
-    return None
+    return Plan(request, None, "cpu", ("OUTPUT_DIR", "."))
 
-def work(cfg, request):
+def work(plan):
     rank = dist.get_rank()
     MODE
 
-def run(request):
-    return run_in_processes(prepare, work, request, on_cpu=lambda cfg: True)
+def run(plan):
+    return run_in_processes(work, plan)
 
 if __name__ == "__main__":
     sys.exit(execute(lambda: RunRequest("", num_processes=2), prepare, run))

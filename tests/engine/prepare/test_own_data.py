@@ -53,7 +53,7 @@ def test_crowds_are_counted_and_said_to_be_left_alone(change, tmp_path, caplog):
             annotation["iscrowd"] = 1
 
     caplog.set_level(logging.INFO)
-    cfg = prepare(tiny_request(change(some_crowds, "train"), tmp_path / "run"))
+    cfg = prepare(tiny_request(change(some_crowds, "train"), tmp_path / "run")).cfg
     count = len(
         json.load(open(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).json_file))["annotations"]
     )
@@ -68,7 +68,7 @@ def test_a_stated_number_of_classes_is_refused_where_it_is_not_the_datas(shapes,
     for number, allowed in (("5", True), ("4", False), ("80", False)):
         request = tiny_request(shapes, tmp_path, "MODEL.ROI_HEADS.NUM_CLASSES", number)
         if allowed:
-            assert prepare(request).MODEL.ROI_HEADS.NUM_CLASSES == 5
+            assert prepare(request).cfg.MODEL.ROI_HEADS.NUM_CLASSES == 5
         else:
             with pytest.raises(ValueError, match=f"NUM_CLASSES is stated as {number}.*5 classes"):
                 prepare(request)
@@ -123,7 +123,7 @@ def _keypoint_cfg(data, folder, *opts, **kwargs):
     opts = (*TINY, "OUTPUT_DIR", str(folder), "MODEL.WEIGHTS", "", *opts)
     opts += ("MODEL.BACKBONE.FREEZE_AT", "0", "TEST.KEYPOINT_OKS_SIGMAS", "(0.1, 0.1)")
     request = RunRequest("keypoint_rcnn_resnest50_fpn", opts, train=(data["train"],), **kwargs)
-    return prepare(request)
+    return prepare(request).cfg
 
 
 @pytest.mark.parametrize("names", [["L_eye", "R_eye"], ["Left eye", "Right eye"]])
@@ -172,7 +172,7 @@ def test_pairs_are_given_to_train(change, tmp_path, monkeypatch):
     import resnest_d2.engine
 
     seen = []
-    monkeypatch.setattr(resnest_d2.engine, "run", lambda request: seen.append(prepare(request)))
+    monkeypatch.setattr(resnest_d2.engine, "run", lambda request: seen.append(prepare(request).cfg))
     monkeypatch.setattr("resnest_d2.api._floats", lambda metrics: {})
     monkeypatch.setattr("resnest_d2.api._to_predict_with", lambda folder: folder)
     resnest_d2.train(

@@ -10,18 +10,22 @@ from runs import TINY
 
 from detectron2.data.datasets import register_coco_instances
 
-from resnest_d2.config import get_config, get_config_file, list_configs, stated_layers
+from resnest_d2.config import get_config, get_config_file, list_configs, read_config
 from resnest_d2.data import sample_set
 from resnest_d2.engine import RunRequest, Trainer, prepare
-from resnest_d2.engine.prepare.schedule import schedule_origin, set_schedule
+from resnest_d2.engine.prepare.schedule import set_schedule
 
 RECIPE = "mask_rcnn_resnest50_fpn"
 
 
 def scheduled(name, *opts):
-    cfg = get_config(name, opts)
-    set_schedule(cfg, stated_layers(name, opts))
-    return cfg
+    return planned(name, *opts)[0]
+
+
+def planned(name, *opts):
+    """The config, and where its schedule comes from."""
+    cfg, layers = read_config(name, opts)
+    return cfg, set_schedule(cfg, layers)
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +55,8 @@ def request_for(data, tmp_path):
 @pytest.mark.parametrize("name", list_configs())
 def test_every_packaged_recipe_is_written_for_its_own_batch(name, caplog):
     with caplog.at_level("INFO"):
-        cfg = scheduled(name)
+        cfg, origin = planned(name)
     assert cfg == get_config(name)
-    origin = schedule_origin(cfg, stated_layers(name))
     assert origin.changes == () and origin.rate_batch == cfg.SOLVER.IMS_PER_BATCH
     assert "schedule" not in {record.name.rpartition(".")[2] for record in caplog.records}
 
@@ -176,10 +179,10 @@ def test_rate_of_ones_own_scales_nothing(caplog):
 def test_off_is_detectron2s_behaviour(caplog):
     opts = ("SOLVER.IMS_PER_BATCH", "2", "RESNEST.AUTO_SCALE", "False")
     with caplog.at_level("INFO", logger="resnest_d2.engine.prepare.schedule"):
-        cfg = scheduled(RECIPE, *opts)
+        cfg, origin = planned(RECIPE, *opts)
     assert cfg == get_config(RECIPE, opts)
     assert not caplog.records
-    assert schedule_origin(cfg, stated_layers(RECIPE, opts)).rate_batch == 16
+    assert origin.rate_batch == 16
 
 
 def test_detectron2s_own_scaling_goes_first(caplog):
@@ -231,7 +234,7 @@ def test_preparing_a_run_scales_and_getting_a_config_does_not(request_for):
     request = request_for()
     recipe = get_config(request.config).SOLVER
     assert get_config(request.config, request.opts).SOLVER.BASE_LR == recipe.BASE_LR
-    cfg = prepare(request)
+    cfg = prepare(request).cfg
     assert cfg.is_frozen()
     assert cfg.SOLVER.BASE_LR == pytest.approx(recipe.BASE_LR / 2)  # AdamW, 2 images in place of 8
     assert cfg.SOLVER.MAX_ITER == 4 * recipe.MAX_ITER
@@ -247,9 +250,9 @@ def test_epochs_are_those_of_the_images_that_the_loader_draws_from(request_for, 
     file = tmp_path / "train.json"
     file.write_text(json.dumps(content))
     request = request_for("RESNEST.EPOCHS.MAX", "5", "RESNEST.EPOCHS.EVAL_PERIOD", "1.1")
-    assert prepare(request).SOLVER.MAX_ITER == 18  # 35 images, 2 a step
+    assert prepare(request).cfg.SOLVER.MAX_ITER == 18  # 35 images, 2 a step
     request = RunRequest(request.config, request.opts, train=((str(file), data["train"][1]),))
-    cfg = prepare(request)
+    cfg = prepare(request).cfg
     assert cfg.SOLVER.MAX_ITER == 15  # one of 7 images has nothing
     assert cfg.TEST.EVAL_PERIOD == 4  # 3.3
     request = RunRequest(
@@ -257,13 +260,13 @@ def test_epochs_are_those_of_the_images_that_the_loader_draws_from(request_for, 
         (*request.opts, "DATALOADER.FILTER_EMPTY_ANNOTATIONS", "False"),
         train=request.train,
     )
-    assert prepare(request).SOLVER.MAX_ITER == 18
+    assert prepare(request).cfg.SOLVER.MAX_ITER == 18
 
 
 def test_steps_and_warm_up_keep_their_share_of_the_epochs(request_for):
     def solver(*opts):
         steps = ("SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", "SOLVER.IMS_PER_BATCH", "7")
-        return prepare(request_for(*steps, *opts)).SOLVER
+        return prepare(request_for(*steps, *opts)).cfg.SOLVER
 
     recipe = solver("RESNEST.EPOCHS.MAX", "100")
     share = get_config("sample_mask_rcnn_resnest14_fpn").SOLVER
@@ -285,11 +288,11 @@ def test_written_config_with_epochs_gives_the_same_schedule(request_for, tmp_pat
             *("SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", "RESNEST.EPOCHS.MAX", "37"),
             *("RESNEST.EPOCHS.EVAL_PERIOD", "2.5"),
         )
-    )
+    ).cfg
     (tmp_path / "config.yaml").write_text(cfg.dump())
     again = prepare(
         RunRequest(str(tmp_path / "config.yaml"), train=request_for().train)  # no opts
-    )
+    ).cfg
     assert again.SOLVER == cfg.SOLVER and again.TEST == cfg.TEST
 
 

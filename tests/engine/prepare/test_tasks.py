@@ -175,7 +175,7 @@ def test_number_of_keypoints_comes_from_own_data_and_is_logged(shapes, tmp_path,
         CONFIG, (*TINY, *KEYPOINTS, "OUTPUT_DIR", str(tmp_path)), train=(shapes["train"],)
     )
     with caplog.at_level("INFO", logger="resnest_d2"):
-        assert prepare(request).MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS == 4
+        assert prepare(request).cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS == 4
     assert "The data has 4 keypoints" in caplog.text
 
 
@@ -237,6 +237,6 @@ def test_categories_with_other_keypoints_or_another_number_are_refused(shapes, t
     with pytest.raises(ValueError, match="KEYPOINT_ON is True, and data set coco_own_.* names no"):
         prepare(RunRequest(CONFIG, opts, train=((str(own), shapes["train"][1]),)))
 
-    registered = prepare(RunRequest(CONFIG, opts, train=(shapes["train"],))).DATASETS.TRAIN
+    registered = prepare(RunRequest(CONFIG, opts, train=(shapes["train"],))).cfg.DATASETS.TRAIN
     with pytest.raises(ValueError, match="NUM_KEYPOINTS must be 4, .*got 17"):
         prepare(RunRequest(CONFIG, (*opts, "DATASETS.TRAIN", repr(registered))))

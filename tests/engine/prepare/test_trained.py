@@ -15,8 +15,8 @@ from detectron2.data.datasets import register_coco_instances
 
 import resnest_d2
 from resnest_d2 import Predictor
-from resnest_d2.cli import main
 from resnest_d2.data import sample_set
+from resnest_d2_command import main
 
 SIZE = ("INPUT.MIN_SIZE_TEST", "64", "INPUT.MAX_SIZE_TEST", "96")
 CLASSES = ("MODEL.ROI_HEADS.NUM_CLASSES", "80", "MODEL.RETINANET.NUM_CLASSES", "80")

@@ -48,7 +48,7 @@ class Scripted(Trainer):
 
 
 def scripted(request: RunRequest, values, *, resume: bool = False) -> Scripted:
-    trainer = type("Run", (Scripted,), {"values": values})(prepare(request))
+    trainer = type("Run", (Scripted,), {"values": values})(prepare(request).cfg)
     trainer.resume_or_load(resume=resume)
     return trainer
 

@@ -45,7 +45,7 @@ def assert_same(actual: dict, expected: dict):
 
 
 def test_average_is_the_weighted_sum_from_the_first_weights_on(request_for, tmp_path):
-    trainer = Trainer(prepare(request_for(tmp_path, *DECAY, "SOLVER.MAX_ITER", "3")))
+    trainer = Trainer(prepare(request_for(tmp_path, *DECAY, "SOLVER.MAX_ITER", "3")).cfg)
     expected = state_of(trainer.model)
 
     def follow(trainer):
@@ -81,7 +81,7 @@ def trained(request_for, data, tmp_path_factory):
     """A run with averages: its folder, its results and the three kinds of weights."""
     folder = tmp_path_factory.mktemp("ema")
     opts = (*DECAY, "SOLVER.BASE_LR", "0.01", "TEST.EVAL_PERIOD", "1")
-    trainer = Trainer(prepare(request_for(folder, *opts, val=(data["val"],))))
+    trainer = Trainer(prepare(request_for(folder, *opts, val=(data["val"],))).cfg)
     trainer.resume_or_load(resume=False)
     trainer.train()
     return folder, trainer
@@ -112,14 +112,14 @@ def test_evaluation_during_training_is_given_the_average(request_for, data, tmp_
     seen = []
     monkeypatch.setattr(Trainer, "test", lambda self, cfg, model: seen.append(model) or {})
     opts = (*DECAY, "TEST.EVAL_PERIOD", "1")
-    trainer = Trainer(prepare(request_for(tmp_path, *opts, val=(data["val"],))))
+    trainer = Trainer(prepare(request_for(tmp_path, *opts, val=(data["val"],))).cfg)
     trainer.train()
     assert seen == 2 * [trainer.averaged.module]
 
 
 def test_precise_statistics_are_computed_for_what_is_evaluated(request_for, tmp_path):
     opts = ("TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "2")
-    trainer = Trainer(prepare(request_for(tmp_path, *DECAY, *opts, "SOLVER.MAX_ITER", "1")))
+    trainer = Trainer(prepare(request_for(tmp_path, *DECAY, *opts, "SOLVER.MAX_ITER", "1")).cfg)
     trainer.train()
     saved = torch.load(tmp_path / "model_final.pth", weights_only=True)
     name = "backbone.bottom_up.res2.0.conv1.norm.running_var"
@@ -141,7 +141,7 @@ def test_new_run_from_such_a_checkpoint_starts_from_the_average(trained, request
     expected = trainer.averaged.module.state_dict()
     for opts in (DECAY, ()):
         weights = ("MODEL.WEIGHTS", str(folder / "model_final.pth"))
-        new = Trainer(prepare(request_for(tmp_path / str(len(opts)), *opts, *weights)))
+        new = Trainer(prepare(request_for(tmp_path / str(len(opts)), *opts, *weights)).cfg)
         new.resume_or_load(resume=False)
         assert_same(new.model.state_dict(), expected)
         if opts:
@@ -150,7 +150,7 @@ def test_new_run_from_such_a_checkpoint_starts_from_the_average(trained, request
 
 def test_resuming_restores_both(trained, request_for):
     folder, trainer = trained
-    new = Trainer(prepare(request_for(folder, *DECAY, "SOLVER.MAX_ITER", "4", resume=True)))
+    new = Trainer(prepare(request_for(folder, *DECAY, "SOLVER.MAX_ITER", "4", resume=True)).cfg)
     new.resume_or_load(resume=True)
     assert new.start_iter == 2
     assert_same(new.model.state_dict(), trainer.model.state_dict())
@@ -159,13 +159,13 @@ def test_resuming_restores_both(trained, request_for):
 
 def test_averaging_can_be_switched_on_and_off_when_resuming(trained, request_for, tmp_path):
     folder, trainer = trained
-    off = Trainer(prepare(request_for(folder, "SOLVER.MAX_ITER", "4", resume=True)))
+    off = Trainer(prepare(request_for(folder, "SOLVER.MAX_ITER", "4", resume=True)).cfg)
     off.resume_or_load(resume=True)
     assert off.averaged is None
     assert_same(off.model.state_dict(), trainer.model.state_dict())
 
     run(request_for(tmp_path))
-    on = Trainer(prepare(request_for(tmp_path, *DECAY, "SOLVER.MAX_ITER", "4", resume=True)))
+    on = Trainer(prepare(request_for(tmp_path, *DECAY, "SOLVER.MAX_ITER", "4", resume=True)).cfg)
     on.resume_or_load(resume=True)
     saved = torch.load(tmp_path / "model_final.pth", weights_only=True)["model"]
     assert_same(on.model.state_dict(), saved)
@@ -173,7 +173,7 @@ def test_averaging_can_be_switched_on_and_off_when_resuming(trained, request_for
 
 
 def _two_processes(rank: int, request: RunRequest) -> dict:
-    trainer = Trainer(prepare(request))
+    trainer = Trainer(prepare(request).cfg)
     trainer.resume_or_load(resume=False)
     trainer.train()
     return {
@@ -207,7 +207,7 @@ def test_all_features_together_resume_bit_equal(
     request_for, tmp_path, monkeypatch, optimizer, clip
 ):
     opts = (*TOGETHER, "RESNEST.OPTIMIZER", optimizer, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip)
-    cfg = prepare(request_for(tmp_path, *opts))
+    cfg = prepare(request_for(tmp_path, *opts)).cfg
     loader = iter(Trainer.build_train_loader(cfg))
     batches = [next(loader)[:2] for _ in range(16)]
 
@@ -226,7 +226,7 @@ def test_all_features_together_resume_bit_equal(
     (tmp_path / "model_final.pth").unlink()
     (tmp_path / "last_checkpoint").write_text("model_0000003.pth")
     torch.manual_seed(99)
-    resumed = build(prepare(request_for(tmp_path, *opts, resume=True)), 4)
+    resumed = build(prepare(request_for(tmp_path, *opts, resume=True)).cfg, 4)
     resumed.resume_or_load(resume=True)
     assert resumed.start_iter == 4
     resumed.train()

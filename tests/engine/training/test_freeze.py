@@ -33,7 +33,7 @@ BACKBONE = ("RESNEST.FREEZE", "('backbone.bottom_up.*', '*.mask_head.mask_fcn1.*
 
 def test_matched_values_and_statistics_stay_through_steps_and_evaluations(request_for, tmp_path):
     opts = ("TEST.EVAL_PERIOD", "1", "SOLVER.MAX_ITER", "3", *BACKBONE)
-    trainer = Trainer(prepare(request_for(tmp_path, *opts)))
+    trainer = Trainer(prepare(request_for(tmp_path, *opts)).cfg)
     start = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     trainer.train()  # it evaluates after each step, and sets the model to training mode again
     end = trainer.model.state_dict()
@@ -118,7 +118,7 @@ def test_it_goes_with_fixed_statistics_of_the_rest_averages_and_checkpoints(requ
 
 
 def test_frozen_part_gets_no_gradient_in_a_step(request_for, tmp_path):
-    trainer = Trainer(prepare(request_for(tmp_path, *BACKBONE)))
+    trainer = Trainer(prepare(request_for(tmp_path, *BACKBONE)).cfg)
     with EventStorage():
         trainer.run_step()
     for name, parameter in trainer.model.named_parameters():

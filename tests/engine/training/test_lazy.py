@@ -399,7 +399,7 @@ def test_a_further_argument_of_a_call_is_accepted(config_file, data, tmp_path):
         f"dataloader.test.dataset.names={data['val']}",
         f"train.output_dir={tmp_path / 'run'}",
     )
-    cfg = prepare_lazy(RunRequest(str(config_file), opts))
+    cfg = prepare_lazy(RunRequest(str(config_file), opts)).cfg
     with torch.device("meta"):
         assert instantiate(cfg.model).backbone.bottom_up.res2[0].conv2.radix == 4
 
@@ -407,7 +407,7 @@ def test_a_further_argument_of_a_call_is_accepted(config_file, data, tmp_path):
 def test_both_mappers_of_a_run_read_by_the_rule_of_the_training_mapper(config_file, data, tmp_path):
     opts = [f"dataloader.{part}.dataset.names={data['val']}" for part in ("train", "test")]
     opts += [f"train.output_dir={tmp_path / 'run'}", "dataloader.train.mapper.intensity_rule=none"]
-    cfg = prepare_lazy(RunRequest(str(config_file), tuple(opts)))
+    cfg = prepare_lazy(RunRequest(str(config_file), tuple(opts))).cfg
     for part in ("train", "test"):
         mapper = instantiate(cfg.dataloader[part].mapper)
         assert isinstance(mapper, ImageMapper) and mapper.intensity.rule == "none"

@@ -18,11 +18,11 @@ from detectron2.utils.events import EventWriter
 
 from resnest_d2.checkpoint import RECORD_KEY, RunCheckpointer, read_weights
 from resnest_d2.checkpoint.resume_changes import recorded_value
-from resnest_d2.cli import main
 from resnest_d2.data import sample_set
 from resnest_d2.engine import Trainer, prepare, run
 from resnest_d2.engine.launch.stopping import StopOnSignal
 from resnest_d2.engine.training.records import LateWriter, cut_metrics
+from resnest_d2_command import main
 
 SHORT = ("SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_PERIOD", "2", "TEST.EVAL_PERIOD", "2")
 
@@ -221,7 +221,7 @@ def test_a_checkpoint_restores_optimiser_schedule_and_generator(
     folder = clone(finished, tmp_path)
     stored = checkpoint(folder / "model_final.pth")
     assert stored["generators"]["cpu"].dtype == torch.uint8
-    trainer = Trainer(prepare(request_for(folder, resume=True, val=())))
+    trainer = Trainer(prepare(request_for(folder, resume=True, val=())).cfg)
     trainer.resume_or_load(resume=True)
     assert torch.equal(torch.get_rng_state(), stored["generators"]["cpu"])
     assert trainer.scheduler.last_epoch == 4 and trainer.start_iter == 4
@@ -271,7 +271,7 @@ def test_a_run_from_another_ones_weights_begins_at_zero(
     assert stored["iteration"] == 0 and stored["trainer"]["hooks"]["LRScheduler"]["last_epoch"] == 1
     weights = recorded_value(stored[RECORD_KEY]["config"], "MODEL.WEIGHTS")
     assert weights == str(finished / "model_final.pth")
-    trainer = Trainer(prepare(request_for(tmp_path / "x", init_from=weights, val=())))
+    trainer = Trainer(prepare(request_for(tmp_path / "x", init_from=weights, val=())).cfg)
     trainer.resume_or_load(resume=False)
     assert trainer.start_iter == 0 and not trainer.optimizer.state_dict()["state"]
     expected = checkpoint(weights)["model"]
@@ -350,7 +350,7 @@ def test_final_checkpoint_is_written_where_the_first_run_died_before(
 
 def test_a_signal_saves_and_stops_with_its_own_code(request_for, tmp_path, no_evaluation, log):
     previous = signal.getsignal(signal.SIGTERM)
-    trainer = Trainer(prepare(request_for(tmp_path, "SOLVER.CHECKPOINT_PERIOD", "100")))
+    trainer = Trainer(prepare(request_for(tmp_path, "SOLVER.CHECKPOINT_PERIOD", "100")).cfg)
     step = trainer.run_step
 
     def signalled():
@@ -534,7 +534,7 @@ elif where == "naming":
     tag = RunCheckpointer.tag_last_checkpoint
     def name(self, last): die() if "3" in last else tag(self, last)
     RunCheckpointer.tag_last_checkpoint = name
-from resnest_d2.cli import main
+from resnest_d2_command import main
 sys.exit(main(sys.argv[1:]))
 """
 

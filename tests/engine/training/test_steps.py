@@ -341,7 +341,7 @@ def test_values_that_cannot_be_are_refused_with_key_and_choices(
     ],
 )
 def test_micro_batches_that_norms_can_take_are_accepted(request_for, opts):
-    assert prepare(request_for(*opts)).RESNEST.ACCUMULATE > 1
+    assert prepare(request_for(*opts)).cfg.RESNEST.ACCUMULATE > 1
 
 
 @pytest.mark.gpu

@@ -15,10 +15,10 @@ from torch import nn
 from detectron2.data import DatasetCatalog
 from detectron2.engine import TrainerBase
 
-from resnest_d2.cli import main
 from resnest_d2.data import DataWorkerError, TrainLoader
 from resnest_d2.engine import RunRequest, Trainer, prepare, run
 from resnest_d2.engine.training.hooks import FreezeNorm, RepeatablePreciseBN, SeedIterations
+from resnest_d2_command import main
 
 CONFIG = "sample_mask_rcnn_resnest14_fpn"
 OPTS = (
@@ -215,7 +215,7 @@ def test_a_trainer_takes_any_loader(data, tmp_path, caplog):
         batches = ()
 
     request = RunRequest(CONFIG, (*OPTS, "OUTPUT_DIR", str(tmp_path)), (data,))
-    cfg = prepare(request)
+    cfg = prepare(request).cfg
     loader = iter(Trainer.build_train_loader(cfg))  # Detectron2's way to call it
     Own.batches = [next(loader) for _ in range(2)]
     trainer = OwnTrainer(cfg)

@@ -1,0 +1,209 @@
+"""``data``: COCO-format files checked, split, counted and shown."""
+
+import argparse
+import importlib.util
+import os
+import runpy
+
+from ..commands import COMMANDS, describe
+from .common import (
+    add_json_option,
+    add_parser,
+    add_quiet_option,
+)
+
+__all__ = ["add_commands"]
+
+_DATA_EPILOG = """
+Examples:
+  all that is wrong with two data sets:
+    %(prog)s check train.json train/ val.json val/
+  options and examples of a command:
+    %(prog)s check --help
+
+Exit codes: 0 done, 1 failed, 2 refused input.
+"""
+
+
+_CHECK_EPILOG = """
+Examples:
+  one data set:
+    %(prog)s train.json train/
+  training and validation data, which must share no picture and have the same classes:
+    %(prog)s train.json train/ val.json val/
+  for a program, {"problems": [{"file", "id", "kind", "value", "severity"}]}:
+    %(prog)s train.json train/ --json
+
+Exit codes: 0 no errors (warnings may be), 1 errors, 2 refused input.
+
+Kinds of problems (* a warning only):
+"""
+
+
+_FIX_EPILOG = """
+Examples:
+  repair what can be repaired, and list the changes in fixed.changes.json:
+    %(prog)s train.json fixed.json --images train/
+  leave out what stays broken, too:
+    %(prog)s train.json fixed.json --images train/ --on-bad-data skip
+  objects that are crowds by mistake, as in files of CVAT:
+    %(prog)s train.json fixed.json --iscrowd 0
+
+Exit codes: 0 done, 1 a file could not be written, 2 refused input.
+"""
+
+
+_SPLIT_EPILOG = """
+Examples:
+  a fifth of the images for validation, into parts/train.json and parts/val.json:
+    %(prog)s all.json --images all/ --val 0.2 --out parts
+
+Exit codes: 0 done, 1 a file could not be written, 2 refused input.
+"""
+
+
+_STATS_EPILOG = """
+Examples:
+  tables:
+    %(prog)s train.json
+  for a program:
+    %(prog)s train.json --json
+
+Exit codes: 0 done, 2 refused input.
+"""
+
+
+_SHOW_EPILOG = """
+Examples:
+  sixteen pictures:
+    %(prog)s train.json train/ --out sheet.png
+  nine others:
+    %(prog)s train.json train/ --out sheet.png --num 9 --seed 1
+
+Exit codes: 0 done, 1 the file could not be written, 2 refused input.
+"""
+
+
+def add_commands(commands) -> None:
+    """Add it to a parser's subcommands."""
+    group = commands.add_parser(
+        "data",
+        help=COMMANDS["data"],
+        description=describe("data"),
+        epilog=_DATA_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parts = group.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    check = add_parser(
+        parts,
+        "check",
+        "data.check",
+        "report all that is wrong with data sets",
+        epilog=_CHECK_EPILOG + _kinds().replace("%", "%%"),
+        usage="%(prog)s [-h] [--json] [--quiet] JSON IMAGES [JSON IMAGES …]",
+    )
+    check.add_argument(
+        "paths",
+        nargs="+",
+        metavar="JSON IMAGES",
+        help="annotations and the folder of their images; no two of several sets may share a "
+        "picture, and all must have the same classes",
+    )
+    add_json_option(check, "every problem")
+    add_quiet_option(check, "the problems")
+
+    fix = add_parser(
+        parts, "fix", "data.fix", "write a repaired file, and a list of changes", epilog=_FIX_EPILOG
+    )
+    fix.add_argument("json_file", metavar="IN", help="a COCO-format JSON file")
+    fix.add_argument("out", metavar="OUT", help="a new JSON file")
+    fix.add_argument(
+        "--images", metavar="DIR", help="the folder of the images: they are looked at too"
+    )
+    _add_on_bad_data(fix, ("repair", "skip"))
+    fix.add_argument(
+        "--no-masks", action="store_true", help="take out masks that cannot be read, not objects"
+    )
+    fix.add_argument(
+        "--iscrowd", type=int, choices=(0, 1), help="give all annotations this value of iscrowd"
+    )
+    add_json_option(fix, "the file and the changes")
+    add_quiet_option(fix, "the changes")
+
+    split = add_parser(
+        parts,
+        "split",
+        "data.split",
+        "split a file by image into train and val",
+        epilog=_SPLIT_EPILOG,
+    )
+    split.add_argument("json_file", metavar="JSON")
+    split.add_argument(
+        "--images",
+        metavar="DIR",
+        help="their folder: images whose files hold the same bytes then stay on one side",
+    )
+    split.add_argument(
+        "--val", type=float, default=0.2, metavar="P", help="share of the images; %(default)s"
+    )
+    split.add_argument("--seed", type=int, default=0, metavar="N", help="%(default)s")
+    split.add_argument(
+        "--out", required=True, metavar="DIR", help="for train.json and val.json, never overwritten"
+    )
+    _add_on_bad_data(split)
+    add_json_option(split, "the files and what is in them")
+    add_quiet_option(split, "warnings")
+
+    stats = add_parser(
+        parts, "stats", "data.stats", "count images, classes and sizes", epilog=_STATS_EPILOG
+    )
+    stats.add_argument("json_file", metavar="JSON")
+    _add_on_bad_data(stats)
+    add_json_option(stats, "the numbers")
+    add_quiet_option(stats, "the numbers")
+
+    show = add_parser(
+        parts,
+        "show",
+        "data.show",
+        "draw pictures with their annotations on one sheet",
+        epilog=_SHOW_EPILOG,
+    )
+    show.add_argument("json_file", metavar="JSON")
+    show.add_argument("images", metavar="IMAGES", help="the folder of the images")
+    show.add_argument("--out", required=True, metavar="FILE.png", help="overwritten if there")
+    show.add_argument("--num", type=int, default=16, metavar="N", help="pictures; %(default)s")
+    show.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="which pictures; %(default)s"
+    )
+    _add_on_bad_data(show)
+    show.add_argument(
+        "--intensity",
+        nargs="+",
+        default=["type"],
+        metavar=("RULE", "LOW HIGH"),
+        help="how images of more than 8 bits are shown, as by RESNEST.INTENSITY; default: type",
+    )
+    add_quiet_option(show)
+
+
+def _add_on_bad_data(parser, behaviours=("refuse", "repair", "skip")) -> None:
+    parser.add_argument(
+        "--on-bad-data",
+        choices=behaviours,
+        default=behaviours[0],
+        help="errors of the file: refuse them, repair what can be repaired and refuse the rest, or "
+        "leave the rest out; %(default)s",
+    )
+
+
+def _kinds() -> str:
+    """The kinds of problems, from a file of the package that can be run without importing that."""
+    package = importlib.util.find_spec("resnest_d2").submodule_search_locations[0]
+    table = runpy.run_path(os.path.join(package, "data", "check", "kinds.py"))
+    width = max(map(len, table["KINDS"])) + 1
+    return "\n".join(
+        f"  {kind + '*' * (kind in table['WARNINGS']):{width}}  {text}"
+        for kind, text in table["KINDS"].items()
+    )

@@ -1,0 +1,26 @@
+"""``doctor``."""
+
+from .common import add_parser
+
+__all__ = ["add_commands"]
+
+_EPILOG = """
+Examples:
+  all checks, and what to do about each problem:
+    resnest-d2 doctor
+  for a program, {"checks": [{"group", "name", "status", "found", "remedy"}]}:
+    resnest-d2 doctor --json
+  where the command itself is missing:
+    python -m resnest_d2_command doctor
+
+Exit codes: 0 no problem, 1 problems, 2 unknown arguments.
+"""
+
+
+def add_commands(commands) -> None:
+    """Add it to a parser's subcommands."""
+    parser = add_parser(commands, "doctor", "doctor", epilog=_EPILOG)
+    parser.add_argument("--json", action="store_true", help="print the checks as JSON")
+    parser.add_argument(
+        "--quiet", action="store_true", help="no progress, and nothing printed but problems"
+    )
