@@ -25,6 +25,7 @@ setup(
         "resnest_d2.configs",
     ],
     package_dir={"resnest_d2.configs": "configs"},
+    py_modules=["resnest_d2_doctor"],  # an old name
     package_data={
         "resnest_d2.configs": ["*.yaml", "lazy/*.py", "lazy/common/*.py"],
         "resnest_d2.model_zoo": ["*.json"],
@@ -58,6 +59,7 @@ setup(
         "report": ["jinja2"],
         "test": [
             "captum>=0.9",
+            "grimp>=3.4",  # the import graph
             "ipykernel",  # with nbclient and nbformat: the notebook is run
             "jinja2",
             "nbclient",

@@ -4,7 +4,10 @@ Importing this package registers the backbone builders and the ``resnest://`` we
 Detectron2, and makes Detectron2's backbones scriptable. Nothing else happens on import.
 """
 
-from . import _detectron2  # noqa: F401  (first: where Detectron2 is missing, it says how to get it)
+from . import (
+    _detectron2,  # noqa: F401  (first: where Detectron2 is missing, it says how to get it)
+    _moved,
+)
 from .api import RunResult, evaluate, train
 from .config import add_resnest_config, get_config, list_configs
 from .data import register_coco
@@ -20,6 +23,7 @@ from .predict.predictor import Predictor
 from .version import __version__
 
 register_handler()
+_moved.install()
 
 __all__ = [
     "Predictor",

@@ -15,8 +15,8 @@ from .evaluation import EvaluationComparison, compare_evaluators, draw_results
 from .exported import measure_exported
 from .latency import LatencyComparison, alternate, compare_latency, measure_latency
 from .measure import Measurement, measure
-from .memory import peak_memory, saved_memory
-from .parts import part_times
+from .part_times import part_times
+from .peak_memory import peak_memory, saved_memory
 from .run_costs import RunCost, measure_runs
 from .scaling import QUANTITIES, Scaling, measure_scaling, scaling_of_processes
 from .subjects import SETTINGS, SOURCES, Subject

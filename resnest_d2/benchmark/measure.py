@@ -10,8 +10,8 @@ import torch
 from ..progress import progress_bar
 from .costs import count_multiply_adds, count_params
 from .latency import alternate
-from .memory import peak_memory, saved_memory
-from .parts import part_times
+from .part_times import part_times
+from .peak_memory import peak_memory, saved_memory
 from .subjects import Subject
 
 __all__ = ["Measurement", "measure"]

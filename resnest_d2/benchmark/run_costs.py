@@ -22,7 +22,7 @@ from ..progress import progress_bar
 from .costs import count_multiply_adds, count_params
 from .latency import alternate
 from .measure import Measurement
-from .memory import peak_memory
+from .peak_memory import peak_memory
 from .subjects import detector_options
 
 __all__ = ["RunCost", "measure_runs"]

@@ -20,7 +20,7 @@ the same depth. Parameters are measured.
 
 def zoo(args: argparse.Namespace) -> int:
     from .. import model_zoo
-    from ..model_zoo.tables import describe_model, describe_weights, model_table
+    from ..model_zoo.catalog_tables import describe_model, describe_weights, model_table
 
     words = args.words
     if words[:1] == ["download"]:

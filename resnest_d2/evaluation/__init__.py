@@ -1,5 +1,6 @@
 """Evaluation: boxes, masks, keypoints, semantic and panoptic segmentation."""
 
+from .._moved import moved_names
 from .accuracy import Accuracy, measure_accuracy
 from .coco_evaluator import CocoEvaluator, build_coco_evaluator, results_json, write_results
 from .coco_metrics import IMPLEMENTATIONS, evaluate_results
@@ -23,3 +24,5 @@ __all__ = [
     "results_json",
     "write_results",
 ]
+
+__getattr__ = moved_names("evaluation", ["analysis"])

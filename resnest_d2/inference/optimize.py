@@ -3,7 +3,7 @@
 Batch norms are folded (:mod:`.fold`), the parts that map tensors to tensors (backbone with FPN, the
 heads' convolutions) run channels_last, in bfloat16 where the hardware gains by it, and compiled
 with their weights fixed; on a CPU, split attention is written for the compiler
-(:mod:`.attention`), ROI align is replaced (:mod:`.pooling`) and, in float32, large 3x3 convolutions
+(:mod:`.compiled_attention`), ROI align is replaced (:mod:`.pooling`) and, in float32, large 3x3 convolutions
 are (:mod:`.winograd`). What is between the parts, from anchors to the last NMS, is
 Detectron2's own code in float32, as before.
 """
@@ -24,7 +24,7 @@ from detectron2.utils.env import TORCH_VERSION
 
 from ..errors import ArgumentError
 from ..hardware import has_fast_bfloat16
-from .attention import replace_attention
+from .compiled_attention import replace_attention
 from .fold import fold_batch_norms
 from .pooling import replace_poolers
 from .winograd import replace_convolutions

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from resnest_d2.inference.attention import FusedSplitAttention, replace_attention
+from resnest_d2.inference.compiled_attention import FusedSplitAttention, replace_attention
 from resnest_d2.inference.fold import fold_batch_norms
 from resnest_d2.modeling.deform_conv import DeformSplitAttentionConv2d
 from resnest_d2.modeling.split_attention import SplitAttentionConv2d

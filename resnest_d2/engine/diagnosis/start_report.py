@@ -26,7 +26,7 @@ from ...data.image_reader import value_ranges
 from ...data.intensity import Intensity, ValueRange
 from ...modeling.norm import PortableSyncBatchNorm
 from ..prepare.schedule import Origin
-from .memory import Memory, available_memory, estimate_memory, image_size
+from .memory_estimate import Memory, available_memory, estimate_memory, image_size
 from .traps import find_traps
 
 __all__ = ["Part", "log_report", "model_parts"]

@@ -12,7 +12,7 @@ from detectron2.modeling import build_backbone
 from resnest_d2.config import get_config
 from resnest_d2.data import TrainingData, sample_set, summarise_training_data
 from resnest_d2.engine import RunRequest, Trainer, prepare, run
-from resnest_d2.engine.diagnosis.memory import (
+from resnest_d2.engine.diagnosis.memory_estimate import (
     _Saved,
     _saved_by_one_image,
     estimate_memory,
