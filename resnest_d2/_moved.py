@@ -25,7 +25,6 @@ MODULES: dict[str, tuple[str, ...]] = {
     "visualize": (
         "draw",
         "analysis",
-        "analysis.analysed_runs",
         "analysis.comparison_text",
         "benchmark",
         "evaluation",

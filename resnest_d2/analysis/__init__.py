@@ -3,6 +3,7 @@
 Pictures of them are drawn in ``draw``. COCO's own metrics are in ``evaluation``.
 """
 
+from .analysed_runs import Study, study_runs
 from .attention import (
     NO_ATTENTION,
     BlockAttention,
@@ -32,6 +33,7 @@ __all__ = [
     "Outcome",
     "Saliency",
     "Side",
+    "Study",
     "TaskComparison",
     "analyse_results",
     "attention_by_class",
@@ -47,4 +49,5 @@ __all__ = [
     "record_attention",
     "require_same_data",
     "save_attention",
+    "study_runs",
 ]
