@@ -1,40 +1,37 @@
-"""What can be refused before a process is started or a data set is read into memory."""
+"""Choices and refusals before a process is started or a data set is read into memory."""
 
 import logging
-import math
 import os
-from collections.abc import Iterable
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 
 from ...checkpoint import RECORD_KEY, RunCheckpointer, choose_checkpoint, find_checkpoint
 from ...checkpoint.folder import Choice
 from ...checkpoint.resume_changes import recorded_value
 from ...checkpoint.statistics import InputStatistics, require_same_statistics
-from ...config import get_config, get_config_file, merge_opts, read_config
+from ...config import get_config, get_config_file, read_config
 from ...data import require_registered
 from ...errors import check_choice
 from ...model_zoo import MODELS, WEIGHTS, resolve_weights
 from ...modeling.build import meta_model
 from ...modeling.split_attention import ONE_IMAGE, SplitAttentionConv2d
-from ...text import printable
 from ..launch.lock import check_unlocked
 from ..training.best import check_best
 from ..training.freeze import freeze_parameters
 from ..training.optimizer import CLIP_TYPES
 from .request import RunRequest
-from .trained import TrainedModel, class_names_of, find_trained_model
+from .schedule import check_schedule
+from .stated import Stated
+from .trained import TrainedModel, find_trained_model
 
 __all__ = [
     "check_batch_size",
     "check_files",
     "check_output_dir",
-    "check_same_classes",
-    "check_schedule",
     "check_step",
     "check_training",
     "choose_config",
@@ -47,53 +44,37 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-def choose_config(request: RunRequest) -> tuple[CfgNode, list[dict], TrainedModel | None]:
-    """The request's config, its layers, and the model that ``checkpoint`` names, if it names one.
-
-    The layers say which values were stated where, see :func:`resnest_d2.config.read_config`; of a
-    checkpoint, which is not trained, there are none.
+def choose_config(request: RunRequest) -> tuple[CfgNode, Stated, TrainedModel | None]:
+    """The request's config, what the user stated of it, and the model of ``checkpoint``, if given.
 
     Raises:
-        ValueError, KeyError, FileNotFoundError: of either; the data that the checkpoint was
-            evaluated on is not known here, and the request has none.
+        ValueError, KeyError, FileNotFoundError: of config or checkpoint; the data that the
+            checkpoint was evaluated on is unknown here, and the request names no other.
     """
     if request.checkpoint is None:
-        return *read_config(request.config, request.opts), None
+        cfg, layers = read_config(request.config, request.opts)
+        return cfg, Stated(layers), None
     trained = find_trained_model(
         request.checkpoint, request.config, trust_pickle=request.trust_pickle
     )
-    cfg, stated = trained.cfg, request.opts[0::2]
-    unknown = [name for name in cfg.DATASETS.TEST if name not in DatasetCatalog]
-    missing = unknown or not cfg.DATASETS.TEST
-    if request.config is None and missing and not request.val and "DATASETS.TEST" not in stated:
+    trained.cfg.MODEL.WEIGHTS = trained.weights
+    if not trained.is_published:
+        trained.cfg.OUTPUT_DIR = os.path.dirname(trained.weights) or "."
+    cfg, layers = read_config(trained.cfg, request.opts)
+    stated, tests = Stated(layers), trained.cfg.DATASETS.TEST
+    unknown = [name for name in tests if name not in DatasetCatalog]
+    named = request.config or request.val or stated.in_opts("DATASETS.TEST")
+    if not named and (unknown or not tests):
         raise ValueError(
             f"{trained.weights} was evaluated on {', '.join(unknown) or 'nothing'} in training, "
             "and this process knows no such data set: give --val-json FILE --val-images DIR (in "
             "Python: val=(json file, image folder))"
         )
-    if not trained.is_published:
-        cfg.OUTPUT_DIR = os.path.dirname(trained.weights) or "."
-    merge_opts(cfg, request.opts)
-    cfg.MODEL.WEIGHTS = trained.weights
-    return cfg, [], trained
-
-
-def check_same_classes(trained: TrainedModel, data_sets: Iterable[str]) -> None:
-    """Classes are numbers to a model: were they others in the data, all would be scored wrong."""
-    for name in data_sets:
-        found = class_names_of(name)
-        if found and trained.class_names and found != trained.class_names:
-            data = MetadataCatalog.get(name).get("json_file", name)
-            given = (trained.class_names, found)
-            ours, theirs = (printable(", ".join(names), 1000) for names in given)
-            raise ValueError(
-                f"{trained.weights} was trained on the classes {ours}, and {data} has {theirs}: "
-                "they must be the same, in the order of their ids"
-            )
+    return cfg, stated, trained
 
 
 def expect_published(cfg: CfgNode, request: RunRequest) -> None:
-    """Take the values that ``verify`` compares with from the catalog."""
+    """Take the AP that ``verify`` compares with from the catalog."""
     if not request.verify:
         return
     if not request.eval_only:
@@ -117,8 +98,11 @@ def expect_published(cfg: CfgNode, request: RunRequest) -> None:
 def choose_device(device: str, request: RunRequest, key: str) -> str:
     """``device``, or "cpu" where that is a GPU and there is none.
 
+    Args:
+        key: the device's key, for messages.
+
     Raises:
-        ValueError: the request's processes and machines cannot be; ``key`` is the device's name.
+        ValueError: invalid numbers of processes and machines.
     """
     for name in ("num_processes", "num_machines"):
         if getattr(request, name) < 1:
@@ -141,16 +125,17 @@ def choose_device(device: str, request: RunRequest, key: str) -> str:
 
 def choose_model_device(cfg: CfgNode, request: RunRequest) -> None:
     cfg.MODEL.DEVICE = choose_device(cfg.MODEL.DEVICE, request, "MODEL.DEVICE")
-    if cfg.MODEL.DEVICE == "cpu" and cfg.SOLVER.AMP.ENABLED:
-        raise ValueError(
-            "SOLVER.AMP.ENABLED is float16 training on a GPU, and MODEL.DEVICE is 'cpu': set it to "
-            "False, and RESNEST.AMP_DTYPE to 'bfloat16' for mixed precision on the CPU"
-        )
-    if cfg.MODEL.DEVICE == "cpu" and cfg.RESNEST.AMP_DTYPE == "float16":
-        raise ValueError(
-            "RESNEST.AMP_DTYPE 'float16' is for training on a GPU, and MODEL.DEVICE is 'cpu': set "
-            "it to 'bfloat16' for mixed precision on the CPU"
-        )
+    if cfg.MODEL.DEVICE == "cpu":
+        for key, is_float16 in (
+            ("SOLVER.AMP.ENABLED", cfg.SOLVER.AMP.ENABLED),
+            ("RESNEST.AMP_DTYPE 'float16'", cfg.RESNEST.AMP_DTYPE == "float16"),
+        ):
+            if is_float16:
+                raise ValueError(
+                    f"{key} is float16 training on a GPU, and MODEL.DEVICE is 'cpu': set "
+                    "SOLVER.AMP.ENABLED False, and RESNEST.AMP_DTYPE to 'bfloat16' for mixed "
+                    "precision on the CPU"
+                )
     if cfg.SOLVER.AMP.ENABLED and cfg.RESNEST.AMP_DTYPE == "bfloat16":
         raise ValueError(
             "SOLVER.AMP.ENABLED means float16, and RESNEST.AMP_DTYPE is 'bfloat16': set one of them"
@@ -161,36 +146,34 @@ def _resumes(cfg: CfgNode, request: RunRequest) -> bool:
     return request.resume and RunCheckpointer.has_last(cfg.OUTPUT_DIR)
 
 
-def choose_weights(cfg: CfgNode, request: RunRequest) -> None:
-    """Obey ``init_from``, and take a run's folder for its checkpoint.
+def choose_weights(cfg: CfgNode, request: RunRequest, stated: Stated) -> None:
+    """Obey ``init_from``, and replace a run's folder by its checkpoint.
 
     A run that is resumed keeps its own ``MODEL.WEIGHTS``, which it does not read again.
     """
     source = request.init_from
-    if source:
-        if request.eval_only:
-            raise ValueError(
-                f"--init-from {source} starts a training; to evaluate it: MODEL.WEIGHTS {source}"
-            )
-        if "MODEL.WEIGHTS" in request.opts[0::2]:
-            raise ValueError(
-                f"--init-from {source} and MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} are two sources of "
-                "weights: give one of them"
-            )
+    if source and request.eval_only:
+        raise ValueError(
+            f"--init-from {source} starts a training; to evaluate it: MODEL.WEIGHTS {source}"
+        )
+    if source and stated.in_opts("MODEL.WEIGHTS"):
+        raise ValueError(
+            f"--init-from {source} and MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} are two sources of "
+            "weights: give one of them"
+        )
     if _resumes(cfg, request):
         if source or os.path.isdir(cfg.MODEL.WEIGHTS):
             before = _recorded(choose_checkpoint(cfg.OUTPUT_DIR), "MODEL.WEIGHTS")
             cfg.MODEL.WEIGHTS = before if isinstance(before, str) else ""
         return
-    if source:
-        cfg.MODEL.WEIGHTS = source
+    cfg.MODEL.WEIGHTS = source or cfg.MODEL.WEIGHTS
     if os.path.isdir(cfg.MODEL.WEIGHTS):
         cfg.MODEL.WEIGHTS = str(find_checkpoint(cfg.MODEL.WEIGHTS, best=True))
         logger.info(f"MODEL.WEIGHTS is now {cfg.MODEL.WEIGHTS}, of that run's folder")
 
 
 def check_files(cfg: CfgNode, request: RunRequest, trained: TrainedModel | None) -> None:
-    """Report missing data and missing weights together: a new user lacks both."""
+    """Report missing data and missing weights together: new users often lack both."""
     data_sets = cfg.DATASETS.TEST
     if not request.eval_only:
         data_sets = (*cfg.DATASETS.TRAIN, *data_sets)
@@ -211,16 +194,20 @@ def check_files(cfg: CfgNode, request: RunRequest, trained: TrainedModel | None)
 def _check_weights(
     cfg: CfgNode, request: RunRequest, trained: TrainedModel | None, *, download: bool
 ) -> None:
-    """Refuse weights that are not there or do not fit, and random ones that nothing will train."""
+    """Refuse missing weights, weights that do not fit, and random ones that nothing trains."""
     weights = cfg.MODEL.WEIGHTS
     if _resumes(cfg, request):
         _check_resumed(cfg, request)
     elif weights:
-        _check_published_statistics(cfg)
+        published = WEIGHTS.get(weights.removeprefix("resnest://").partition("?")[0])
+        known = published and weights.startswith("resnest://")
+        if known and not cfg.RESNEST.ALLOW_STATISTICS_MISMATCH:  # before it is downloaded
+            ours = InputStatistics.from_config(cfg)
+            require_same_statistics(weights, published.statistics, ours)
         path = resolve_weights(weights, download=download)
-        if "://" not in path:  # what is elsewhere is checked when it is loaded
+        if "://" not in path:  # remote weights are checked when they are loaded
             checkpointer = _checkpointer(cfg, request, whole=request.eval_only)
-            if trained and not trained.is_published:  # it was read to find its config
+            if trained and not trained.is_published:  # read already, for its config
                 checkpointer.check_stored(trained.read())
             else:
                 checkpointer.check(weights)
@@ -237,16 +224,8 @@ def _check_weights(
         )
 
 
-def _check_published_statistics(cfg: CfgNode) -> None:
-    """Refuse other images than a published file's, before it is read or even fetched."""
-    weights = cfg.MODEL.WEIGHTS
-    published = WEIGHTS.get(weights.removeprefix("resnest://").partition("?")[0])
-    if weights.startswith("resnest://") and published and not cfg.RESNEST.ALLOW_STATISTICS_MISMATCH:
-        require_same_statistics(weights, published.statistics, InputStatistics.from_config(cfg))
-
-
 def _check_resumed(cfg: CfgNode, request: RunRequest) -> None:
-    """Refuse a folder that cannot be resumed from, or not with this model and optimiser."""
+    """Refuse a folder without a usable checkpoint, or with one of another model or optimiser."""
     choice = choose_checkpoint(
         cfg.OUTPUT_DIR,
         entries=() if request.eval_only else ("trainer",),
@@ -263,7 +242,7 @@ def _check_resumed(cfg: CfgNode, request: RunRequest) -> None:
 
 
 def _recorded(choice: Choice, key: str):
-    """A key's value in a checkpoint's config; None where it does not say it."""
+    """A key's value in a checkpoint's config; None where it has no such key."""
     record = choice.outline.metadata.get(RECORD_KEY)
     return recorded_value(record.get("config"), key) if isinstance(record, dict) else None
 
@@ -275,7 +254,7 @@ def _checkpointer(cfg: CfgNode, request: RunRequest, *, whole: bool) -> RunCheck
 
 
 def check_step(cfg: CfgNode) -> None:
-    """Raise a ValueError for a key of the training step whose value cannot be."""
+    """Raise a ValueError for an invalid value of the training step's keys."""
     check_choice("RESNEST.OPTIMIZER", cfg.RESNEST.OPTIMIZER, ("SGD", "AdamW"))
     check_choice("RESNEST.AMP_DTYPE", cfg.RESNEST.AMP_DTYPE, ("", "bfloat16", "float16", "auto"))
     decay = cfg.RESNEST.EMA.DECAY
@@ -291,7 +270,7 @@ def check_step(cfg: CfgNode) -> None:
 
 
 def check_output_dir(key: str, folder: str, request: RunRequest) -> None:
-    """Raise a FileExistsError where training would overwrite another run, or join one."""
+    """Raise a FileExistsError where another run trains in ``folder``, or has left its files."""
     check_unlocked(key, folder, request)
     found = RunCheckpointer.found_in(folder)
     if found and not request.resume:
@@ -302,10 +281,10 @@ def check_output_dir(key: str, folder: str, request: RunRequest) -> None:
 
 
 def check_batch_size(key: str, images: int, request: RunRequest, micro_batches: int = 1) -> None:
-    """Raise a ValueError where a step's images cannot be shared out to processes and micro-batches.
+    """Raise a ValueError unless processes and micro-batches get equal shares of a step's images.
 
     Args:
-        images: of a step, in all processes together.
+        images: per step, in all processes together.
         micro_batches: ``RESNEST.ACCUMULATE``.
     """
     processes = request.world_size
@@ -317,29 +296,6 @@ def check_batch_size(key: str, images: int, request: RunRequest, micro_batches: 
             f"{key} must be a multiple of the {processes} processes"
             f"{each if micro_batches > 1 else ''}, got {images}"
         )
-
-
-def check_schedule(cfg: CfgNode) -> None:
-    """Raise a ValueError where a schedule trains nothing or stops the engine."""
-    solver = cfg.SOLVER
-    for key, value, lowest, why in (
-        ("SOLVER.MAX_ITER", solver.MAX_ITER, 1, ": nothing would be trained"),
-        ("SOLVER.IMS_PER_BATCH", solver.IMS_PER_BATCH, 1, ""),
-        ("SOLVER.CHECKPOINT_PERIOD", solver.CHECKPOINT_PERIOD, 1, ""),
-        ("SOLVER.WARMUP_ITERS", solver.WARMUP_ITERS, 0, ""),
-    ):
-        if value < lowest:
-            raise ValueError(f"{key} must be at least {lowest}, got {value}{why}")
-    if not 0 <= solver.BASE_LR < math.inf:
-        raise ValueError(f"SOLVER.BASE_LR must be a number, at least 0, got {solver.BASE_LR}")
-    if solver.LR_SCHEDULER_NAME == "WarmupCosineLR" and not solver.BASE_LR and solver.BASE_LR_END:
-        raise ValueError(
-            f"SOLVER.BASE_LR is 0, and a cosine never reaches SOLVER.BASE_LR_END "
-            f"{solver.BASE_LR_END} from there: set that to 0, or SOLVER.BASE_LR above it"
-        )
-    steps = list(solver.STEPS)
-    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and steps != sorted(set(steps)):
-        raise ValueError(f"SOLVER.STEPS must rise, got {solver.STEPS}")
 
 
 def check_training(cfg: CfgNode, request: RunRequest) -> None:
@@ -359,8 +315,8 @@ def check_training(cfg: CfgNode, request: RunRequest) -> None:
     if cfg.RESNEST.FREEZE and not cfg.MODEL.WEIGHTS and not _resumes(cfg, request):
         logger.warning("MODEL.WEIGHTS is '': what RESNEST.FREEZE matches stays random")
     processes = request.world_size
-    resnets = cfg.MODEL.RESNETS
-    own_statistics = resnets.NORM == "BN" or (resnets.NORM.endswith("SyncBN") and processes == 1)
+    norm = cfg.MODEL.RESNETS.NORM
+    own_statistics = norm == "BN" or (norm.endswith("SyncBN") and processes == 1)
     attends = any(
         isinstance(module, SplitAttentionConv2d)
         and isinstance(module.bn1, _BatchNorm)
@@ -373,12 +329,4 @@ def check_training(cfg: CfgNode, request: RunRequest) -> None:
         raise ValueError(
             "TEST.PRECISE_BN.ENABLED must be False where RESNEST.FREEZE_NORM.ITER is set: the "
             "statistics are fixed during training and must not change after it"
-        )
-    names = class_names_of(cfg.DATASETS.TRAIN[0])
-    classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    rcnn = cfg.MODEL.META_ARCHITECTURE in ("GeneralizedRCNN", "PanopticFPN")
-    if rcnn and classes < len(names):
-        raise ValueError(
-            f"MODEL.ROI_HEADS.NUM_CLASSES must be at least {len(names)}, the number of classes of "
-            f"{cfg.DATASETS.TRAIN[0]}, got {classes}"
         )

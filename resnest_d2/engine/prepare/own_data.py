@@ -7,7 +7,6 @@ import shlex
 import warnings
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 
 from ...data import CocoSummary, Problem, check_coco_json
 from ...data.check.data_sets import problems_by_set
@@ -26,17 +25,17 @@ from ...data.formats.coco import CocoFiles, keypoint_names, register_usable
 from ...errors import check_choice
 from .config_checks import check_output_dir
 from .request import RunRequest
-from .trained import class_names_of
+from .stated import Stated
 
-__all__ = ["log_bad_data", "use_classes", "use_own_data"]
+__all__ = ["log_bad_data", "use_own_data"]
 
 logger = logging.getLogger(__name__)
 
 _LIST = "bad_data.json"
-_Pairs = tuple[tuple[str, str], ...]
+_Pair = tuple[str, str]  # JSON file, image folder
 
 
-def use_own_data(cfg: CfgNode, request: RunRequest) -> list[CocoFiles]:
+def use_own_data(cfg: CfgNode, request: RunRequest, stated: Stated) -> list[CocoFiles]:
     """Check the request's files and register them, or what is usable of them.
 
     Keypoints and mask format are taken from them.
@@ -49,15 +48,15 @@ def use_own_data(cfg: CfgNode, request: RunRequest) -> list[CocoFiles]:
         ValueError: the data has problems that ``request.on_bad_data`` does not admit, or nothing is
             left without them; it does not fit the config.
     """
-    if not request.train + request.val:
+    pairs = [(os.fspath(file), os.fspath(root)) for file, root in request.train + request.val]
+    if not pairs:
         return []
-    train, val = _usable_sets(cfg, request)
+    usable = _usable_files(cfg, request, pairs)
     summaries = [
-        dataclasses.replace(check_coco_json(json_file, root), json_file=source)
-        for source, json_file, root in train + val
+        dataclasses.replace(check_coco_json(usable[pair], pair[1]), json_file=pair[0])
+        for pair in pairs
     ]
-    learned, scored = summaries[: len(train)], summaries[len(train) :]
-    stated = set(request.opts[0::2])
+    learned, scored = summaries[: len(request.train)], summaries[len(request.train) :]
     if not request.eval_only:
         _require_objects(learned)
         if cfg.RESNEST.BEST.METRIC and scored and not any(s.num_objects for s in scored):
@@ -75,45 +74,104 @@ def use_own_data(cfg: CfgNode, request: RunRequest) -> list[CocoFiles]:
     if cfg.MODEL.MASK_ON:
         _use_masks(cfg, learned, scored)
     if cfg.MODEL.KEYPOINT_ON:
-        _use_keypoints(cfg, summaries, train=bool(train), stated=stated)
-    pairs = cfg.RESNEST.KEYPOINT_FLIP_PAIRS or None
+        _use_keypoints(cfg, summaries, stated)
+        if request.train:
+            _check_flip(cfg, keypoint_names(summaries[0]), stated)
+    flips = cfg.RESNEST.KEYPOINT_FLIP_PAIRS or None
     data_sets = [
-        register_usable(json_file, root, source=source, flip_pairs=pairs)
-        for source, json_file, root in train + val
+        register_usable(usable[pair], pair[1], source=pair[0], flip_pairs=flips) for pair in pairs
     ]
-    names = [data_set.name for data_set in data_sets]
-    if train:
-        cfg.DATASETS.TRAIN = tuple(names[: len(train)])
+    names = tuple(data_set.name for data_set in data_sets)
+    if request.train:
+        cfg.DATASETS.TRAIN = names[: len(learned)]
         cfg.DATASETS.TEST = ()  # the config's own would have other classes
-    if val:
-        cfg.DATASETS.TEST = tuple(names[len(train) :])
+    if request.val:
+        cfg.DATASETS.TEST = names[len(learned) :]
     return data_sets
 
 
-def use_classes(cfg: CfgNode, request: RunRequest) -> None:
-    """Take the class count from data that the user named in place of the config's.
+def log_bad_data(folder: str, request: RunRequest) -> None:
+    """Log what was left out of a run's data.
 
-    Raises:
-        ValueError: the user states another one.
+    Args:
+        folder: of the log; :func:`use_own_data` has written the list there.
     """
-    stated = set(request.opts[0::2])
-    named = not request.eval_only and "DATASETS.TRAIN" in stated
-    data_sets = cfg.DATASETS.TEST if request.eval_only else cfg.DATASETS.TRAIN
-    if not (request.train or request.val or named) or not data_sets:
+    if request.on_bad_data != "skip" or not request.train + request.val:
         return
-    name = data_sets[0]
-    if not (classes := len(class_names_of(name))):
-        return
-    built = "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
-    key, value = f"MODEL.{built}.NUM_CLASSES", cfg.MODEL[built].NUM_CLASSES
-    if key in stated and value != classes:
-        data = MetadataCatalog.get(name).get("json_file", name)
-        raise ValueError(
-            f"{key} is stated as {value}, and {data} has {classes} classes: leave the key out, or "
-            "change the data's categories"
-        )
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes
-    cfg.MODEL.RETINANET.NUM_CLASSES = classes
+    file = os.path.join(folder, _LIST)
+    problems = read_problems(file)
+    counts = ", ".join(f"{count} {kind}" for kind, count in count_kinds(problems).items())
+    what = f"{len(problems)} problems of the data are left out: {counts}. " if problems else ""
+    logger.info(f"{what or 'Nothing of the data is left out. '}The list is {file}")
+
+
+def _usable_files(cfg: CfgNode, request: RunRequest, pairs: list[_Pair]) -> dict[_Pair, str]:
+    """By pair, its JSON file, or a copy of it that was repaired or lacks what is broken."""
+    on_bad_data = request.on_bad_data
+    if on_bad_data == "error":
+        warnings.warn('on_bad_data "error" is now "refuse"', DeprecationWarning, stacklevel=2)
+        on_bad_data = "refuse"
+    check_choice("on_bad_data", on_bad_data, BEHAVIOURS)
+    found = problems_by_set(request.train, request.val)
+    learned = {"masks": cfg.MODEL.MASK_ON, "keypoints": cfg.MODEL.KEYPOINT_ON}
+    shown = [p for problems in found.values() for p in relevant(problems, **learned)]
+    if unusable := [problem for problem in shown if problem.kind in UNUSABLE]:
+        errors = [problem for problem in shown if problem.severity == "error"]
+        raise ValueError(_refusal(on_bad_data, pairs, unusable, errors))
+    sets = {
+        pair: make_usable(pair[0], problems, on_bad_data=on_bad_data, **learned)
+        for pair, problems in found.items()
+    }
+    if refused := [problem for usable in sets.values() for problem in usable.refused]:
+        raise ValueError(_refusal(on_bad_data, pairs, [], refused))
+    _log_changes(sets, [problem for problem in shown if problem.severity == "warning"])
+
+    skip = on_bad_data == "skip"
+    folder = os.path.join(cfg.OUTPUT_DIR, "inference") if request.eval_only else cfg.OUTPUT_DIR
+    changed = any(usable.content is not None for usable in sets.values())
+    if (changed or skip) and not request.eval_only:  # before another run's files are overwritten
+        check_output_dir("OUTPUT_DIR", cfg.OUTPUT_DIR, request)
+    files = {
+        pair: pair[0]
+        if usable.content is None
+        else write_usable(usable.content, pair[0], os.path.join(folder, "data"))
+        for pair, usable in sets.items()
+    }
+    if skip:
+        left_out = [problem for usable in sets.values() for problem in usable.left_out]
+        write_problems(left_out, os.path.join(folder, _LIST))
+    return files
+
+
+def _log_changes(sets: dict[_Pair, UsableSet], warned: list[Problem]) -> None:
+    repaired = [problem for usable in sets.values() for problem in usable.mended]
+    shown = [*warned, *(problem for problem in repaired if problem.severity == "error")]
+    if shown:
+        logger.info(f"The data has {len(shown)} oddities:\n{report(shown, limit=5)}")
+    for (json_file, _), usable in sets.items():
+        if usable.lost:
+            logger.warning(
+                f"{json_file}: {usable.lost} of {usable.objects} annotations are left out, because "
+                "of what is broken in them, in their image or in their category"
+            )
+
+
+def _refusal(
+    on_bad_data: str, pairs: list[_Pair], unusable: list[Problem], errors: list[Problem]
+) -> str:
+    arguments = shlex.join(path for pair in dict.fromkeys(pairs) for path in pair)
+    ways = []
+    if unusable:
+        ways.append(f"{len(unusable)} of them must be mended in any case")
+    else:
+        repairable = sum(problem.kind in REPAIRABLE for problem in errors)
+        if repairable and on_bad_data != "repair":
+            ways.append(f"--on-bad-data repair mends up to {repairable} of them")
+        ways.append("--on-bad-data skip leaves out what stays broken")
+    return (
+        f"the data has {len(errors)} problems ({'; '.join(ways)}).\n{report(errors)}\n"
+        f"All of them: resnest-d2 data check {arguments}"
+    )
 
 
 def _require_objects(learned: list[CocoSummary]) -> None:
@@ -131,7 +189,7 @@ def _require_objects(learned: list[CocoSummary]) -> None:
 
 
 def _use_masks(cfg: CfgNode, learned: list[CocoSummary], scored: list[CocoSummary]) -> None:
-    """Refuse files without masks, and take the format of those with masks."""
+    """Refuse files without masks, and take the mask format of the training files."""
     for summary in (*learned, *scored):
         if summary.num_objects and not summary.has_masks:
             raise ValueError(
@@ -144,110 +202,9 @@ def _use_masks(cfg: CfgNode, learned: list[CocoSummary], scored: list[CocoSummar
             cfg.INPUT.MASK_FORMAT = "bitmask"
 
 
-def _usable_sets(
-    cfg: CfgNode, request: RunRequest
-) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
-    """Of the training and the validation sets: file, usable file (the same or another), folder."""
-    on_bad_data = _behaviour(request.on_bad_data)
-    found = problems_by_set(request.train, request.val)
-    learned = {"masks": cfg.MODEL.MASK_ON, "keypoints": cfg.MODEL.KEYPOINT_ON}
-    shown = [p for problems in found.values() for p in relevant(problems, **learned)]
-    if unusable := [problem for problem in shown if problem.kind in UNUSABLE]:
-        errors = [problem for problem in shown if problem.severity == "error"]
-        raise ValueError(_refusal(request, unusable, errors))
-    sets = {
-        pair: make_usable(pair[0], problems, on_bad_data=on_bad_data, **learned)
-        for pair, problems in found.items()
-    }
-    if refused := [problem for usable in sets.values() for problem in usable.refused]:
-        raise ValueError(_refusal(request, [], refused))
-    _log_changes(sets, [problem for problem in shown if problem.severity == "warning"])
-
-    skip = on_bad_data == "skip"
-    folder = os.path.join(cfg.OUTPUT_DIR, "inference") if request.eval_only else cfg.OUTPUT_DIR
-    changed = [usable for usable in sets.values() if usable.content is not None]
-    if (changed or skip) and not request.eval_only:  # before another run's files are written over
-        check_output_dir("OUTPUT_DIR", cfg.OUTPUT_DIR, request)
-    files = {
-        pair: pair[0]
-        if usable.content is None
-        else write_usable(usable.content, pair[0], os.path.join(folder, "data"))
-        for pair, usable in sets.items()
-    }
-    if skip:
-        left_out = [problem for usable in sets.values() for problem in usable.left_out]
-        write_problems(left_out, os.path.join(folder, _LIST))
-    train, val = (
-        [(json_file, files[json_file, root], root) for json_file, root in _plain(pairs)]
-        for pairs in (request.train, request.val)
-    )
-    return train, val
-
-
-def _behaviour(on_bad_data: str) -> str:
-    """The name of a behaviour, in place of its old one."""
-    if on_bad_data == "error":
-        warnings.warn('on_bad_data "error" is now "refuse"', DeprecationWarning, stacklevel=2)
-        return "refuse"
-    check_choice("on_bad_data", on_bad_data, BEHAVIOURS)
-    return on_bad_data
-
-
-def _log_changes(sets: dict[tuple[str, str], UsableSet], warned: list[Problem]) -> None:
-    mended = [problem for usable in sets.values() for problem in usable.mended]
-    shown = [*warned, *(problem for problem in mended if problem.severity == "error")]
-    if shown:
-        logger.info(f"The data has {len(shown)} oddities:\n{report(shown, limit=5)}")
-    for (json_file, _), usable in sets.items():
-        if usable.lost:
-            logger.warning(
-                f"{json_file}: {usable.lost} of {usable.objects} annotations are left out, because "
-                "of what is broken in them, in their image or in their category"
-            )
-
-
-def _plain(pairs: _Pairs) -> _Pairs:
-    """The pairs as texts, where a program gave paths of another type."""
-    return tuple((os.fspath(json_file), os.fspath(root)) for json_file, root in pairs)
-
-
-def log_bad_data(folder: str, request: RunRequest) -> None:
-    """Say in a run's log what was left out of its data.
-
-    Args:
-        folder: of the log; :func:`use_own_data` has written the list there.
-    """
-    if request.on_bad_data != "skip" or not request.train + request.val:
-        return
-    file = os.path.join(folder, _LIST)
-    problems = read_problems(file)
-    counts = ", ".join(f"{count} {kind}" for kind, count in count_kinds(problems).items())
-    what = f"{len(problems)} problems of the data are left out: {counts}. " if problems else ""
-    logger.info(f"{what or 'Nothing of the data is left out. '}The list is {file}")
-
-
-def _refusal(request: RunRequest, unusable: list[Problem], everything: list[Problem]) -> str:
-    pairs = dict.fromkeys(_plain(request.train + request.val))
-    arguments = shlex.join(path for pair in pairs for path in pair)
-    ways = []
-    if unusable:
-        ways.append(f"{len(unusable)} of them must be mended in any case")
-    else:
-        repairable = sum(problem.kind in REPAIRABLE for problem in everything)
-        if repairable and request.on_bad_data != "repair":
-            ways.append(f"--on-bad-data repair mends up to {repairable} of them")
-        ways.append("--on-bad-data skip leaves out what stays broken")
-    return (
-        f"the data has {len(everything)} problems ({'; '.join(ways)}).\n{report(everything)}\n"
-        f"All of them: resnest-d2 data check {arguments}"
-    )
-
-
-def _use_keypoints(
-    cfg: CfgNode, summaries: list[CocoSummary], *, train: bool, stated: set[str]
-) -> None:
-    """Refuse files that keypoints cannot be learned or scored from, and take their number."""
-    first = summaries[0]
+def _use_keypoints(cfg: CfgNode, summaries: list[CocoSummary], stated: Stated) -> None:
+    """Refuse files without usable keypoints, and take the number of keypoints."""
+    names = keypoint_names(summaries[0])
     for summary in summaries:
         if summary.without_keypoints:
             raise ValueError(
@@ -256,33 +213,32 @@ def _use_keypoints(
                 "names of the keypoints in each category, and --on-bad-data repair takes these "
                 "objects as not labelled; or take them out"
             )
-        if keypoint_names(summary) != keypoint_names(first):
+        if keypoint_names(summary) != names:
             raise ValueError(
-                f"the keypoints of {first.json_file} and {summary.json_file} differ: "
-                f"{keypoint_names(first)} and {keypoint_names(summary)}"
+                f"the keypoints of {summaries[0].json_file} and {summary.json_file} differ: "
+                f"{names} and {keypoint_names(summary)}"
             )
-    names = keypoint_names(first)
-    if names and cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS != len(names):
-        if (key := "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS") in stated:
-            raise ValueError(
-                f"{key} is stated as {cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS}, and "
-                f"{first.json_file} has {len(names)} keypoints: leave the key out"
-            )
-        logger.info(
-            f"The data has {len(names)} keypoints: ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is now that"
+    head, key = cfg.MODEL.ROI_KEYPOINT_HEAD, "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"
+    if not names or head.NUM_KEYPOINTS == len(names):
+        return
+    if stated.in_opts(key):
+        raise ValueError(
+            f"{key} is stated as {head.NUM_KEYPOINTS}, and {summaries[0].json_file} has "
+            f"{len(names)} keypoints: leave the key out"
         )
-        cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = len(names)
-    if train and names and cfg.INPUT.RANDOM_FLIP == "horizontal":
-        _check_flip(cfg, names, flip_is_stated="INPUT.RANDOM_FLIP" in stated)
+    logger.info(f"{key} is now {len(names)}, the number of keypoints of the data")
+    head.NUM_KEYPOINTS = len(names)
 
 
-def _check_flip(cfg: CfgNode, names: tuple[str, ...], *, flip_is_stated: bool) -> None:
-    """Flip no keypoints whose names do not say which ones a flip exchanges."""
+def _check_flip(cfg: CfgNode, names: tuple[str, ...], stated: Stated) -> None:
+    """Turn flips off where the names do not say which keypoints a flip exchanges."""
+    if not names or cfg.INPUT.RANDOM_FLIP != "horizontal":
+        return
     pairs = cfg.RESNEST.KEYPOINT_FLIP_PAIRS
     check_flip_pairs("RESNEST.KEYPOINT_FLIP_PAIRS", pairs, names)
     found = pairs or flip_pairs(names)
     single = unpaired_names(names, found)
-    if flip_is_stated or (found and not single):
+    if stated.in_opts("INPUT.RANDOM_FLIP") or (found and not single):
         return
     cfg.INPUT.RANDOM_FLIP = "none"
     what = f"no other side of {', '.join(single)}" if single else "no left and no right"

@@ -1,7 +1,7 @@
 """From a request to a plan: config, own data, device, weights and schedule, checked once.
 
 Whatever can be refused is refused by :func:`prepare`, before a process is started or a data set is
-read into memory. The plan is what every process of the run works by; none of them prepares again.
+read into memory. Every process of the run works by the plan; none of them prepares again.
 """
 
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from ...errors import check_choice
 from ...evaluation import IMPLEMENTATIONS
 from ...modeling.checkpointing import add_checkpointing
 from ..launch.torchrun import prepare_together
+from .classes import check_same_classes, use_classes
 from .config_checks import (
     check_files,
-    check_same_classes,
     check_step,
     check_training,
     choose_config,
@@ -28,7 +28,7 @@ from .config_checks import (
     choose_weights,
     expect_published,
 )
-from .own_data import use_classes, use_own_data
+from .own_data import use_own_data
 from .request import RunRequest
 from .schedule import Origin, set_schedule
 from .tasks import check_tasks, check_test_augmentation
@@ -38,7 +38,7 @@ __all__ = ["Plan", "prepare"]
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that was checked. It can be pickled (with cloudpickle, where a LazyConfig has lambdas).
+    """A checked run. It can be pickled (with cloudpickle, where a LazyConfig has lambdas).
 
     Attributes:
         request: as asked for, with torchrun's numbers of processes.
@@ -65,8 +65,8 @@ class Plan:
 def prepare(request: RunRequest) -> Plan:
     """Check a request and plan its run; its data sets are registered.
 
-    Of the processes that torchrun has started, the first one of each machine does it for the
-    others: what one refuses, all refuse.
+    In processes that torchrun has started, the first one of each machine does it for the others:
+    if one refuses, all refuse.
 
     Raises:
         ValueError, KeyError, FileNotFoundError, FileExistsError: what is wrong, where, and what is
@@ -76,11 +76,13 @@ def prepare(request: RunRequest) -> Plan:
 
 
 def _prepare(request: RunRequest) -> Plan:
-    cfg, layers, trained = choose_config(request)
+    cfg, stated, trained = choose_config(request)
+    recorded = trained is not None and request.config is None  # config and classes are the model's
     expect_published(cfg, request)
-    data_sets = use_own_data(cfg, request)
-    use_classes(cfg, request)
-    choose_weights(cfg, request)
+    data_sets = use_own_data(cfg, request, stated)
+    if not recorded:
+        use_classes(cfg, request, stated)
+    choose_weights(cfg, request, stated)
     choose_model_device(cfg, request)
 
     check_step(cfg)
@@ -90,22 +92,16 @@ def _prepare(request: RunRequest) -> Plan:
     Intensity.from_config(cfg)
     with torch.device("meta"):  # no memory, no time: only the checks of the builders
         add_checkpointing(build_backbone(cfg), cfg)
-    if trained and request.config is None:
-        check_same_classes(trained, cfg.DATASETS.TEST)
+    if recorded:
+        check_same_classes(trained.weights, trained.class_names, cfg.DATASETS.TEST)
     check_files(cfg, request, trained)
     check_test_augmentation(cfg)
     check_tasks(cfg, () if request.eval_only else cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
     origin = Origin()
     if not request.eval_only:
         check_sizes(cfg)
-        origin = set_schedule(cfg, layers)
+        origin = set_schedule(cfg, stated)
         check_training(cfg, request)
     cfg.freeze()
-    return Plan(
-        request,
-        cfg,
-        cfg.MODEL.DEVICE,
-        ("OUTPUT_DIR", cfg.OUTPUT_DIR),
-        tuple(data_sets),
-        origin,
-    )
+    output_dir = ("OUTPUT_DIR", cfg.OUTPUT_DIR)
+    return Plan(request, cfg, cfg.MODEL.DEVICE, output_dir, tuple(data_sets), origin)

@@ -21,15 +21,14 @@ class RunRequest:
             and refuses the rest; ``"skip"`` leaves the rest out and lists it in ``OUTPUT_DIR``.
         resume: go on from the last readable checkpoint of ``OUTPUT_DIR``, if it has one.
         init_from: file, or a run's folder, for ``MODEL.WEIGHTS``: a new run starts from these
-            weights, with its own schedule; a run that resumes does not look at it.
+            weights, with its own schedule; a resumed run ignores it.
         eval_only: evaluate ``checkpoint`` or ``MODEL.WEIGHTS`` (or, with ``resume``, the last
             checkpoint).
         checkpoint: with ``eval_only``, see :func:`.trained.find_trained_model`. Without ``config``
-            the data must have the classes that it was trained on. Results go to its
-            folder where ``opts`` name no ``OUTPUT_DIR``, those of ``resnest://NAME`` to the
-            recipe's.
-        verify: after ``eval_only``, compare with the catalog's AP and exit with 1 where it differs.
-        optimize: with ``eval_only``, evaluate what ``optimize_for_inference`` makes of the model.
+            the data must have the classes that it was trained on. Results go to its folder unless
+            ``opts`` name an ``OUTPUT_DIR``, those of ``resnest://NAME`` to the recipe's.
+        verify: after ``eval_only``, compare with the catalog's AP and exit with 1 if it differs.
+        optimize: with ``eval_only``, make the model faster first by ``optimize_for_inference``.
         trust_pickle: load weights even from a pickle that can run code.
         output_json: file for the metrics.
         quiet: show only warnings and errors of the log on the terminal; ``log.txt`` has all.
@@ -37,7 +36,7 @@ class RunRequest:
         num_machines, machine_rank, dist_url: see Detectron2's ``launch``.
 
     Raises:
-        ValueError: ``optimize`` or ``checkpoint`` without ``eval_only``; no ``config`` and no
+        ValueError: ``optimize`` or ``checkpoint`` without ``eval_only``; neither ``config`` nor
             ``checkpoint``; two sources of weights.
     """
 

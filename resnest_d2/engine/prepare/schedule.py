@@ -1,17 +1,17 @@
-"""Learning rate and schedule for the batch and the data that a run really has.
+"""Learning rate and schedule for the batch and the data of a run.
 
-A recipe's learning rate is for its batch. Whoever trains it with another ``SOLVER.IMS_PER_BATCH``
-on a smaller machine and keeps the rate gets a loss that is not finite, or a fraction of the
-published AP. With ``RESNEST.AUTO_SCALE`` the rate belongs to the batch that was in force where it
-was last stated, in the order of the YAML files and ``opts``; where the run has another one, k times
-as large, the rate is multiplied by k (Goyal et al., arXiv 1706.02677), for AdamW by the square root
-of k (Malladi et al., arXiv 2205.10287), and what is counted in iterations is divided by k, so that
-as many images are seen. What is stated together with the batch, or after it, stays. Where that is
-``SOLVER.MAX_ITER``, the steps, the warm-up and the iteration that fixes the batch norms keep their
-share of it. A config that a run has written states everything in one file, so it is never scaled
-again.
+A recipe's learning rate is for its batch: with another ``SOLVER.IMS_PER_BATCH`` and the same rate,
+the loss becomes infinite, or AP falls far below the published one. ``RESNEST.AUTO_SCALE`` therefore
+scales. The rate belongs to the batch that was in force where the rate was last stated, in the order
+of the YAML files and ``opts``. If the run has a batch k times as large, the rate is multiplied by k
+(Goyal et al., arXiv 1706.02677), for AdamW by the square root of k (Malladi et al., arXiv
+2205.10287), and numbers of iterations are divided by k, so that as many images are seen. Values
+that are stated together with the batch, or after it, are kept. If ``SOLVER.MAX_ITER`` is one of
+them, the steps, the warm-up and the iteration that fixes the batch norms keep their share of it. A
+config that a run has written states all values in one file, so it is never scaled again.
 
-``RESNEST.EPOCHS`` becomes iterations here, from the number of images that the loader draws from.
+``RESNEST.EPOCHS`` is turned into iterations here, by the number of images that the loader draws
+from.
 
 Only :func:`set_schedule` changes a config, when a run is prepared: ``get_config`` gives the values
 as they are written.
@@ -19,19 +19,20 @@ as they are written.
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 from tabulate import tabulate
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 
-from ...config import add_resnest_config, get_value, merge_opts, set_value
+from ...config import get_value, set_value
 from ...data import summarise_training_data
+from .stated import Stated
 
-__all__ = ["Change", "Origin", "check_epochs", "set_schedule"]
+__all__ = ["Change", "Origin", "check_schedule", "set_schedule"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ _BATCH, _RATE, _MAX = "SOLVER.IMS_PER_BATCH", "SOLVER.BASE_LR", "SOLVER.MAX_ITER
 _STEPS, _WARMUP, _FREEZE = "SOLVER.STEPS", "SOLVER.WARMUP_ITERS", "RESNEST.FREEZE_NORM.ITER"
 _EVAL, _CHECKPOINT = "TEST.EVAL_PERIOD", "SOLVER.CHECKPOINT_PERIOD"
 _ITERATIONS = (_MAX, _STEPS, _WARMUP, _CHECKPOINT, _EVAL, _FREEZE)
-_SHARES = (_STEPS, _WARMUP, _FREEZE)  # where in a training something happens
+_SHARES = (_STEPS, _WARMUP, _FREEZE)  # when something happens in a training
 _EPOCHS = {
     "MAX": _MAX,
     "STEPS": _STEPS,
@@ -51,7 +52,7 @@ _EPOCHS = {
 
 @dataclass(frozen=True)
 class Change:
-    """A value that a run does not take as it is stated."""
+    """A value that differs from the stated one."""
 
     key: str
     stated: Any
@@ -60,39 +61,28 @@ class Change:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a run's schedule comes from.
+    """Where a run's schedule comes from, for the start-up report.
 
     Attributes:
-        changes: what is not as it is stated, the learning rate first.
-        rate_batch: images a step that the learning rate is for.
+        changes: the values that differ from the stated ones, the learning rate first.
+        rate_batch: images per step that the learning rate is for.
     """
 
     changes: tuple[Change, ...] = ()
     rate_batch: int | None = None
 
 
-def set_schedule(cfg: CfgNode, layers: Sequence[dict[str, Any]]) -> Origin:
-    """Scale a config's learning rate and schedule and turn epochs into iterations, in place.
+def set_schedule(cfg: CfgNode, stated: Stated) -> Origin:
+    """Scale learning rate and schedule and turn epochs into iterations, in place.
 
-    What changes is logged, with the reason and the way to turn it off.
-
-    Args:
-        layers: see :func:`resnest_d2.config.read_config`.
-
-    Returns:
-        What was changed, for the start-up report.
+    The changes are logged, with the reason and the way to turn them off.
 
     Raises:
-        ValueError: an epoch key cannot be, or contradicts one in iterations.
+        ValueError: an epoch key has an invalid value, or contradicts a key in iterations.
     """
-    check_epochs(cfg)
-    stated = _Stated(layers)
-    frozen = cfg.is_frozen()
-    cfg.defrost()
+    _check_epochs(cfg)
     _scale(cfg, stated)
     _use_epochs(cfg, stated)
-    if frozen:
-        cfg.freeze()
     changes = [Change(key, stated.value(key), get_value(cfg, key)) for key in (_RATE, *_ITERATIONS)]
     scaled = cfg.SOLVER.BASE_LR != changes[0].stated
     return Origin(
@@ -101,12 +91,34 @@ def set_schedule(cfg: CfgNode, layers: Sequence[dict[str, Any]]) -> Origin:
     )
 
 
-def check_epochs(cfg: CfgNode) -> None:
-    """Raise a ValueError, with its key, where ``RESNEST.EPOCHS`` cannot be."""
+def check_schedule(cfg: CfgNode) -> None:
+    """Raise a ValueError where a schedule trains nothing or stops the engine."""
+    solver = cfg.SOLVER
+    for key, lowest, why in (
+        (_MAX, 1, ": nothing would be trained"),
+        (_BATCH, 1, ""),
+        (_CHECKPOINT, 1, ""),
+        (_WARMUP, 0, ""),
+    ):
+        if (value := get_value(cfg, key)) < lowest:
+            raise ValueError(f"{key} must be at least {lowest}, got {value}{why}")
+    if not 0 <= solver.BASE_LR < math.inf:
+        raise ValueError(f"SOLVER.BASE_LR must be a number, at least 0, got {solver.BASE_LR}")
+    if solver.LR_SCHEDULER_NAME == "WarmupCosineLR" and not solver.BASE_LR and solver.BASE_LR_END:
+        raise ValueError(
+            f"SOLVER.BASE_LR is 0, and a cosine never reaches SOLVER.BASE_LR_END "
+            f"{solver.BASE_LR_END} from there: set SOLVER.BASE_LR_END to 0, or SOLVER.BASE_LR "
+            "above it"
+        )
+    steps = list(solver.STEPS)
+    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and steps != sorted(set(steps)):
+        raise ValueError(f"SOLVER.STEPS must rise, got {solver.STEPS}")
+
+
+def _check_epochs(cfg: CfgNode) -> None:
     epochs = cfg.RESNEST.EPOCHS
     for name in _EPOCHS:
-        values = epochs[name] if name == "STEPS" else [epochs[name]]
-        for value in values:
+        for value in epochs[name] if name == "STEPS" else [epochs[name]]:
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not math.isfinite(value) or value < 0:
                 what = "numbers" if name == "STEPS" else "a number"
@@ -123,65 +135,36 @@ def check_epochs(cfg: CfgNode) -> None:
         )
 
 
-class _Stated:
-    """Which layer states what. Layer -1 is Detectron2's defaults and this project's."""
-
-    def __init__(self, layers: Sequence[dict[str, Any]]):
-        self._layers = layers
-        self._defaults = get_cfg()
-        add_resnest_config(self._defaults)
-
-    @property
-    def opts(self) -> int:
-        return len(self._layers) - 1
-
-    def layer(self, key: str) -> int:
-        """The last one that states a key."""
-        return max((i for i, layer in enumerate(self._layers) if key in layer), default=-1)
-
-    def value(self, key: str, layer: int | None = None) -> Any:
-        """The value in force after a layer, by default the last one."""
-        layers = self._layers if layer is None else self._layers[: layer + 1]
-        values = [layer[key] for layer in layers if key in layer]
-        if not values:
-            return get_value(self._defaults, key)
-        typed = self._defaults.clone()
-        merge_opts(typed, [key, values[-1]])  # as get_config reads it: "16" is 16
-        return get_value(typed, key)
-
-
-def _scale(cfg: CfgNode, stated: _Stated) -> None:
+def _scale(cfg: CfgNode, stated: Stated) -> None:
     batch, reference = cfg.SOLVER.IMS_PER_BATCH, stated.value(_BATCH, stated.layer(_RATE))
-    given_at = stated.layer(_BATCH)
     if batch == reference:
         before = stated.value(_BATCH, stated.opts - 1)
-        if stated.layer(_RATE) == stated.opts and batch != before and cfg.RESNEST.AUTO_SCALE:
+        if stated.in_opts(_RATE) and batch != before and cfg.RESNEST.AUTO_SCALE:
             logger.info(
                 f"{_RATE} {cfg.SOLVER.BASE_LR:g} is given: neither it nor the schedule is scaled "
                 f"to {_BATCH} {batch} from the config's {before}"
             )
         return
     if min(batch, reference) < 1 or not cfg.RESNEST.AUTO_SCALE:
-        return  # the first is refused later
+        return  # a batch below 1 is refused later
     if cfg.SOLVER.REFERENCE_WORLD_SIZE:
         logger.info(
             f"SOLVER.REFERENCE_WORLD_SIZE is {cfg.SOLVER.REFERENCE_WORLD_SIZE}: Detectron2 scales "
             "by the number of processes, and RESNEST.AUTO_SCALE does nothing"
         )
         return
-    factor = batch / reference
+    factor, given_at = batch / reference, stated.layer(_BATCH)
     root = cfg.RESNEST.OPTIMIZER == "AdamW"
     rows = [_set(cfg, _RATE, cfg.SOLVER.BASE_LR * (math.sqrt(factor) if root else factor))]
-    kept, times = [], Fraction(reference, batch)
+    times = Fraction(reference, batch)
     share, whole = times, stated.value(_MAX, given_at - 1)
     if stated.layer(_MAX) >= given_at and min(whole, cfg.SOLVER.MAX_ITER) > 0:
         share = Fraction(cfg.SOLVER.MAX_ITER, whole)
-    for key in _ITERATIONS:
-        if key == _STEPS and cfg.SOLVER.LR_SCHEDULER_NAME != "WarmupMultiStepLR":
-            continue  # nobody reads it
-        if stated.layer(key) >= given_at:
-            kept.append(key)
-        else:
+    multi_step = cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupMultiStepLR"
+    used = [key for key in _ITERATIONS if key != _STEPS or multi_step]
+    kept = [key for key in used if stated.layer(key) >= given_at]
+    for key in used:
+        if key not in kept:
             by = share if key in _SHARES else times
             rows.append(_set(cfg, key, _rounded(get_value(cfg, key), by)))
     rule = f"rate x {'sqrt(' if root else ''}{batch}/{reference}{')' if root else ''}"
@@ -192,26 +175,25 @@ def _scale(cfg: CfgNode, stated: _Stated) -> None:
         stays += f" of {_MAX}."
     logger.info(
         f"{_BATCH} is {batch}, and {_RATE} {stated.value(_RATE):g} is for {reference}: {rule}, "
-        f"iterations x {reference}/{batch}.{stays} RESNEST.AUTO_SCALE False turns this off, and "
-        f"so does a {_RATE} of yours.\n{_table(rows)}"
+        f"iterations x {reference}/{batch}.{stays} To turn this off, set RESNEST.AUTO_SCALE False "
+        f"or give a {_RATE}.\n{_table(rows)}"
     )
 
 
-def _use_epochs(cfg: CfgNode, stated: _Stated) -> None:
+def _use_epochs(cfg: CfgNode, stated: Stated) -> None:
     epochs = cfg.RESNEST.EPOCHS
     given = {name: key for name, key in _EPOCHS.items() if epochs[name]}
-    if not given:
-        return
+    batch = cfg.SOLVER.IMS_PER_BATCH
     for name, key in given.items():
-        if stated.layer(key) == stated.opts:
+        if stated.in_opts(key):
             off = "()" if name == "STEPS" else "0"
             raise ValueError(
                 f"RESNEST.EPOCHS.{name} {epochs[name]} and {key} {get_value(cfg, key)} contradict "
                 f"each other: leave {key} out, or set RESNEST.EPOCHS.{name} {off}"
             )
-    images, batch = summarise_training_data(cfg).images, cfg.SOLVER.IMS_PER_BATCH
-    if batch < 1:
-        return  # refused later
+    if not given or batch < 1:  # which is refused later
+        return
+    images = summarise_training_data(cfg).images
 
     def iterations(value: float) -> int:
         return math.ceil(Fraction(str(value)) * images / batch)  # exact: 1.1 epochs of 10 are 11
@@ -235,13 +217,13 @@ def _use_epochs(cfg: CfgNode, stated: _Stated) -> None:
             f"lie below {_MAX} {cfg.SOLVER.MAX_ITER}"
         )
     logger.info(
-        f"An epoch is {images / batch:.6g} iterations: {images} images, {batch} a step. Set by "
+        f"An epoch is {images / batch:.6g} iterations: {images} images, {batch} per step. Set by "
         f"RESNEST.EPOCHS:\n{_table(rows)}"
     )
 
 
 def _rounded(value: Any, factor: Fraction) -> Any:
-    """Numbers of iterations times a factor; what is above 0 stays at least 1, steps differ."""
+    """Iterations times a factor; a number above 0 stays at least 1, and steps stay different."""
     if isinstance(value, Iterable):
         return tuple(dict.fromkeys(_rounded(item, factor) for item in value))
     return max(1, round(value * factor)) if value > 0 else value
@@ -254,11 +236,12 @@ def _set(cfg: CfgNode, key: str, value: Any) -> Change:
 
 
 def _table(rows: list[Change]) -> str:
-    def text(value: Any) -> str:
-        return f"{value:g}" if isinstance(value, float) else str(value)
-
     return tabulate(
-        [(row.key, text(row.stated), text(row.used)) for row in rows if row.stated != row.used],
+        [
+            [row.key, *(f"{v:g}" if isinstance(v, float) else v for v in (row.stated, row.used))]
+            for row in rows
+            if row.stated != row.used
+        ],
         headers=["key", "stated", "used"],
         tablefmt="pipe",
         disable_numparse=True,

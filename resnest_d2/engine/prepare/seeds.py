@@ -1,4 +1,4 @@
-"""The seed of a run: one number, drawn once, that all its randomness follows from."""
+"""The seed of a run: one number, drawn once, which all random numbers of the run depend on."""
 
 import logging
 import secrets
@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 def fix_seed(cfg: CfgNode, request: RunRequest) -> CfgNode:
     """A frozen config like ``cfg`` whose ``SEED`` is at least 0, the same in all processes.
 
-    A negative seed becomes a resumed run's own one; in a new run it is drawn, and travels in
-    ``config.yaml`` and every checkpoint.
+    A negative seed is replaced: in a resumed run by its recorded seed, in a new one by a random
+    seed, which is recorded in ``config.yaml`` and every checkpoint.
     """
     if cfg.SEED >= 0:
         return cfg
@@ -31,7 +31,7 @@ def fix_seed(cfg: CfgNode, request: RunRequest) -> CfgNode:
         seed = _recorded_seed(cfg.OUTPUT_DIR) if request.resume else None
         source = "was drawn when the run began" if seed is not None else "is drawn"
         seed = secrets.randbelow(2**31) if seed is None else seed
-        logger.info(f"SEED {seed} {source}: with it in place of {cfg.SEED}, a run is repeated")
+        logger.info(f"SEED {seed} {source}: set it in place of {cfg.SEED} to repeat the run")
     cfg = cfg.clone()
     cfg.defrost()
     cfg.SEED = comm.all_gather(seed)[0]
@@ -40,7 +40,7 @@ def fix_seed(cfg: CfgNode, request: RunRequest) -> CfgNode:
 
 
 def _recorded_seed(folder: str) -> int | None:
-    """The seed of the run in a folder; ``config.yaml`` has it before the first checkpoint does."""
+    """The seed of the run in a folder, from its checkpoint or, before the first, config.yaml."""
     if RunCheckpointer.has_last(folder):
         record = choose_checkpoint(folder).outline.metadata.get(RECORD_KEY)
         text = record.get("config") if isinstance(record, dict) else None
@@ -54,9 +54,8 @@ def _recorded_seed(folder: str) -> int | None:
 
 
 class Generators:
-    """PyTorch's generators of the main process, as a checkpoint holds them: tensors of bytes.
-
-    Other processes keep theirs: equal states would make all of them draw the same.
+    """States of PyTorch's random generators, for a checkpoint. Only the main process restores them:
+    with equal states, all processes would draw the same numbers.
     """
 
     def state_dict(self) -> dict:

@@ -1,6 +1,6 @@
-"""Do the data sets have what the heads learn and are scored on, and in the same numbers?
+"""Checks that data sets have what a config's heads need: masks, keypoints, numbers of classes.
 
-Detectron2 finds out at the first batch, or after the training, by an assertion or an index error.
+Detectron2 fails at the first batch, or after the training, by an assertion or an index error.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def check_tasks(cfg: CfgNode, train: Sequence[str], test: Sequence[str]) -> None
     keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
     if cfg.MODEL.KEYPOINT_ON and test and (sigmas or _COCO_KEYPOINTS) != keypoints:
         raise ValueError(
-            f"TEST.KEYPOINT_OKS_SIGMAS must have {keypoints} values, one a keypoint: the "
+            f"TEST.KEYPOINT_OKS_SIGMAS must have {keypoints} values, one per keypoint: the "
             f"tolerances of the object keypoint similarity, as a share of the object's size (COCO "
             f"takes 0.025 to 0.107). Got {sigmas or 'none, which means the 17 of a COCO person'}"
         )

@@ -1,14 +1,17 @@
 """A run on own data takes what the data says, refuses what contradicts it, and says so."""
 
+import dataclasses
 import json
 import logging
 
 import pytest
 from runs import TINY, tiny_request
 
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 
 from resnest_d2.analysis.evaluated_run import RESULTS
+from resnest_d2.config import get_config, get_config_file
 from resnest_d2.data import sample_set, summarise_training_data
 from resnest_d2.engine import RunRequest, prepare, run
 
@@ -64,14 +67,64 @@ def test_crowds_are_counted_and_said_to_be_left_alone(change, tmp_path, caplog):
     assert "AP will be NaN" in caplog.text
 
 
-def test_a_stated_number_of_classes_is_refused_where_it_is_not_the_datas(shapes, tmp_path):
-    for number, allowed in (("5", True), ("4", False), ("80", False)):
-        request = tiny_request(shapes, tmp_path, "MODEL.ROI_HEADS.NUM_CLASSES", number)
-        if allowed:
-            assert prepare(request).cfg.MODEL.ROI_HEADS.NUM_CLASSES == 5
+def _register(shapes, name):
+    if name not in DatasetCatalog:
+        register_coco_instances(name, {}, *shapes["train"])
+    return {"train": (), "val": ()}, ("DATASETS.TRAIN", (name,), "DATASETS.TEST", (name,))
+
+
+@pytest.mark.parametrize("kind", ["files", "registered", "RetinaNet"])
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        ("5", ""),
+        ("4", r"NUM_CLASSES must be at least 5, the number of classes of .*train\.json, got 4"),
+        ("80", r"NUM_CLASSES must be 5, .*train\.json, got 80: .*Leave the key out"),
+    ],
+)
+def test_a_stated_number_of_classes_is_refused_where_it_is_not_the_datas(
+    number, message, kind, shapes, tmp_path
+):
+    kwargs, opts = _register(shapes, "own_data_stated") if kind == "registered" else ({}, ())
+    part = "RETINANET" if kind == "RetinaNet" else "ROI_HEADS"
+    if kind == "RetinaNet":
+        opts = ("MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.MASK_ON", "False")
+        opts += ("MODEL.BACKBONE.NAME", "build_resnest_retinanet_fpn_backbone")
+        opts += ("MODEL.RESNETS.OUT_FEATURES", "('res3', 'res4', 'res5')")
+        opts += ("MODEL.FPN.IN_FEATURES", "('res3', 'res4', 'res5')")
+    request = tiny_request(shapes, tmp_path, *opts, f"MODEL.{part}.NUM_CLASSES", number, **kwargs)
+    if not message:
+        assert prepare(request).cfg.MODEL[part].NUM_CLASSES == 5
+        return
+    with pytest.raises(ValueError, match=f"MODEL.{part}.{message}"):
+        prepare(request)
+
+
+@pytest.mark.parametrize("kind", ["files", "registered"])
+def test_the_number_of_classes_is_the_datas_unless_it_is_stated(kind, shapes, tmp_path, caplog):
+    kwargs, opts = _register(shapes, "own_data_unstated") if kind == "registered" else ({}, ())
+    config = tmp_path / "mine.yaml"
+    base = get_config_file("sample_mask_rcnn_resnest14_fpn")
+    config.write_text(f"_BASE_: {base}\nMODEL: {{ROI_HEADS: {{NUM_CLASSES: 7}}}}\n")
+    caplog.set_level(logging.INFO)
+    request = tiny_request(shapes, tmp_path / "run", *opts, **kwargs)
+    cfg = prepare(dataclasses.replace(request, config=str(config))).cfg
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == cfg.MODEL.RETINANET.NUM_CLASSES == 5
+    assert "MODEL.ROI_HEADS.NUM_CLASSES is now 5, the number of classes of" in caplog.text
+
+
+def test_a_config_keeps_its_number_of_classes_for_its_own_data_sets(shapes, tmp_path):
+    kwargs, names = _register(shapes, "own_data_of_a_config")
+    request = tiny_request(shapes, tmp_path, **kwargs)
+    for number in (4, 5, 8):
+        cfg = get_config(request.config, names)
+        cfg.MODEL.ROI_HEADS.NUM_CLASSES = number
+        mine = dataclasses.replace(request, config=cfg)
+        if number < 5:
+            with pytest.raises(ValueError, match="must be at least 5, .*got 4"):
+                prepare(mine)
         else:
-            with pytest.raises(ValueError, match=f"NUM_CLASSES is stated as {number}.*5 classes"):
-                prepare(request)
+            assert prepare(mine).cfg.MODEL.ROI_HEADS.NUM_CLASSES == number
 
 
 def test_a_test_set_without_annotations_is_predicted_without_metrics(change, tmp_path):

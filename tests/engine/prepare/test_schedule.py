@@ -14,6 +14,7 @@ from resnest_d2.config import get_config, get_config_file, list_configs, read_co
 from resnest_d2.data import sample_set
 from resnest_d2.engine import RunRequest, Trainer, prepare
 from resnest_d2.engine.prepare.schedule import set_schedule
+from resnest_d2.engine.prepare.stated import Stated
 
 RECIPE = "mask_rcnn_resnest50_fpn"
 
@@ -25,7 +26,7 @@ def scheduled(name, *opts):
 def planned(name, *opts):
     """The config, and where its schedule comes from."""
     cfg, layers = read_config(name, opts)
-    return cfg, set_schedule(cfg, layers)
+    return cfg, set_schedule(cfg, Stated(layers))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,85 @@
+"""Classes of data and model: their number and their names."""
+
+import logging
+import os
+from collections.abc import Sequence
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ...text import printable
+from .request import RunRequest
+from .stated import Stated
+
+__all__ = ["check_same_classes", "class_names_of", "classes_key", "use_classes"]
+
+logger = logging.getLogger(__name__)
+
+_DETECTORS = ("GeneralizedRCNN", "PanopticFPN", "RetinaNet")
+
+
+def classes_key(cfg: CfgNode) -> str:
+    """The part of ``MODEL`` that has a detector's ``NUM_CLASSES``."""
+    return "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
+
+
+def use_classes(cfg: CfgNode, request: RunRequest, stated: Stated) -> None:
+    """Take the number of classes from data that the user named in place of the config's.
+
+    That is: own files, or ``DATASETS.TRAIN`` in ``opts``. Other data sets leave the config's
+    number as it is.
+
+    Raises:
+        ValueError: ``opts`` state a number that named data do not have, or the model has fewer
+            classes than its training data.
+    """
+    data_sets = cfg.DATASETS.TEST if request.eval_only else cfg.DATASETS.TRAIN
+    if not data_sets or not (classes := len(class_names_of(data_sets[0]))):
+        return
+    part = classes_key(cfg)
+    key, value = f"MODEL.{part}.NUM_CLASSES", cfg.MODEL[part].NUM_CLASSES
+    data = MetadataCatalog.get(data_sets[0]).get("json_file", data_sets[0])
+    named = request.train or request.val
+    named = named or (stated.in_opts("DATASETS.TRAIN") and not request.eval_only)
+    if named and not stated.in_opts(key):
+        if value != classes:
+            logger.info(f"{key} is now {classes}, the number of classes of {data}")
+        cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = classes
+    elif value < classes and (named or not request.eval_only):
+        if cfg.MODEL.META_ARCHITECTURE in _DETECTORS:
+            raise ValueError(
+                f"{key} must be at least {classes}, the number of classes of {data}, got {value}"
+            )
+    elif named and value > classes:
+        raise ValueError(
+            f"{key} must be {classes}, the number of classes of {data}, got {value}: detections "
+            "of a class that the data does not have cannot be evaluated. Leave the key out"
+        )
+
+
+def check_same_classes(weights: str, class_names: Sequence[str], data_sets: Sequence[str]) -> None:
+    """Refuse data with other classes than a model's: its detections would get wrong names."""
+    for name in data_sets:
+        found = class_names_of(name)
+        if found and class_names and found != class_names:
+            data = MetadataCatalog.get(name).get("json_file", name)
+            ours, theirs = (printable(", ".join(names), 1000) for names in (class_names, found))
+            raise ValueError(
+                f"{weights} was trained on the classes {ours}, and {data} has {theirs}: they must "
+                "be the same, in the order of their ids"
+            )
+
+
+def class_names_of(data_set: str) -> list[str]:
+    """Class names of a registered data set.
+
+    Empty where it has no classes of objects, is not registered, or its file, which has the names,
+    is missing.
+    """
+    if data_set not in DatasetCatalog:
+        return []
+    metadata = MetadataCatalog.get(data_set)
+    file = metadata.get("json_file", "")
+    if not metadata.get("thing_classes") and ("://" in file or os.path.isfile(file)):
+        DatasetCatalog.get(data_set)  # register_coco_instances learns the names by loading
+    return list(metadata.get("thing_classes", ()))
