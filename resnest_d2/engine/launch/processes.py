@@ -1,14 +1,16 @@
 """The processes of a run: on this machine and on others, started here or by torchrun.
 
-Processes that are started here are Detectron2's ``launch``, which is PyTorch's ``spawn``. Added is
-what a run of days needs. The first process that fails is the one whose error is shown: what the
-others meet then, a connection that was closed, is told apart. SIGTERM and SIGINT are passed on, so
-that a preempted run saves. Nothing stays behind: a process that cannot end in time is ended by the
-kernel, and a process without its parent gets SIGINT from PyTorch.
+Processes are started here by Detectron2's ``launch``, which is PyTorch's ``spawn``. Added for long
+runs:
+
+- The error of the process that failed first is shown. The others then fail by a closed connection.
+- SIGTERM and SIGUSR1 are passed on, and the wait for the processes has no limit, so that a run can
+  save. (``torch.distributed.elastic`` kills them after 30 seconds.)
+- No process is left behind: the kernel ends one that hangs at its end, and PyTorch sends SIGINT to
+  the processes of a parent that has died.
 """
 
 import contextlib
-import json
 import multiprocessing
 import os
 import pickle
@@ -30,7 +32,6 @@ from detectron2.utils import comm
 
 from resnest_d2_command.signals import STOP_SIGNALS, STOPPED, say_stopped
 
-from ...evaluation import write_results
 from ...files import writing
 from ..diagnosis.run_errors import RunError, end_soon, explain, is_lost_peer, log_failure
 from ..prepare.request import RunRequest
@@ -42,9 +43,8 @@ if TYPE_CHECKING:
 
 __all__ = ["run_in_processes"]
 
-_HESITATION = 6  # seconds that a process which lost another leaves to it: torchrun may look every 5
+_HESITATION = 6  # seconds that a process which lost another waits: torchrun may look every 5
 _GRACE = 20  # seconds that an interrupted process has to end
-_RESULTS = "results"  # file of the first process
 
 
 def run_in_processes(work: Callable[["Plan"], dict], plan: "Plan") -> dict:
@@ -55,7 +55,7 @@ def run_in_processes(work: Callable[["Plan"], dict], plan: "Plan") -> dict:
         plan: new processes get a copy, and register its data sets.
 
     Returns:
-        The results; empty but in the first process and on its machine.
+        The first process's results; empty in torchrun's other processes and on other machines.
 
     Raises:
         RunError: a process that was started here has failed.
@@ -84,12 +84,11 @@ def _share(work: Callable, plan: "Plan") -> dict:
 
 def _launch(work: Callable, plan: "Plan") -> dict:
     request, on_cpu = plan.request, plan.device == "cpu"
-    added = {"CUDA_VISIBLE_DEVICES": ""} if on_cpu else {}
+    added = {"CUDA_VISIBLE_DEVICES": ""} if on_cpu else {}  # without a GPU, launch chooses gloo
     if on_cpu and "OMP_NUM_THREADS" not in os.environ:
         added["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // request.num_processes))
     with tempfile.TemporaryDirectory() as folder, _environment(added), _forwarding() as received:
         try:
-            # The processes inherit the environment: without a GPU, launch chooses gloo.
             launch(
                 _launched,
                 request.num_processes,
@@ -103,14 +102,15 @@ def _launch(work: Callable, plan: "Plan") -> dict:
             if number in received and number in STOP_SIGNALS:  # it had nothing to save yet
                 say_stopped(number)
                 raise SystemExit(STOPPED) from None
-            raise _first_failure(error, Path(folder), request) from None
-        if any(report["stopped"] for report in _reports(Path(folder))):
-            raise SystemExit(STOPPED)
-        return _read_results(Path(folder, _RESULTS))
+            raise _first_failure(error, _reports(folder), request) from None
+        reports = _reports(folder)
+    if any("stopped" in report for report in reports):
+        raise SystemExit(STOPPED)
+    return next((report["results"] for report in reports if "results" in report), {})
 
 
 def _launched(work: Callable, plan_bytes: bytes, folder: str) -> None:
-    """What each new process does; how it ends is left in ``folder``."""
+    """The work of a new process, which leaves a report in ``folder``."""
     _end_with_parent()
     plan = pickle.loads(plan_bytes)
     prefer_loopback(plan.request.num_machines == 1)
@@ -118,11 +118,11 @@ def _launched(work: Callable, plan_bytes: bytes, folder: str) -> None:
         plan.register()  # a new process knows no data set yet
         results = _share(work, plan)
         if comm.is_main_process():
-            write_results(results, Path(folder, _RESULTS))
+            _report(folder, results=results)
     except SystemExit as stop:
         if stop.code != STOPPED:
             raise
-        _report(folder, stopped=True)  # no failure: nobody is to be ended for it while he saves
+        _report(folder, stopped=True)  # not a failure: the other processes may finish saving
     except Exception as error:
         _report(
             folder,
@@ -137,9 +137,9 @@ def _launched(work: Callable, plan_bytes: bytes, folder: str) -> None:
 
 
 def _end_with_parent() -> None:
-    """Obey the SIGINT that tells of the parent's death where others are to be ignored.
+    """Obey the SIGINT that PyTorch sends when the parent dies, even if SIGINT is to be ignored.
 
-    They are in what a shell's script has started with ``&``, and then PyTorch's was ignored too.
+    A shell's script ignores it in a command that it starts with ``&``.
     """
     parent = multiprocessing.parent_process().pid
 
@@ -151,64 +151,52 @@ def _end_with_parent() -> None:
         signal.signal(signal.SIGINT, end)
 
 
-def _read_results(file: Path) -> dict:
-    """What the first process wrote; a number that does not exist is NaN, as in an evaluation."""
-
-    def numbers(entries: dict) -> dict:
-        return {key: float("nan") if value is None else value for key, value in entries.items()}
-
-    return json.loads(file.read_text(), object_hook=numbers) if file.is_file() else {}
-
-
 def _report(folder: str, **entries) -> None:
     rank = comm.get_rank()
-    entries = {"rank": rank, "time": time.time(), "stopped": False, **entries}
-    with writing(Path(folder, f"{rank}.json"), "w") as file:
-        file.write(json.dumps(entries))
+    with writing(Path(folder, f"{rank}.pickle")) as file:
+        pickle.dump({"rank": rank, "time": time.time(), **entries}, file)
 
 
-def _reports(folder: Path) -> list[dict]:
-    """How processes of this machine have ended, in the order of time."""
-    reports = [json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("*.json")]
-    return sorted(reports, key=lambda report: report["time"])
+def _reports(folder: str) -> list[dict]:
+    """How processes of this machine have ended."""
+    return [pickle.loads(file.read_bytes()) for file in Path(folder).glob("*.pickle")]
 
 
 def _first_failure(
-    error: ProcessExitedException | ProcessRaisedException, folder: Path, request: RunRequest
+    error: ProcessExitedException | ProcessRaisedException, reports: list[dict], request: RunRequest
 ) -> RuntimeError:
-    """The error of the process that failed first; that of others is a closed connection."""
+    """The error of the process that failed first; those of the others are closed connections."""
+
+    def process(rank: int) -> str:
+        return f"the process of rank {rank} (of {request.world_size})"
+
+    failures = {report["rank"]: report for report in reports if "message" in report}
     rank = request.machine_rank * request.num_processes + error.error_index
-    reports = [report for report in _reports(folder) if not report["stopped"]]
-    who = f"the process of rank {{}} (of {request.world_size})"
     name = getattr(error, "signal_name", None)
-    if name and rank not in [report["rank"] for report in reports]:
-        text = f"{who.format(rank)} was killed by {name}"
-        if name == "SIGKILL":
-            text += " (the system does that to a process when memory runs out)"
-        return RunError(f"{text}. The others were ended")
-    first = next(
-        (report for report in reports if not report["lost_peer"]), reports[0] if reports else None
-    )
-    if first is None:
-        return RunError(f"{who.format(rank)} has ended: {str(error).strip()}")
-    if first["message"] is None:
-        return RuntimeError(f"{who.format(first['rank'])} failed:\n\n{first['traceback']}")
-    if first["names_process"]:
-        return RunError(first["message"])
-    return RunError(f"{who.format(first['rank'])}: {first['message']}")
+    if name and rank not in failures:
+        why = "the system does that to a process when memory runs out"
+        why = f" ({why})" if name == "SIGKILL" else ""
+        return RunError(f"{process(rank)} was killed by {name}{why}. The others were ended")
+    if not failures:
+        return RunError(f"{process(rank)} has ended: {str(error).strip()}")
+    first = min(failures.values(), key=lambda report: (report["lost_peer"], report["time"]))
+    who, message = process(first["rank"]), first["message"]
+    if message is None:
+        return RuntimeError(f"{who} failed:\n\n{first['traceback']}")
+    return RunError(message if first["names_process"] else f"{who}: {message}")
 
 
 @contextlib.contextmanager
 def _environment(added: dict[str, str]) -> Iterator[None]:
+    """Add variables for the processes that are started inside: they inherit the environment."""
     saved = {name: os.environ.get(name) for name in added}
     os.environ.update(added)
     try:
         yield
     finally:
         for name, value in saved.items():
-            if value is None:
-                os.environ.pop(name)
-            else:
+            del os.environ[name]
+            if value is not None:
                 os.environ[name] = value
 
 

@@ -1,4 +1,4 @@
-"""Stopping by a signal, as a job scheduler does it: save first, then end with a code of its own."""
+"""Stopping by a job scheduler's signal: save first, then end with a special exit code."""
 
 import contextlib
 import logging
@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 def signals_held_back() -> Iterator[None]:
     """The signals wait until the block ends; processes that are started in it never get them.
 
-    A scheduler sends them to every process of a job. Data workers must outlive that: without them
-    the iteration does not come to its end. As SIGTERM is also what ends them with this process,
-    they are killed then.
+    A scheduler sends them to every process of a job. Data workers must survive them, or the
+    iteration cannot end. SIGTERM is also how PyTorch ends the workers at the end of this process:
+    they are killed instead.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
@@ -50,15 +50,13 @@ def _kill(processes: set[multiprocessing.Process]) -> None:
 class StopOnSignal(HookBase):
     """After SIGTERM or SIGUSR1, saves a checkpoint and raises ``SystemExit(75)``.
 
-    It does so at the end of the iteration, in all processes at once, whichever got the signal. What
-    follows in an iteration that was saved (evaluation) is not waited for: a resumed run makes up
-    for it. Handlers can be installed in the main thread alone; in another one the hook does
-    nothing of its own.
+    It does so at the end of the iteration, in all processes at once, whichever got the signal. If
+    the iteration was saved already, its evaluation is not waited for: a resumed run repeats it.
+    Python installs signal handlers in the main thread only; in another one the hook installs none.
 
-    It belongs between the periodic checkpointer and what evaluates.
+    Register it after the periodic checkpointer and before the hook that evaluates.
 
     Args:
-        checkpointer: saves.
         period: iterations between periodic checkpoints.
     """
 
@@ -66,7 +64,7 @@ class StopOnSignal(HookBase):
         self._checkpointer = checkpointer
         self._period = period
         self._received = ""  # name of the signal
-        self._saved = False  # whether ending here and now loses nothing
+        self._saved = False  # whether nothing is lost if the run ends now
         self._stopped = False
         self._previous: dict[int, object] = {}
 
@@ -87,14 +85,14 @@ class StopOnSignal(HookBase):
             self._received = received
             if not periodic:
                 self._checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
-            comm.synchronize()  # whoever ends first may have the others ended, by force
+            comm.synchronize()  # torchrun ends all processes when the first one exits
             self._stop()
         self._saved = periodic
-        if self._saved and self._received:  # it came in between
+        if self._saved and self._received:  # it came after the gather
             self._stop()
 
     def restore(self) -> None:
-        """Give the signals their former handlers; to be called when training has ended."""
+        """Restore the former signal handlers, after the training."""
         for number, handler in self._previous.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._previous.clear()
@@ -106,7 +104,7 @@ class StopOnSignal(HookBase):
 
     def _receive(self, number: int, frame) -> None:
         self._received = signal.Signals(number).name
-        if self._saved and not self._stopped:  # a second signal does not disturb the way out
+        if self._saved and not self._stopped:  # a second signal does not disturb the first
             self._stop()
 
     def _stop(self) -> None:

@@ -1,9 +1,9 @@
-"""Processes that torchrun started: what its environment says, and joining their group.
+"""Processes that torchrun started: its environment, and joining their group.
 
-torchrun starts the processes itself, watches them and starts a broken group anew. So nothing is
-launched here: each process reads its place from the environment. Before the group exists, the
-processes talk through torchrun's store: the first process of each machine plans the run, the others
-get its plan, and all come to the same verdict.
+torchrun starts the processes, watches them and restarts a broken group, so nothing is launched
+here: each process reads its place from the environment. Before the group exists, the processes talk
+through torchrun's store: the first process of each machine plans the run and the others of its
+machine get the plan. If one of them refuses the run, all refuse it.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import datetime
 import functools
 import gc
 import itertools
-import json
 import logging
 import os
 import pickle
@@ -54,10 +53,10 @@ _NAMES = (*_NUMBERS, "MASTER_ADDR", "MASTER_PORT")
 
 @dataclass(frozen=True)
 class Torchrun:
-    """This process's place, as torchrun says it.
+    """This process's place in torchrun's group.
 
     Attributes:
-        restarts: how often the group was started anew.
+        restarts: how often the group was restarted.
         agent_store: torchrun itself serves the store at ``address``:``port``.
     """
 
@@ -76,10 +75,10 @@ class Torchrun:
 
 
 def read_environment() -> Torchrun | None:
-    """What torchrun's environment says, None where this process is not torchrun's.
+    """What torchrun's environment says; None if torchrun has not started this process.
 
     Raises:
-        ValueError: a variable that cannot be.
+        ValueError: a variable has an invalid value.
     """
     if not all(os.environ.get(name) for name in _NAMES):
         return None
@@ -89,23 +88,16 @@ def read_environment() -> Torchrun | None:
         if not text.isdecimal():
             raise ValueError(f"the environment's {name} must be a whole number, got {text!r}")
         values[name] = int(text)
-    rank, world, local_rank, local_world = (values[name] for name in _NUMBERS)
+    rank, world, local_rank, local_world, port, restarts = values.values()
     if not (rank < world and local_rank < local_world <= world) or world % local_world:
         raise ValueError(
             "the environment's RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE do not go "
             f"together: {rank}, {world}, {local_rank}, {local_world}. Every machine needs the same "
             "number of processes"
         )
-    return Torchrun(
-        rank,
-        world,
-        local_rank,
-        local_world,
-        os.environ["MASTER_ADDR"],
-        values["MASTER_PORT"],
-        values["TORCHELASTIC_RESTART_COUNT"],
-        os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
-    )
+    address = os.environ["MASTER_ADDR"]
+    agent_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return Torchrun(rank, world, local_rank, local_world, address, port, restarts, agent_store)
 
 
 def check_given(
@@ -131,19 +123,26 @@ def check_given(
     if dist_url not in ("auto", "env://"):
         raise ValueError(
             f"--dist-url is {dist_url}, and torchrun's MASTER_ADDR is {place.address}: leave "
-            "--dist-url out, the processes meet where torchrun says"
+            "--dist-url out, the processes meet at torchrun's address"
         )
 
 
 def adopt(request: RunRequest) -> RunRequest:
-    """The request with torchrun's numbers of processes; a group started anew resumes.
+    """The request with torchrun's numbers of processes; a restarted group resumes.
 
     Raises:
         ValueError: the request contradicts them, or the environment has only some of them.
     """
     place = read_environment()
     if place is None:
-        _refuse_part(request)
+        world = os.environ.get("WORLD_SIZE", "")
+        several = os.environ.get("RANK") and world.isdecimal() and int(world) > 1
+        if several and request.world_size == 1:  # each would train alone, in the same folder
+            missing = ", ".join(name for name in _NAMES if not os.environ.get(name))
+            raise ValueError(
+                f"the environment has RANK, and WORLD_SIZE {world}, but not {missing}: start the "
+                "processes with torchrun, or unset RANK and WORLD_SIZE"
+            )
         return request
     check_given(
         None if request.num_processes == 1 else request.num_processes,
@@ -160,17 +159,6 @@ def adopt(request: RunRequest) -> RunRequest:
     )
 
 
-def _refuse_part(request: RunRequest) -> None:
-    """Some launchers say half of it. Each process would then train alone, in the same folder."""
-    world = os.environ.get("WORLD_SIZE", "")
-    if request.world_size == 1 and os.environ.get("RANK") and world.isdecimal() and int(world) > 1:
-        missing = ", ".join(name for name in _NAMES if not os.environ.get(name))
-        raise ValueError(
-            f"the environment has RANK, and WORLD_SIZE {world}, but not {missing}: start the "
-            "processes with torchrun, or unset RANK and WORLD_SIZE"
-        )
-
-
 def process_rank() -> int:
     """This process's rank, also before it has joined its group."""
     place = None if dist.is_initialized() else read_environment()
@@ -178,9 +166,9 @@ def process_rank() -> int:
 
 
 def prefer_loopback(one_machine: bool) -> None:
-    """Let gloo meet on the loopback device where all processes are on one machine.
+    """Let gloo use the loopback device if all processes are on one machine.
 
-    Else it takes the address of the host's name, which need not exist or be reachable.
+    By default it takes the address of the host's name, which may not exist or not be reachable.
     """
     if one_machine and os.path.exists("/sys/class/net/lo"):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -207,10 +195,10 @@ _ROUNDS = itertools.count()
 
 
 def prepare_together(prepare: Callable[[RunRequest], Any], request: RunRequest) -> Any:
-    """``prepare(adopt(request))``, with the same verdict in all of torchrun's processes.
+    """``prepare(adopt(request))``, with the same outcome in all of torchrun's processes.
 
     The first process of each machine prepares, and downloads what is needed; the others of its
-    machine get its plan, and register the data of it.
+    machine get its plan, and register the plan's data sets.
 
     Raises:
         ValueError, KeyError, FileNotFoundError, FileExistsError: ``prepare`` raised it in this
@@ -228,36 +216,31 @@ def prepare_together(prepare: Callable[[RunRequest], Any], request: RunRequest) 
             plan = prepare(request)
         except Exception as error:
             failure = error
-        store.set(f"{number}/plan/{first}", cloudpickle.dumps(plan))
-        store.set(f"{number}/{first}", json.dumps(_say(failure)))
+        said = (_described(failure, first), cloudpickle.dumps(plan))
+        store.set(f"{number}/{first}", pickle.dumps(said))
     firsts = range(0, place.world_size, place.local_world_size)
-    verdicts = {rank: json.loads(store.get(f"{number}/{rank}")) for rank in firsts}
+    heard = {rank: pickle.loads(store.get(f"{number}/{rank}")) for rank in firsts}
     if failure is not None:
         raise failure
-    for rank, verdict in verdicts.items():
-        if verdict:
-            raise _heard(verdict, rank)
+    for description, _ in heard.values():
+        if description:
+            kind, message = description
+            raise kind(message)
     if place.rank != first:
-        plan = pickle.loads(store.get(f"{number}/plan/{first}"))
+        plan = pickle.loads(heard[first][1])
         plan.register()
     return plan
 
 
-def _say(error: Exception | None) -> dict:
+def _described(error: Exception | None, rank: int) -> tuple[type[Exception], str] | None:
+    """An error's type and message, for other processes: not every error can be pickled."""
     if error is None:
-        return {}
-    kind = next((kind.__name__ for kind in REFUSALS if isinstance(error, kind)), "")
-    return {
-        "kind": kind,
-        "message": f"{'' if kind else type(error).__name__ + ': '}{error_text(error)}",
-    }
-
-
-def _heard(verdict: dict, rank: int) -> Exception:
-    kinds = {kind.__name__: kind for kind in REFUSALS}
-    if verdict["kind"] in kinds:
-        return kinds[verdict["kind"]](verdict["message"])
-    return RunError(f"the process of rank {rank} failed: {verdict['message']}")
+        return None
+    kind = next((kind for kind in REFUSALS if isinstance(error, kind)), None)
+    if kind:
+        return kind, error_text(error)
+    message = f"{type(error).__name__}: {error_text(error)}"
+    return RunError, f"the process of rank {rank} failed: {message}"
 
 
 @contextlib.contextmanager
@@ -265,7 +248,7 @@ def joined(place: Torchrun, *, on_cpu: bool) -> Iterator[None]:
     """Be a member of torchrun's group: over gloo on the CPU, over NCCL on GPUs."""
     if place.restarts:
         logger.info(
-            f"torchrun has started this group anew (restart {place.restarts}): going on from the "
+            f"torchrun has restarted this group (restart {place.restarts}): going on from the "
             "last checkpoint, if there is one"
         )
     if place.world_size == 1:
@@ -288,15 +271,15 @@ def joined(place: Torchrun, *, on_cpu: bool) -> Iterator[None]:
     except SystemExit:
         leave(timeout=600)  # torchrun ends the others when one exits: the first is still saving
         raise
-    leave_group()  # after a failure it could wait for the dead
+    leave_group()  # not after a failure: it may block on processes that have exited
 
 
 def leave_group() -> None:
     """Destroy PyTorch's process group, and its threads.
 
-    Detectron2 remembers the group, and so does a trainer, which refers to itself, until it is
-    collected. While anything does, gloo's threads go on, and one that still holds a tensor when
-    Python ends aborts the process.
+    Detectron2 caches the group, and a trainer, which refers to itself, holds it until it is
+    collected. As long as the group exists, gloo's threads run, and one that still holds a tensor
+    when Python ends aborts the process.
     """
     comm._get_global_gloo_group.cache_clear()
     gc.collect()
@@ -304,25 +287,25 @@ def leave_group() -> None:
 
 
 def record(message: str) -> None:
-    """Tell torchrun why this process fails; it shows the first one's reason."""
+    """Tell torchrun why this process fails; it shows the reason of the first one."""
     if os.environ.get("TORCHELASTIC_ERROR_FILE"):
         try:
-            raise RunError(message) from None  # what is recorded is the error that is handled
+            raise RunError(message) from None  # the handler records the error that is handled
         except RunError as error:
             get_error_handler().record_exception(error)
 
 
 def leave(timeout: float = 10) -> None:
-    """Let the first process have its say before torchrun sees another one exit, and ends it.
+    """Let the first process print its message before torchrun sees another one exit, and ends it.
 
     Args:
         timeout: seconds to wait for it at most.
     """
     if not _store.cache_info().currsize or (store := _store()) is None:
-        return  # there are no others, or nothing was said to them
+        return  # there are no others, or they know nothing of a failure
     place = read_environment()
     limit = datetime.timedelta(seconds=timeout)
-    # A store that is gone was served by a process that is: nothing is left to wait for.
+    # A store that is gone was served by a process that is gone: nothing is left to wait for.
     with contextlib.suppress(RuntimeError):
         if place.rank:
             store.wait(["left"], limit)

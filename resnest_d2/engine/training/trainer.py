@@ -1,9 +1,9 @@
 """Detectron2's ``DefaultTrainer``, on any device.
 
-What is added: the CPU as a device of its own (DDP over gloo, synchronised batch norm, bfloat16
-steps), accumulated gradients, checkpointed activations, averaged weights, freezing by name, AdamW,
-channels_last, fixed batch-norm statistics, large-scale jitter, evaluation of every task, the best
-checkpoint, and checkpoints that carry their config and class names.
+Added are training on the CPU (DDP over gloo, synchronised batch norm, bfloat16 steps), accumulated
+gradients, checkpointed activations, averaged weights, freezing by name, AdamW, channels_last, fixed
+batch-norm statistics, large-scale jitter, evaluation of every task, the best checkpoint, and
+checkpoints that record their config and class names.
 """
 
 import logging
@@ -77,16 +77,9 @@ def adapt_sync_batchnorm(model: nn.Module, device: str) -> nn.Module:
     return model
 
 
-def _augmented_names(results: dict) -> dict:
-    return {f"{task}_TTA": metrics for task, metrics in results.items()}
-
-
 def merge_results(first: dict, second: dict) -> dict:
     """Metrics of two evaluations with different tasks, by data set where there are several."""
-    merged = {**first}
-    for name, value in second.items():
-        merged[name] = {**first.get(name, {}), **value}
-    return merged
+    return {**first, **{name: {**first.get(name, {}), **second[name]} for name in second}}
 
 
 class Trainer(DefaultTrainer):
@@ -94,15 +87,15 @@ class Trainer(DefaultTrainer):
 
     Args:
         trust_pickle: as for :class:`resnest_d2.checkpoint.RunCheckpointer`.
-        origin: of the schedule, for the report.
+        origin: of the schedule, for the start-up report.
 
     Attributes:
-        averaged: PyTorch's ``AveragedModel``, which is what is evaluated and saved; None where
+        averaged: PyTorch's ``AveragedModel``, which is evaluated and saved; None where
             ``RESNEST.EMA.DECAY`` is 0.
     """
 
     def __init__(self, cfg: CfgNode, *, trust_pickle: bool = False, origin: Origin | None = None):
-        # DefaultTrainer's own constructor gives DDP a GPU id and has no bfloat16 step: the same
+        # DefaultTrainer's constructor gives DDP a GPU's id and has no bfloat16 step: the same
         # objects are built here, in the same order.
         TrainerBase.__init__(self)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
@@ -123,7 +116,7 @@ class Trainer(DefaultTrainer):
         model = create_ddp_model(
             model, broadcast_buffers=False, **({"device_ids": None} if on_cpu else {})
         )
-        # Of the wrapped weights: only these are the same in all processes.
+        # After the wrapper has made the weights equal in all processes.
         decay = cfg.RESNEST.EMA.DECAY
         self.averaged = average_of(self._trained.model, decay) if decay > 0 else None
         self._trainer = TrainingStep(
@@ -165,7 +158,7 @@ class Trainer(DefaultTrainer):
             loader.seek(self.start_iter * self.cfg.RESNEST.ACCUMULATE)
         elif self.start_iter:
             logger.warning(f"{type(loader).__name__} cannot be resumed: its data starts anew")
-        self._handled_outside = sys.exc_info()[1]  # by an except clause that calls this
+        self._handled_outside = sys.exc_info()[1]  # if this is called in an except clause
         log_report(
             self.cfg,
             self.model,
@@ -186,9 +179,9 @@ class Trainer(DefaultTrainer):
             self._stop_on_signal.restore()
 
     def resume_or_load(self, resume=True):
-        """As Detectron2's, for the weights that are trained and for their average.
+        """As Detectron2's, for the trained weights and for their average.
 
-        A run that begins, or begins to average, starts with one for the other.
+        Where a file has only one of the two, the other starts equal to it.
         """
         resumes = resume and self.checkpointer.has_checkpoint()
         rest = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
@@ -198,7 +191,7 @@ class Trainer(DefaultTrainer):
             logger.info(f"Resuming at iteration {self.start_iter}: {left} iterations left to train")
         if self.averaged and not self._trained.loaded:
             self._trained.load_state_dict(self.averaged.module.state_dict())
-        elif resumes and RAW_MODEL in rest:  # the run averaged its weights until now
+        elif resumes and RAW_MODEL in rest:  # the resumed run averaged its weights, this one not
             self._trained.load_state_dict(rest[RAW_MODEL])
         if comm.is_main_process():
             self.checkpointer.remove_temporaries()
@@ -210,26 +203,26 @@ class Trainer(DefaultTrainer):
             self._finish_iteration()
 
     def _finish_iteration(self) -> None:
-        """Make up for what came after the checkpoint in its iteration, such as an evaluation."""
+        """Do what follows the checkpoint in its iteration, such as an evaluation."""
         self.iter = self.storage.iter = self.start_iter - 1
         if self.start_iter >= self.max_iter and comm.is_main_process():
             file, _ = self.checkpointer.loaded
-            if os.path.basename(file) != "model_final.pth":  # the run ended before it was written
+            if os.path.basename(file) != "model_final.pth":  # the run ended before writing it
                 self.checkpointer.save("model_final", iteration=self.iter)
         for hook in self._hooks[self._hooks.index(self._stop_on_signal) + 1 :]:
             hook.after_step()
         self.iter = self.storage.iter = self.start_iter
 
     def after_train(self):
-        self.iter = min(self.iter, self.max_iter)  # one more where nothing was left to train
+        self.iter = min(self.iter, self.max_iter)  # one more if nothing was left to train
         failure = sys.exc_info()[1]
         if failure is self._handled_outside or isinstance(failure, StopTraining):
             super().after_train()
             return
         for hook in self._hooks:
             if not isinstance(hook, hooks.EvalHook):
-                # That would evaluate after a failure in the last iteration, and with several
-                # processes wait for those that have not failed.
+                # After a failure in the last iteration it would evaluate, and wait for the
+                # processes that have failed.
                 hook.after_train()
 
     def _loss_guard(self, cfg: CfgNode, model: nn.Module, record: dict) -> LossGuard:
@@ -252,51 +245,51 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self):
         """Detectron2's hooks and ours. Each sees what those above it have done in the iteration."""
-        cfg = self.cfg
-        added = [
+        cfg, model, main = self.cfg, self._evaluated_model, comm.is_main_process()
+        period, best = cfg.TEST.EVAL_PERIOD, cfg.RESNEST.BEST
+        freeze, precise = cfg.RESNEST.FREEZE_NORM, cfg.TEST.PRECISE_BN
+        freeze_norm = average = precise_bn = checkpoints = keep_best = augmented = writer = None
+        if freeze.ITER > 0:
+            batches = self._extra_loader()
+            freeze_norm = FreezeNorm(freeze.ITER, self.model, batches, freeze.NUM_BATCHES)
+        if self.averaged:
+            average = AverageWeights(self.averaged, self._trained.model)
+        if precise.ENABLED and get_bn_modules(model):
+            precise_bn = RepeatablePreciseBN(period, model, self._extra_loader(), precise.NUM_ITER)
+        if best.METRIC:
+            keep_best = BestCheckpoint(
+                period, self.checkpointer, best.METRIC, mode=best.MODE, patience=best.PATIENCE
+            )
+        if cfg.TEST.AUG.ENABLED:
+            augmented = hooks.EvalHook(0, self._evaluate_augmented)  # after training only
+        if main:
+            checkpoints = hooks.PeriodicCheckpointer(
+                self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD
+            )
+            writer = MetricsWriter(self.build_writers(), eval_period=period)
+        return [
             SeedIterations(_seed(cfg)),
             hooks.IterationTimer(),
             EstimateTime(),
-            self._freeze_norm(),
+            freeze_norm,
             hooks.LRScheduler(),
-            self._average_weights(),
-            self._precise_bn(),  # before the checkpointer: it changes what is saved
+            average,
+            precise_bn,  # before the checkpointer: it changes what is saved
+            checkpoints,
+            self._stop_on_signal,
+            # A run that is resumed from the iteration's checkpoint repeats the following hooks.
+            hooks.EvalHook(period, self._evaluate),
+            keep_best,
+            augmented,
+            writer,  # after the evaluation, whose metrics it writes
         ]
-        if comm.is_main_process():
-            added.append(
-                hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
-            )
-        # What stands below is done again when a run is resumed from the iteration's checkpoint.
-        added.append(self._stop_on_signal)
-        added.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
-        added.append(self._best())
-        if cfg.TEST.AUG.ENABLED:
-            added.append(hooks.EvalHook(0, self._evaluate_augmented))  # after training alone
-        if comm.is_main_process():  # after the evaluation: it writes the metrics
-            added.append(MetricsWriter(self.build_writers(), eval_period=cfg.TEST.EVAL_PERIOD))
-        return added
-
-    def _average_weights(self) -> AverageWeights | None:
-        return AverageWeights(self.averaged, self._trained.model) if self.averaged else None
-
-    def _best(self) -> BestCheckpoint | None:
-        best = self.cfg.RESNEST.BEST
-        if not best.METRIC:
-            return None
-        return BestCheckpoint(
-            self.cfg.TEST.EVAL_PERIOD,
-            self.checkpointer,
-            best.METRIC,
-            mode=best.MODE,
-            patience=best.PATIENCE,
-        )
 
     @property
     def _metrics_file(self) -> str:
         return os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")
 
     def build_writers(self):
-        """Detectron2's; a resumed run's continue from its checkpoint, and none ends a run."""
+        """Detectron2's; in a resumed run they go on from its checkpoint, and no failure ends it."""
         folder = self.cfg.OUTPUT_DIR
         PathManager.mkdirs(folder)
         return [
@@ -309,23 +302,8 @@ class Trainer(DefaultTrainer):
             ),
         ]
 
-    def _freeze_norm(self) -> FreezeNorm | None:
-        freeze = self.cfg.RESNEST.FREEZE_NORM
-        if freeze.ITER <= 0:
-            return None
-        return FreezeNorm(freeze.ITER, self.model, self._extra_loader(), freeze.NUM_BATCHES)
-
-    def _precise_bn(self) -> hooks.PreciseBN | None:
-        precise = self.cfg.TEST.PRECISE_BN
-        if not precise.ENABLED or not get_bn_modules(self._evaluated_model):
-            return None
-        period = self.cfg.TEST.EVAL_PERIOD  # whenever it evaluates, before that
-        return RepeatablePreciseBN(
-            period, self._evaluated_model, self._extra_loader(), precise.NUM_ITER
-        )
-
     def _extra_loader(self):
-        """The first training batches, for statistics: read beside training and in its process."""
+        """A second loader of the first training batches, for statistics of batch norms."""
         cfg = self.cfg.clone()
         cfg.defrost()
         cfg.DATALOADER.NUM_WORKERS = 0
@@ -333,8 +311,8 @@ class Trainer(DefaultTrainer):
 
     def _evaluate(self) -> dict:
         if comm.get_world_size() > 1:
-            # A plain batch norm has the statistics of its own process. What is saved are the first
-            # one's, so they are what all evaluate their shares with.
+            # A plain batch norm has the statistics of its own process. Those of the first process
+            # are saved, so all processes evaluate with them.
             for buffer in self._evaluated_model.buffers():
                 dist.broadcast(buffer, src=0)
         self._last_eval_results = self.test(self.cfg, self._evaluated_model)
@@ -351,7 +329,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> dict:
-        """Detectron2's. Our own COCO evaluator gets masks that are not pasted into their images."""
+        """Detectron2's. Our COCO evaluator gets masks that are not pasted into their images."""
         if evaluators is None:
             evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
         elif isinstance(evaluators, DatasetEvaluator):
@@ -372,9 +350,13 @@ class Trainer(DefaultTrainer):
         augmented.defrost()
         augmented.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "TTA")
         results = cls.test(augmented, AugmentedRCNN(cfg, model))
+
+        def renamed(tasks: dict) -> dict:
+            return {f"{task}_TTA": metrics for task, metrics in tasks.items()}
+
         if len(cfg.DATASETS.TEST) == 1:
-            return _augmented_names(results)
-        return {name: _augmented_names(part) for name, part in results.items()}
+            return renamed(results)
+        return {name: renamed(tasks) for name, tasks in results.items()}
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -390,10 +372,10 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer):
-        """Detectron2's, which divides by the rate, and refuses a step at the end of training."""
+        """Detectron2's, also for a rate of 0 and a step at the end of training."""
         cfg = cfg.clone()
         cfg.defrost()
-        cfg.SOLVER.BASE_LR = cfg.SOLVER.BASE_LR or 1.0  # what it builds are factors: 0 stays 0
+        cfg.SOLVER.BASE_LR = cfg.SOLVER.BASE_LR or 1.0  # it builds factors of the rate: 0 stays 0
         cfg.SOLVER.STEPS = tuple(step for step in cfg.SOLVER.STEPS if step != cfg.SOLVER.MAX_ITER)
         return super().build_lr_scheduler(cfg, optimizer)
 
@@ -408,8 +390,8 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
         if cfg.MODEL.KEYPOINT_ON:
-            # Detectron2's mapper asks the training set for its keypoints even to evaluate, and
-            # an evaluation need not have one.
+            # Detectron2's mapper reads the training set's keypoints even for an evaluation, which
+            # may have no training set.
             cfg = cfg.clone()
             cfg.defrost()
             cfg.DATASETS.TRAIN = (dataset_name,)

@@ -87,12 +87,11 @@ def test_a_stated_number_of_classes_is_refused_where_it_is_not_the_datas(
 ):
     kwargs, opts = _register(shapes, "own_data_stated") if kind == "registered" else ({}, ())
     part = "RETINANET" if kind == "RetinaNet" else "ROI_HEADS"
+    opts += (f"MODEL.{part}.NUM_CLASSES", number)
+    opts += ("MODEL.WEIGHTS", "", "MODEL.BACKBONE.FREEZE_AT", "0")
+    request = tiny_request(shapes, tmp_path, *opts, **kwargs)
     if kind == "RetinaNet":
-        opts = ("MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.MASK_ON", "False")
-        opts += ("MODEL.BACKBONE.NAME", "build_resnest_retinanet_fpn_backbone")
-        opts += ("MODEL.RESNETS.OUT_FEATURES", "('res3', 'res4', 'res5')")
-        opts += ("MODEL.FPN.IN_FEATURES", "('res3', 'res4', 'res5')")
-    request = tiny_request(shapes, tmp_path, *opts, f"MODEL.{part}.NUM_CLASSES", number, **kwargs)
+        request = dataclasses.replace(request, config="retinanet_resnest50_fpn")
     if not message:
         assert prepare(request).cfg.MODEL[part].NUM_CLASSES == 5
         return

@@ -176,7 +176,7 @@ def test_number_of_keypoints_comes_from_own_data_and_is_logged(shapes, tmp_path,
     )
     with caplog.at_level("INFO", logger="resnest_d2"):
         assert prepare(request).cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS == 4
-    assert "The data has 4 keypoints" in caplog.text
+    assert "ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is now 4, the number of keypoints" in caplog.text
 
 
 def test_keypoints_without_their_sigmas_are_refused(shapes, tmp_path):
