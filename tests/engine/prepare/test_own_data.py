@@ -10,10 +10,10 @@ from runs import TINY, tiny_request
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
-from resnest_d2.analysis.evaluated_run import RESULTS
 from resnest_d2.config import get_config, get_config_file
 from resnest_d2.data import sample_set, summarise_training_data
 from resnest_d2.engine import RunRequest, prepare, run
+from resnest_d2.evaluation.coco_evaluator import RESULTS
 
 
 @pytest.fixture(scope="module")
