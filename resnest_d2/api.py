@@ -1,8 +1,8 @@
 """Training and evaluation from Python, for notebooks and other programs.
 
 The same as the commands ``resnest-d2 train`` and ``evaluate``, with the same checks and errors.
-A call leaves the process as it found it: logging, random generators and cuDNN's settings. Only
-data sets stay registered, under names that belong to their paths.
+A call restores logging, random generators and cuDNN's settings. Data sets stay registered, under
+names that are made from their paths.
 """
 
 import contextlib
@@ -32,13 +32,13 @@ Data = str | Sequence[str] | tuple[str | os.PathLike, str | os.PathLike] | DataS
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run has given.
+    """The result of a run.
 
     Attributes:
         metrics: of the last evaluation, ``{"bbox": {"AP": …}, "segm": {…}}``, 0-100, by data set
-            where there are several; empty where nothing was evaluated. A number that does not exist
-            (AP of small objects where there are none) is NaN.
-        checkpoint: the file to predict with: after training ``model_best.pth`` where
+            if there are several; empty if nothing was evaluated. A metric without objects (AP of
+            small objects where there are none) is NaN.
+        checkpoint: the file to predict with: after training ``model_best.pth`` if
             ``RESNEST.BEST.METRIC`` is set, else ``model_final.pth``.
     """
 
@@ -63,18 +63,18 @@ def train(
     """Train a detector.
 
     Args:
-        config: a packaged config's name, a YAML file, or a config. All values of the last one count
-            as given, so that ``RESNEST.AUTO_SCALE`` finds nothing to scale in it alone.
+        config: a packaged config's name, a YAML file, or a config. All values of a config count as
+            stated together, so that ``RESNEST.AUTO_SCALE`` scales only for values of ``opts``.
         train: what to train on. Your own COCO-format data is a pair (json file, image folder) or a
-            list of pairs; a string or a list of strings names registered data sets. The numbers of
-            classes are those of the data, unless ``opts`` states them.
-        val: what to evaluate on, likewise; None evaluates nothing.
+            list of pairs; a string or a list of strings names registered data sets. The number of
+            classes is that of the data.
+        val: what to evaluate on, in the same form; None evaluates nothing.
         output_dir: folder for checkpoints, log and metrics. It must not hold another run.
         opts: ``[KEY, VALUE, …]``, as for :func:`resnest_d2.get_config`.
         resume: go on from the last checkpoint of ``output_dir``, if it has one.
         init_from: weights to start from, in place of ``MODEL.WEIGHTS``.
         keypoint_flip_pairs: pairs of names of keypoints that a horizontal flip exchanges, such as
-            ``[("l_eye", "r_eye")]``; None for those whose names say left and right.
+            ``[("l_eye", "r_eye")]``; None for names with left and right.
         on_bad_data: ``"refuse"`` refuses own data with errors; ``"repair"`` repairs what it can and
             refuses the rest; ``"skip"`` leaves the rest out.
         num_processes: processes on this machine, one per GPU, or on the CPU.
@@ -135,14 +135,14 @@ def evaluate(
     Args:
         checkpoint: a file; a run's output folder: its last checkpoint; or ``resnest://NAME``, a
             published detector, which is downloaded where it is not here.
-        val: see :func:`train`. None: the config's ``DATASETS.TEST``; a data set from files of your
-            own is known by its name in the process that trained on it.
+        val: see :func:`train`. None: the config's ``DATASETS.TEST``; your own files are known by
+            name only in the process that trained on them.
         output_dir: the detections and the log go to its ``inference``. None: the checkpoint's
             folder, for a published detector the recipe's ``OUTPUT_DIR``.
         opts: ``[KEY, VALUE, …]``.
-        config: None takes the one that training wrote into the checkpoint, or the published
-            detector's recipe, and the classes must then be those that it was trained on. A
-            checkpoint of stock Detectron2's trainer needs the one that it was trained with.
+        config: None takes the config in the checkpoint, or the published detector's recipe; the
+            data must then have the classes that it was trained on. A checkpoint of stock
+            Detectron2's trainer needs the config that it was trained with.
         on_bad_data, num_processes, quiet: see :func:`train`.
 
     Raises:
@@ -190,7 +190,7 @@ def _split(name: str, data: Data | None) -> tuple[tuple[tuple[str, str], ...], l
 
 
 def _is_pair(items: list) -> bool:
-    """Whether these are a file and a folder. Two registered names are not."""
+    """Whether these are a file and a folder, not two registered names."""
     paths = len(items) == 2 and all(isinstance(item, (str, os.PathLike)) for item in items)
     return paths and not all(isinstance(i, str) and i in DatasetCatalog for i in items)
 
@@ -201,10 +201,10 @@ def _plain(config: str | os.PathLike | CfgNode | None) -> str | CfgNode | None:
 
 @contextlib.contextmanager
 def _clean_process() -> Iterator[None]:
-    """Leave logging, random generators and cuDNN as they were.
+    """Restore logging, random generators and cuDNN's settings at the end.
 
-    Detectron2 adds handlers for each output folder, to the same loggers: a second run would print
-    each line twice and write into the log of the first one.
+    Detectron2 adds handlers for each output folder to the same loggers: a second run would print
+    each line twice, and write into the log of the first one.
     """
     from .data.randomness import kept_generators
     from .engine.diagnosis.run_errors import LOGGERS
@@ -212,18 +212,18 @@ def _clean_process() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [(log.handlers[:], log.level, log.propagate) for log in loggers]
     benchmark = torch.backends.cudnn.benchmark
-    for log in loggers[:2]:  # Detectron2 adds one of its own
+    for log in loggers[:2]:  # Detectron2 adds its own
         for handler in log.handlers[:]:
             if type(handler) is logging.StreamHandler and handler.stream is sys.stdout:
                 log.removeHandler(handler)
-    setup_logger.cache_clear()  # it remembers what it has added, and would not do it again
+    setup_logger.cache_clear()  # else it would not add its handlers again
     try:
         with kept_generators():
             yield
     finally:
         for log, (handlers, level, propagate) in zip(loggers, before, strict=True):
             for handler in log.handlers:
-                if handler not in handlers:  # the stream of another may be closed
+                if handler not in handlers:  # the streams of earlier ones may be closed
                     handler.flush()
             log.handlers[:] = handlers
             log.setLevel(level)
@@ -240,8 +240,6 @@ def _floats(metrics: dict) -> dict[str, Any]:
 
 
 def _to_predict_with(folder: Path) -> Path:
-    """The best checkpoint of a run, where one was kept, else the final one, else the last."""
-    for name in ("model_best.pth", "model_final.pth"):
-        if (folder / name).is_file():
-            return folder / name
-    return find_checkpoint(folder)
+    """The best checkpoint of a run, else the final one, else the last."""
+    files = [folder / name for name in ("model_best.pth", "model_final.pth")]
+    return next(filter(Path.is_file, files), None) or find_checkpoint(folder)

@@ -1,4 +1,4 @@
-"""A run from a YAML config: planned once, then trained or evaluated by each of its processes."""
+"""A run from a YAML config: prepared once, then trained or evaluated in each of its processes."""
 
 import argparse
 import logging
@@ -33,10 +33,10 @@ def run(plan: Plan | RunRequest) -> dict:
     In processes that torchrun has started, this one joins their group and does its share.
 
     Args:
-        plan: what :func:`.prepare.plan.prepare` made of a request, or the request itself.
+        plan: of :func:`.prepare.plan.prepare`, or a request.
 
     Returns:
-        Metrics of the last evaluation, ``{"bbox": {"AP": …}, …}`` (by data set where there are
+        Metrics of the last evaluation, ``{"bbox": {"AP": …}, …}`` (by data set if there are
         several); empty in all of torchrun's processes but the first, and on machines of another
         rank than 0.
 
@@ -76,7 +76,7 @@ def _train(plan: Plan) -> dict:
 
 
 def _set_up(cfg: CfgNode, request: RunRequest) -> None:
-    arguments = {**vars(request), "config_file": ""}  # it would be logged, as cfg is
+    arguments = {**vars(request), "config_file": ""}  # Detectron2 would log the file
     if isinstance(request.config, CfgNode):
         arguments["config"] = "given as an object"
     with protected_log_files():
@@ -107,11 +107,11 @@ def _evaluate(plan: Plan) -> dict:
 
 
 def _compare_intensity(cfg: CfgNode, record: dict | None) -> None:
-    """Warn where a checkpoint was trained with another rule for images of more than 8 bits."""
+    """Warn if a checkpoint was trained with another rule for images of more than 8 bits."""
     config = record.get("config") if isinstance(record, dict) else None
     for key, before, now in changed_keys(config, cfg.dump()):
         if key.startswith("RESNEST.INTENSITY."):
             logger.warning(
                 f"{key} is {now}, and the weights were trained with {before}: images of more than "
-                f"8 bits are read otherwise than in training. Set {key} to {before}"
+                f"8 bits are read differently than in training. Set {key} to {before}"
             )

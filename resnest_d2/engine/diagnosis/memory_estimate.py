@@ -1,9 +1,10 @@
-"""How much memory a training step will take, before it takes it.
+"""An estimate of the memory that a training step takes.
 
 Weights, gradients and the optimiser's state are counted. What the forward pass keeps for the
 backward pass is estimated: the model runs once on PyTorch's device ``meta``, which computes shapes
-alone, with an image as large as training can make it and with full sets of region proposals, and
-what autograd saves is added up. Not in it: memory that kernels use for a moment, losses, fragments.
+only, with an image as large as training can make it and with full sets of region proposals, and the
+tensors that autograd saves are added up. Not included: temporary memory of kernels, losses,
+fragmentation.
 """
 
 import contextlib
@@ -32,10 +33,10 @@ class Memory:
     """Bytes of one process.
 
     Attributes:
-        weights: parameters, buffers, and their average where there is one.
-        gradients: of the parameters that are trained.
+        weights: parameters and buffers, twice if they are averaged.
+        gradients: of the trained parameters.
         optimizer: its state.
-        activations: what one micro-batch keeps for the backward pass; None where it is unknown.
+        activations: kept for the backward pass of one micro-batch; None if unknown.
     """
 
     weights: int
@@ -51,38 +52,34 @@ class Memory:
 def estimate_memory(
     cfg: CfgNode, model: nn.Module, *, images: int, dtype: torch.dtype | None
 ) -> Memory:
-    """What training ``model`` takes, with ``images`` in a micro-batch and autocast to ``dtype``."""
-    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
-    adam = cfg.RESNEST.OPTIMIZER == "AdamW"
-    states = 2 if adam else int(cfg.SOLVER.MOMENTUM > 0)
+    """Memory of training ``model`` with ``images`` per micro-batch and autocast to ``dtype``."""
+    trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    weights = sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
+    states = 2 if cfg.RESNEST.OPTIMIZER == "AdamW" else int(cfg.SOLVER.MOMENTUM > 0)
     activations = None
     try:
         activations = images * _saved_by_one_image(cfg)
-    except Exception as error:  # of whatever kind: a run does not fail for an estimate
+    except Exception as error:  # of any kind: an estimate must not end a run
         logger.debug(f"The memory of the activations is unknown: {error}")
     if activations and dtype is not None:
-        activations //= 2  # nearly everything that is saved is in half precision then
-    averages = 2 if cfg.RESNEST.EMA.DECAY > 0 else 1
-    return Memory(averages * weights, trained, states * trained, activations)
+        activations //= 2  # nearly all saved tensors are in half precision
+    copies = 2 if cfg.RESNEST.EMA.DECAY > 0 else 1
+    return Memory(copies * weights, trained, states * trained, activations)
 
 
 def image_size(cfg: CfgNode) -> tuple[int, int]:
-    """Height and width, pixels, of about the largest picture that training sees: of 4:3, padded."""
+    """Height and width, pixels, of about the largest training image: of 4:3, padded."""
     if cfg.RESNEST.JITTER.SIZE:
         sides = (cfg.RESNEST.JITTER.SIZE,) * 2
     else:
-        short, longest = max(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MAX_SIZE_TRAIN
-        short = min(short, longest)
+        longest = cfg.INPUT.MAX_SIZE_TRAIN
+        short = min(max(cfg.INPUT.MIN_SIZE_TRAIN), longest)
         sides = (short, min(longest, short * 4 // 3))
     return tuple(-(-side // 32) * 32 for side in sides)
 
 
 def available_memory(device: str) -> int | None:
-    """Bytes that a process on this device can have, shared with its neighbours on a CPU.
-
-    None where the system does not tell.
-    """
+    """Bytes available to each process on this device; None if unknown."""
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info()[1]
     try:
@@ -91,7 +88,7 @@ def available_memory(device: str) -> int | None:
         available = int(entries["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return None
-    with contextlib.suppress(OSError, ValueError):  # of a container
+    with contextlib.suppress(OSError, ValueError):  # a container's limit
         with open("/sys/fs/cgroup/memory.max") as file:
             available = min(available, int(file.read()))
     return available // comm.get_local_size()
@@ -106,8 +103,7 @@ def _saved_by_one_image(cfg: CfgNode) -> int:
             node.NORM = "BN"
     with torch.device("meta"):
         model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg).train()
-        height, width = image_size(cfg)
-        image = torch.empty(2, 3, height, width)  # two: a norm on a 1x1 map takes no single value
+        image = torch.empty(2, 3, *image_size(cfg))  # two: a norm of a 1x1 map needs two values
     if cfg.RESNEST.RECOMPUTE_NORM:
         recompute_norms(model)
     counter = _Saved(model)
@@ -133,7 +129,7 @@ def _run_roi_heads(cfg: CfgNode, roi_heads: nn.Module, channels: int) -> None:
 
     def regions(count: int, part: str) -> torch.Tensor:
         side = cfg.MODEL[part].POOLER_RESOLUTION
-        # pooled features are kept: they depend on weights
+        # requires_grad: pooled features are kept for the backward pass
         return torch.empty(count, channels, side, side, device="meta", requires_grad=True)
 
     box_head = roi_heads.box_head
@@ -146,7 +142,7 @@ def _run_roi_heads(cfg: CfgNode, roi_heads: nn.Module, channels: int) -> None:
 
 
 class _Saved:
-    """Bytes of the tensors that autograd saves in a model, parameters and buffers left out."""
+    """Bytes of the tensors that autograd saves in a model, without parameters and buffers."""
 
     def __init__(self, model: nn.Module):
         self._own = {id(t.untyped_storage()): t for t in (*model.parameters(), *model.buffers())}
@@ -158,7 +154,7 @@ class _Saved:
         return sum(storage.nbytes() for storage in self._storages.values())
 
     def leave_out(self, stage: nn.Module) -> None:
-        """Count nothing but the inputs of a stage's blocks: it will be checkpointed."""
+        """Count only the inputs of a stage's blocks: the stage will be checkpointed."""
 
         def enter(module, args):
             self._add(args[0])
@@ -180,5 +176,5 @@ class _Saved:
     def _add(self, tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if not self._inside and id(storage) not in self._own:
-            self._storages[id(storage)] = storage  # kept, so that no other one has its id
+            self._storages[id(storage)] = storage  # held, so that no other storage gets its id
         return tensor

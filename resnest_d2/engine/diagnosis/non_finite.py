@@ -1,9 +1,9 @@
-"""A loss that is not finite: stop, say where it comes from, and keep what repeats it.
+"""A loss that is not finite: stop, report the cause, and write a file that repeats it.
 
-Detectron2 finds out in the first process only, after the backward pass, and says neither which
-images nor which weights it was. Here every process looks before each backward pass, and all of them
-stop together with the first one's message. The file that is left holds the weights, the batch and
-the state of the generators: ``resnest-d2 replay`` repeats the forward and backward pass from it.
+Detectron2 checks in the first process only, after the backward pass, and reports neither images nor
+weights. Here every process checks before each backward pass, and all of them stop together with the
+first one's message. The file holds the weights, the batch and the state of the random generators:
+``resnest-d2 replay`` repeats the forward and backward pass from it.
 """
 
 import logging
@@ -22,6 +22,7 @@ from detectron2.utils import comm
 
 from ...files import writing
 from .examples import pack
+from .run_errors import first_line
 
 __all__ = ["LossGuard", "NonFiniteLossError", "largest_gradients", "losses_before"]
 
@@ -32,11 +33,11 @@ class NonFiniteLossError(FloatingPointError):
     """The losses of a batch are not finite; the message says all that is known.
 
     Attributes:
-        shared: every process of the run raises it, with the same message.
-        file: what to replay, "" where it could not be written.
+        file: to replay, "" if it could not be written.
+        shared: every process of the run raises the error, with the same message.
     """
 
-    names_process = True  # the message says which process it was
+    names_process = True  # the message names the process
 
     def __init__(self, message: str, *, file: str = "", shared: bool = False):
         super().__init__(message)
@@ -53,14 +54,14 @@ class Gradient:
 
 
 class LossGuard:
-    """Looks at the losses before each backward pass; for ``TrainingStep``.
+    """Checks the losses before each backward pass; for ``TrainingStep``.
 
     Args:
         model: the model, without its distributed wrapper.
         record: see :func:`resnest_d2.checkpoint.make_record`.
-        folder: for the file that is left.
+        folder: for the file.
         iteration: gives the number of the current one.
-        micro_batches: how many of them make a step.
+        micro_batches: per step.
         dtype: of autocast; None: float32.
         hints: what a user may change, e.g. ``"lower SOLVER.BASE_LR (0.02)"``.
     """
@@ -97,25 +98,29 @@ class LossGuard:
             dist.all_reduce(finite, dist.ReduceOp.MIN)
         if finite.item():
             return
-        # All look for their gradients, as a synchronised batch norm exchanges some.
+        # In all processes, as synchronised batch norms communicate in the backward pass.
         gradients, reason = self._gradients(total)
         own = None
         if not math.isfinite(total.item()):
             own = self._describe(losses, batch, gradients, reason)
-        found = [item for item in comm.all_gather(own) if item]
-        message, file = found[0]
+        message, file = next(filter(None, comm.all_gather(own)))
         raise NonFiniteLossError(message, file=file, shared=True)
 
     def forward_failed(self, error: FloatingPointError, batch: list[dict]) -> None:
         """Raise a NonFiniteLossError for Detectron2's own, from inside the forward pass.
 
         Detectron2's proposals raise one before the losses are returned; those that were computed
-        by then are still found. Other processes are not asked: they may not have come so far.
+        before are still found. Other processes are not asked: they may not have come so far.
         """
         self._advance()
         losses = losses_before(error)
         gradients, reason = [], "no loss had been computed"
-        if losses and comm.get_world_size() > 1 and self._synchronises():
+        # PyTorch's and our synchronised norms are subclasses of it, Detectron2's is named so.
+        synchronised = any(
+            isinstance(module, _BatchNorm) and module.training and "Sync" in type(module).__name__
+            for module in self._model.modules()
+        )
+        if losses and synchronised and comm.get_world_size() > 1:
             reason = "batch norms that synchronise need all processes: replay names it"
         elif losses:
             gradients, reason = self._gradients(sum(losses.values()))
@@ -123,30 +128,21 @@ class LossGuard:
         raise NonFiniteLossError(message, file=file) from error
 
     def _advance(self) -> None:
-        iteration, number = self._iteration(), 1
-        if iteration == self._position[0]:
-            number += self._position[1]
-        self._position = (iteration, number)
+        iteration, (last, number) = self._iteration(), self._position
+        self._position = (iteration, number + 1 if iteration == last else 1)
 
     def _remember_generators(self, module: nn.Module, args) -> None:
-        if module.training:  # sampling of anchors and proposals is repeated by it
+        if module.training:  # anchors and proposals are sampled at random
             self._generators = {"cpu": torch.get_rng_state()}
             if self._device.type == "cuda":
                 self._generators["cuda"] = torch.cuda.get_rng_state(self._device)
 
-    def _synchronises(self) -> bool:
-        # PyTorch's and ours are subclasses of the one, Detectron2's is named for it.
-        return any(
-            isinstance(module, _BatchNorm) and module.training and "Sync" in type(module).__name__
-            for module in self._model.modules()
-        )
-
     def _gradients(self, total: torch.Tensor) -> tuple[list[Gradient], str]:
-        """Gradients, the largest first, or why there are none."""
+        """Gradients, the largest first, and the reason where there are none."""
         try:
             return largest_gradients(self._model, total), "no parameter has one"
         except RuntimeError as error:
-            return [], f"the backward pass failed: {str(error).partition(chr(10))[0]}"
+            return [], f"the backward pass failed: {first_line(error)}"
 
     def _describe(
         self,
@@ -156,45 +152,45 @@ class LossGuard:
         reason: str,
         error: str = "",
     ) -> tuple[str, str]:
-        """The message, and the file that was written for it ("" if none could be)."""
+        """The message, and the file that was written for it, "" if none could be."""
         iteration, number = self._position
+        rank, processes = comm.get_rank(), comm.get_world_size()
         where = f"iteration {iteration}"
         if self._micro_batches > 1:
             where += f", micro-batch {number} of {self._micro_batches}"
-        if comm.get_world_size() > 1:
-            where += f", the process of rank {comm.get_rank()} (of {comm.get_world_size()})"
+        if processes > 1:
+            where += f", the process of rank {rank} (of {processes})"
         values = {name: value.item() for name, value in losses.items()}
-        lines = [f"the loss is not finite at {where}"]
-        if error:
-            lines.append(f"  {error}")
         said = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        lines.append(f"  losses: {said or 'none had been computed'}")
-        lines.append(f"  images: {', '.join(map(_name_image, batch))}")
         if gradients:
             bad = sum(not math.isfinite(gradient.value) for gradient in gradients)
-            lines.append(
-                f"  largest gradient: {gradients[0].name} {gradients[0].value:.4g} "
+            reason = (
+                f"{gradients[0].name} {gradients[0].value:.4g} "
                 f"(not finite in {bad} of {len(gradients)} parameters)"
             )
         else:
-            lines.append(f"  largest gradient: unknown, {reason}")
-        path = Path(self._folder, f"nonfinite_{iteration:07d}_rank{comm.get_rank()}.pth")
+            reason = f"unknown, {reason}"
+        file = Path(self._folder, f"nonfinite_{iteration:07d}_rank{rank}.pth")
         try:
-            self._save(path, values, batch, error)
-            lines.append(f"  batch and state are kept: resnest-d2 replay {path}")
-            file = str(path)
-        except (OSError, RuntimeError) as failure:  # PyTorch's, where the disk is full
-            lines.append(f"  batch and state are not kept: {str(failure).partition(chr(10))[0]}")
-            file = ""
-        lines.append(
+            self._save(file, values, batch, error)
+            kept = f"kept: resnest-d2 replay {file}"
+        except (OSError, RuntimeError) as failure:  # PyTorch raises the second for a full disk
+            file, kept = "", f"not kept: {first_line(failure)}"
+        lines = [
+            f"the loss is not finite at {where}",
+            *([f"  {error}"] if error else []),
+            f"  losses: {said or 'none had been computed'}",
+            f"  images: {', '.join(map(_name_image, batch))}",
+            f"  largest gradient: {reason}",
+            f"  batch and state are {kept}",
             "No weight was changed by it. Started again or with --resume, the run goes on from its "
             "last checkpoint and meets the same batch again: look at these images and their "
-            f"annotations first{', ' if self._hints else ''}{self._hints}"
-        )
-        return "\n".join(lines), file
+            f"annotations first{', ' if self._hints else ''}{self._hints}",
+        ]
+        return "\n".join(lines), str(file)
 
     def _save(self, path: Path, losses: dict, batch: list[dict], error: str) -> None:
-        """Write what repeats the passes, as tensors and plain types, whole or not at all."""
+        """Write the file, as tensors and plain types, whole or not at all."""
         iteration, number = self._position
         modules = self._model.named_modules()
         content = {
@@ -222,8 +218,8 @@ class LossGuard:
 def largest_gradients(model: nn.Module, loss: torch.Tensor) -> list[Gradient]:
     """The gradients of the parameters that have one, the largest first.
 
-    What is not finite is largest; ties stay in the model's order. Nothing is accumulated in the
-    parameters, and no distributed wrapper takes notice.
+    Values that are not finite come first; ties stay in the model's order. No gradient is
+    accumulated in the parameters, and distributed wrappers do not communicate.
     """
     named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
     if not named or not loss.requires_grad:
@@ -238,7 +234,7 @@ def largest_gradients(model: nn.Module, loss: torch.Tensor) -> list[Gradient]:
 
 
 def losses_before(error: BaseException) -> dict[str, torch.Tensor]:
-    """The losses that the functions on an error's way had computed when it was raised."""
+    """The losses that the functions of an error's traceback had computed."""
     losses: dict[str, torch.Tensor] = {}
     for frame, _ in traceback.walk_tb(error.__traceback__):
         for name, value in frame.f_locals.items():

@@ -1,8 +1,8 @@
-"""Repeating the batch whose loss was not finite, from the file that training left.
+"""Repeats a batch with a loss that was not finite, from the file that training has written.
 
-The forward and backward pass run with the weights, images and generators of then, in this process
-alone. Reproduced is a failure when the same losses are not finite again. What is found on the way:
-the first module whose output is not finite, the largest gradients, and what is odd in the inputs.
+The forward and backward pass run with the recorded weights, images and random generators, in one
+process. The failure is reproduced if the same losses are not finite again. Reported are the first
+module with an output that is not finite, the largest gradients, and invalid values in the inputs.
 """
 
 import math
@@ -16,7 +16,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from detectron2.config import CfgNode
-from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
 
 from ...checkpoint import StoredWeights
@@ -51,11 +50,11 @@ _ENTRIES = {
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """An input image: its smallest and largest finite value, and what is odd about it.
+    """An input image: its smallest and largest finite value, and its invalid values.
 
     Attributes:
         not_finite: number of values that are NaN or infinite.
-        bad_boxes: ground-truth boxes that are not finite, or without width or height, by index.
+        bad_boxes: by index, ground-truth boxes that are not finite, or have no width or height.
     """
 
     image_id: str
@@ -69,18 +68,17 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class Replay:
-    """What the repetition gave.
+    """The result of a repetition.
 
     Attributes:
-        then, now: the losses by name.
-        error, error_then: what the forward pass raised, "" where it went through.
-        first_module: name of the first module, in the order of the forward pass, whose output is
-            not finite, with its class; "" if all are finite.
+        then, now: the losses by name, in training and here.
+        error_then, error: what the forward pass raised, "" if nothing.
+        first_module: name and class of the first module, in the order of the forward pass, with an
+            output that is not finite; "" if all are finite.
         inputs_finite: whether that module's inputs are.
-        bad_weights: names of the parameters, and of the statistics that are read, that are not
-            finite.
+        bad_weights: names of parameters, and of statistics in use, that are not finite.
         gradients: the largest five.
-        synchronised: training had several processes, so batch norms that synchronise saw more
+        synchronised: training had several processes, so that synchronised batch norms saw more
             images than this repetition.
     """
 
@@ -101,15 +99,15 @@ class Replay:
     synchronised: bool
 
     def as_dict(self) -> dict:
-        """For JSON, which has no NaN: numbers that are not finite are texts."""
+        """For JSON, which has no NaN: numbers that are not finite become texts."""
         return _jsonable(asdict(self))
 
 
 def replay(path: str | os.PathLike, *, device: str | None = None) -> Replay:
-    """Repeat the passes that a file of ``nonfinite_…pth`` was left for.
+    """Repeat the forward and backward pass of a file ``nonfinite_…pth``.
 
     Args:
-        device: where; None: on the kind of device that it was trained on, or the CPU.
+        device: None: the kind of device that it was trained on, or the CPU.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -118,11 +116,10 @@ def replay(path: str | os.PathLike, *, device: str | None = None) -> Replay:
     path = Path(path)
     content = _read(path)
     cfg = _config(content, path, device)
-    weights = StoredWeights(path, content["model"], "pth", "", {})
-    check_network(cfg, weights)
+    check_network(cfg, StoredWeights(path, content["model"], "pth", "", {}))
     try:
         return _repeat(cfg, content, path)
-    except Exception as error:  # what a batch from elsewhere may do to a model has no end
+    except Exception as error:  # a batch of unknown origin may cause any error in a model
         raise ValueError(
             f"the batch in {path} does not go through the model of its config: "
             f"{type(error).__name__}: {printable(error, 300)}"
@@ -132,7 +129,7 @@ def replay(path: str | os.PathLike, *, device: str | None = None) -> Replay:
 def _repeat(cfg: CfgNode, content: dict, path: Path) -> Replay:
     model = _build(cfg, content, path)
     batch = unpack(content["batch"])
-    bad_weights = _bad_weights(model)  # before the batch can reach running statistics
+    bad_weights = _bad_weights(model)  # before the batch changes running statistics
     losses, error, first, inputs_finite = _forward(model, batch, content)
     now = {name: value.item() for name, value in losses.items()}
     gradients = largest_gradients(model, sum(losses.values())) if losses else []
@@ -160,8 +157,8 @@ def _read(path: Path) -> dict:
     content = read_content(path)
     if content.get("kind") != "nonfinite":
         raise ValueError(
-            f"{path} is not what a loss that is not finite leaves: a file nonfinite_…pth of a "
-            "run's OUTPUT_DIR is needed"
+            f"{path} cannot be replayed: a file nonfinite_…pth is needed, which a training writes "
+            "into its OUTPUT_DIR when the loss is not finite"
         )
     for name, kind in _ENTRIES.items():
         if not isinstance(content.get(name), kind):
@@ -210,8 +207,8 @@ def _build(cfg: CfgNode, content: dict, path: Path) -> nn.Module:
 
 
 def _bad_weights(model: nn.Module) -> list[str]:
-    """Names in the model's state that are not finite. Where the batch alone normalises, its
-    running statistics do not count: the batch itself has spoilt them, and they are not read."""
+    """Names in the model's state that are not finite, without the running statistics that are not
+    read in training: the batch itself may have changed them."""
     unread = {
         f"{name}.{statistic}"
         for name, module in model.named_modules()
@@ -260,8 +257,7 @@ def _forward(
     finally:
         for handle in handles:
             handle.remove()
-    first, inputs_finite = found[0] if found else ("", True)
-    return losses, error, first, inputs_finite
+    return losses, error, *(found[0] if found else ("", True))
 
 
 def _all_finite(value) -> bool:
@@ -272,11 +268,9 @@ def _all_finite(value) -> bool:
         return all(map(_all_finite, value.values()))
     if isinstance(value, (list, tuple)):
         return all(map(_all_finite, value))
-    if isinstance(value, Boxes):
-        return _all_finite(value.tensor)
     if hasattr(value, "get_fields"):  # Instances
         return _all_finite(value.get_fields())
-    if hasattr(value, "tensor"):  # ImageList, BitMasks, Keypoints
+    if hasattr(value, "tensor"):  # Boxes, ImageList, BitMasks, Keypoints
         return _all_finite(value.tensor)
     return True
 
@@ -301,7 +295,7 @@ def _look_at(example: dict) -> ImageFacts:
 
 
 def _is_empty(box: torch.Tensor) -> bool:
-    """Of an (x0, y0, x1, y1), or of a rotated (x, y, width, height, angle)."""
+    """Whether (x0, y0, x1, y1), or a rotated (x, y, width, height, angle), has no area."""
     width, height = (box[2], box[3]) if len(box) == 5 else (box[2] - box[0], box[3] - box[1])
     return bool(width <= 0 or height <= 0)
 

@@ -1,7 +1,7 @@
-"""Why a run failed, in words for whoever started it.
+"""Messages for the failures of a run.
 
-A failure that a user can do something about is shown in one message; its traceback goes to
-``OUTPUT_DIR/log.txt`` alone. Whatever is not explained here is a bug, and shown with its traceback.
+A failure that a user can mend is shown in one message; its traceback is only in
+``OUTPUT_DIR/log.txt``. Other failures are bugs, and shown with their traceback.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ __all__ = [
     "RunError",
     "end_soon",
     "explain",
+    "first_line",
     "hide_explained",
     "is_lost_peer",
     "log_failure",
@@ -37,7 +38,7 @@ LOST_PEER = "another process of this run has died, and this one cannot go on wit
 
 _PACKAGE = __name__.partition(".")[0]
 LOGGERS = ("detectron2", "fvcore", _PACKAGE)
-"""What a run logs with."""
+"""The loggers of a run."""
 
 _PEER_GONE = re.compile(
     r"gloo/transport|Connection (closed|reset) by peer|Broken pipe|ncclRemoteError|"
@@ -47,7 +48,7 @@ _FROM_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.")
 
 
 class RunError(RuntimeError):
-    """A run cannot go on; the message is meant for the user."""
+    """A run cannot go on; the message is for the user."""
 
 
 def is_lost_peer(error: BaseException) -> bool:
@@ -56,9 +57,9 @@ def is_lost_peer(error: BaseException) -> bool:
 
 
 def explain(error: BaseException) -> str | None:
-    """The message that a failure is shown by; None: it is a bug, show its traceback.
+    """The message for a failure; None: it is a bug, show its traceback.
 
-    Explained are the failures of the machine (files, memory, processes) and what this package
+    Explained are failures of the machine (files, memory, processes), and errors that this package
     raised itself.
     """
     if isinstance(error, (RunError, FloatingPointError)):
@@ -66,10 +67,10 @@ def explain(error: BaseException) -> str | None:
     if is_lost_peer(error):
         return LOST_PEER
     if isinstance(error, (dist.DistBackendError, dist.DistNetworkError, dist.DistStoreError)):
-        return f"the processes of this run do not reach each other: {_first_line(error)}"
+        return f"the processes of this run do not reach each other: {first_line(error)}"
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return (
-            f"{_first_line(error)} The GPU's memory is full: lower SOLVER.IMS_PER_BATCH (with "
+            f"{first_line(error)} The GPU's memory is full: lower SOLVER.IMS_PER_BATCH (with "
             "RESNEST.ACCUMULATE a step keeps its images), set RESNEST.AMP_DTYPE 'auto', or see "
             "RESNEST.RECOMPUTE_NORM and RESNEST.ACTIVATION_CHECKPOINTING"
         )
@@ -84,11 +85,16 @@ def explain(error: BaseException) -> str | None:
 
 
 def hide_explained() -> None:
-    """Keep the tracebacks of explained failures off the terminal; the files get them."""
+    """Keep the tracebacks of explained failures off the terminal; log files get them."""
+
+    def is_shown(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return error is None or explain(error) is None
+
     for name in LOGGERS:
         for handler in logging.getLogger(name).handlers:
             if getattr(handler, "stream", None) in (sys.stdout, sys.stderr):
-                handler.addFilter(_is_no_explained_traceback)
+                handler.addFilter(is_shown)
 
 
 class _Nowhere(io.TextIOBase):
@@ -98,9 +104,9 @@ class _Nowhere(io.TextIOBase):
 
 @contextlib.contextmanager
 def only_warnings(wanted: bool) -> Iterator[None]:
-    """Show nothing but warnings and errors, on stderr; log files that are opened inside get all.
+    """Show only warnings and errors, on stderr. Log files get all.
 
-    Handlers that write to stdout have to be added inside, too.
+    Log files and handlers for stdout must be opened inside.
     """
     if not wanted or isinstance(sys.stdout, _Nowhere):
         yield
@@ -120,41 +126,33 @@ def only_warnings(wanted: bool) -> Iterator[None]:
 
 
 def log_failure(error: Exception) -> None:
-    """Give a failure's traceback to the log files, unless Detectron2's loop has done so."""
+    """Write a failure's traceback to the log files, unless Detectron2's loop has done so."""
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     if not any(frame.f_code is TrainerBase.train.__code__ for frame in frames):
         logger.error("The run failed:", exc_info=error)
 
 
 def end_soon(seconds: int = 20) -> None:
-    """Have the kernel end this process, should its way out hang in a library.
-
-    PyTorch's process groups can: some wait for their threads when a peer is gone.
+    """Let the kernel end this process if it hangs at its end: PyTorch's process groups may wait
+    for their threads when another process is gone.
     """
     if hasattr(signal, "alarm"):
         signal.alarm(seconds)
 
 
-def _is_no_explained_traceback(record: logging.LogRecord) -> bool:
-    error = record.exc_info[1] if record.exc_info else None
-    return error is None or explain(error) is None
-
-
 def _raised_here(error: BaseException) -> bool:
-    """Whether this package raised it, rather than something that it called."""
+    """Whether this package raised it, not a library."""
     if _FROM_WORKER.match(str(error)):
-        return False  # raised anew in this process, by PyTorch
+        return False  # PyTorch raises a copy in this process
     frames = list(traceback.walk_tb(error.__traceback__))
     return bool(frames) and frames[-1][0].f_globals.get("__name__", "").startswith(_PACKAGE)
 
 
 def _message(error: BaseException) -> str:
-    """An error's own words; of one from a data-loading process, without the traceback in it."""
+    """An error's text, without the traceback that PyTorch adds in a data-loading process."""
     text = str(error)
-    if _FROM_WORKER.match(text):
-        text = text.rstrip().rpartition("\n")[2]
-    return text
+    return text.rstrip().rpartition("\n")[2] if _FROM_WORKER.match(text) else text
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0]

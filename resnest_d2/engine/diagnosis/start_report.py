@@ -1,8 +1,8 @@
-"""The start-up report: what a run is about to do, before it does it.
+"""The start-up report: what a run will do, logged before it starts.
 
-Most runs that end in a bad AP were wrong from the start, and their log said so in a dozen places.
-Here it is in two tables and some warnings: the step, the schedule, the images, the memory; then
-each part of the model with what is trained in it and what its norms take statistics from.
+Most runs that end in a bad AP were configured wrongly, and the signs are spread over the log. Here
+are two tables and some warnings: first the step, the schedule, the images, the memory; then each
+part of the model with its trained parameters and the images that its norms take statistics from.
 """
 
 import logging
@@ -34,7 +34,8 @@ __all__ = ["Part", "log_report", "model_parts"]
 logger = logging.getLogger(__name__)
 
 _SYNCHRONISED = (nn.SyncBatchNorm, NaiveSyncBatchNorm, PortableSyncBatchNorm)
-_WIDTH = 76  # characters of a value
+_WIDTH = 76  # of a value, in characters
+_Rows = list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,13 @@ class Part:
     Attributes:
         trainable, frozen: numbers of parameters.
         norms: how many norms of each kind.
-        moving: whether batch norms in it take statistics from the batches.
-        group: images that these are taken from; 0 where nothing is.
+        group: images that its batch norms take their statistics from; 0 if they take none.
     """
 
     name: str
     trainable: int
     frozen: int
     norms: dict[str, int]
-    moving: bool
     group: int
 
 
@@ -63,7 +62,7 @@ def model_parts(model: nn.Module, images: int) -> list[Part]:
         images: in a micro-batch of one process.
     """
     processes = comm.get_world_size()
-    parameters = {}
+    parameters: dict[str, list[int]] = {}
     for name, parameter in model.named_parameters():
         counts = parameters.setdefault(part_of(name), [0, 0])
         counts[0 if parameter.requires_grad else 1] += parameter.numel()
@@ -71,29 +70,20 @@ def model_parts(model: nn.Module, images: int) -> list[Part]:
     groups: dict[str, int] = {}
     for name, module in model.named_modules():
         part = part_of(f"{name}.")
-        if isinstance(module, FrozenBatchNorm2d):
-            kind = "FrozenBN"
-        elif isinstance(module, _BatchNorm):
-            synchronised = isinstance(module, _SYNCHRONISED) and processes > 1
-            kind = "SyncBN" if synchronised else "BN"
-            if module.training:
-                group = images * processes if synchronised else images
-                groups[part] = min(group, groups.get(part, group))
-        elif isinstance(module, nn.GroupNorm):
-            kind = "GN"
-        elif isinstance(module, nn.LayerNorm):
-            kind = "LN"
-        else:
-            continue
-        norms.setdefault(part, Counter())[kind] += 1
+        synchronised = isinstance(module, _SYNCHRONISED) and processes > 1
+        for kind, classes in (
+            ("FrozenBN", FrozenBatchNorm2d),
+            ("SyncBN" if synchronised else "BN", _BatchNorm),
+            ("GN", nn.GroupNorm),
+            ("LN", nn.LayerNorm),
+        ):
+            if isinstance(module, classes):
+                norms.setdefault(part, Counter())[kind] += 1
+        if isinstance(module, _BatchNorm) and module.training:
+            group = images * processes if synchronised else images
+            groups[part] = min(group, groups.get(part, group))
     return [
-        Part(
-            part,
-            *parameters.get(part, (0, 0)),
-            norms=dict(norms.get(part, {})),
-            moving=part in groups,
-            group=groups.get(part, 0),
-        )
+        Part(part, *parameters.get(part, (0, 0)), dict(norms.get(part, {})), groups.get(part, 0))
         for part in in_order((*parameters, *norms))
     ]
 
@@ -110,16 +100,16 @@ def log_report(
     """Log the report, and a warning for each trap in it. Only the main process does.
 
     Args:
-        model: on its device, with or without its distributed wrapper.
-        start: first iteration.
+        model: with or without its distributed wrapper, weights loaded, in training mode.
+        start: the first iteration.
         dtype: of autocast.
         loaded: the weights' file and how it fits.
     """
     if not comm.is_main_process():
         return
-    model = getattr(model, "module", model)
     processes, micro_batches = comm.get_world_size(), cfg.RESNEST.ACCUMULATE
     images = cfg.SOLVER.IMS_PER_BATCH // processes // micro_batches
+    model = getattr(model, "module", model)
     data = summarise_training_data(cfg)
     seen = value_ranges(data.files)
     parts = model_parts(model, images)
@@ -127,7 +117,7 @@ def log_report(
     available = available_memory(cfg.MODEL.DEVICE)
     rows = [
         (
-            "images a step",
+            "images per step",
             f"{cfg.SOLVER.IMS_PER_BATCH} = {_count(processes, 'process', 'processes')} x "
             f"{_count(micro_batches, 'micro-batch', 'micro-batches')} x {_count(images, 'image')}",
         ),
@@ -149,7 +139,7 @@ def log_report(
         data=data,
         start=start,
         seen=seen,
-        groups={part.name: part.group for part in parts if part.moving},
+        groups={part.name: part.group for part in parts if part.group},
         rate_batch=origin.rate_batch,
         memory=memory.total,
         available=available,
@@ -157,82 +147,60 @@ def log_report(
         logger.warning(trap)
 
 
-def _schedule(
-    cfg: CfgNode, data: TrainingData, origin: Origin, start: int
-) -> list[tuple[str, str]]:
-    solver = cfg.SOLVER
+def _schedule(cfg: CfgNode, data: TrainingData, origin: Origin, start: int) -> _Rows:
+    solver, keep, tests = cfg.SOLVER, cfg.RESNEST.KEEP_CHECKPOINTS, ", ".join(cfg.DATASETS.TEST)
 
     def epochs(iterations: int) -> str:
         count = iterations * solver.IMS_PER_BATCH / data.images
-        return f"{_count(iterations, 'iteration')} ({_epochs(count)})"
+        count = round(count) if count >= 100 else float(f"{count:.3g}")
+        return f"{_count(iterations, 'iteration')} ({_count(count, 'epoch')})"
+
+    def when(period: int) -> str:
+        every = f"every {epochs(period)} and " if 0 < period < solver.MAX_ITER - start else ""
+        return f"{every}at the end"
 
     stated = {change.key: change.stated for change in origin.changes}
     rate = f"{solver.BASE_LR:.6g}, {cfg.RESNEST.OPTIMIZER}"
     if "SOLVER.BASE_LR" in stated:
-        rate += f"; scaled from {stated['SOLVER.BASE_LR']:g} to the images a step"
-    left = solver.MAX_ITER - start
+        rate += f"; scaled from {stated['SOLVER.BASE_LR']:g} to the images per step"
     length = f"{epochs(solver.MAX_ITER)} of {_count(data.images, 'image')}"
     if start:
-        length += f"; starts at iteration {start}, {max(left, 0)} left"
-    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
-        steps = [str(step) for step in solver.STEPS if step < solver.MAX_ITER]
-        decay = f"x {solver.GAMMA:g} at iteration {', '.join(steps)}" if steps else "none"
-    elif solver.LR_SCHEDULER_NAME == "WarmupCosineLR":
+        length += f"; starts at iteration {start}, {max(solver.MAX_ITER - start, 0)} left"
+    decay = solver.LR_SCHEDULER_NAME
+    if decay == "WarmupMultiStepLR":
+        steps = ", ".join(str(step) for step in solver.STEPS if step < solver.MAX_ITER)
+        decay = f"x {solver.GAMMA:g} at iteration {steps}" if steps else "none"
+    elif decay == "WarmupCosineLR":
         decay = f"along a cosine to {solver.BASE_LR_END:g}"
-    else:
-        decay = solver.LR_SCHEDULER_NAME
-    warmup = epochs(solver.WARMUP_ITERS) if solver.WARMUP_ITERS else "none"
-
-    def when(period: int) -> str:
-        every = f"every {epochs(period)} and " if 0 < period < left else ""
-        return f"{every}at the end"
-
-    tests = cfg.DATASETS.TEST
-    keep = cfg.RESNEST.KEEP_CHECKPOINTS
+    kept = f"the last {keep} are kept" if keep else "all are kept"
     return [
         ("learning rate", rate),
         ("schedule", length),
         ("decay", decay),
-        ("warm-up", warmup),
-        ("evaluation", f"{when(cfg.TEST.EVAL_PERIOD)}, on {', '.join(tests)}" if tests else "none"),
-        (
-            "checkpoints",
-            f"{when(solver.CHECKPOINT_PERIOD)}; "
-            + (f"the last {keep} are kept" if keep else "all are kept"),
-        ),
+        ("warm-up", epochs(solver.WARMUP_ITERS) if solver.WARMUP_ITERS else "none"),
+        ("evaluation", f"{when(cfg.TEST.EVAL_PERIOD)}, on {tests}" if tests else "none"),
+        ("checkpoints", f"{when(solver.CHECKPOINT_PERIOD)}; {kept}"),
     ]
 
 
-def _images(cfg: CfgNode, data: TrainingData, seen: list[ValueRange]) -> list[tuple[str, str]]:
-    if cfg.RESNEST.JITTER.SIZE:
-        low, high = cfg.RESNEST.JITTER.SCALE
-        side = cfg.RESNEST.JITTER.SIZE
+def _images(cfg: CfgNode, data: TrainingData, seen: list[ValueRange]) -> _Rows:
+    jitter, intensity = cfg.RESNEST.JITTER, Intensity.from_config(cfg)
+    if side := jitter.SIZE:
+        low, high = jitter.SCALE
         size = f"{side} x {side} pixels, with jitter of {low:g} to {high:g}"
     else:
-        sides = cfg.INPUT.MIN_SIZE_TRAIN
         ranged = cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range"
-        short = (" to " if ranged else ", ").join(map(str, sides))
+        short = (" to " if ranged else ", ").join(map(str, cfg.INPUT.MIN_SIZE_TRAIN))
         size = f"short side {short}, long side at most {cfg.INPUT.MAX_SIZE_TRAIN} pixels"
-    return [
-        ("training data", ", ".join(cfg.DATASETS.TRAIN)),
-        *_objects(data),
-        ("input", str(InputStatistics.from_config(cfg))),
-        ("image size", size),
-        *([("image values", _values(cfg, seen))] if seen else []),
-    ]
-
-
-def _objects(data: TrainingData) -> list[tuple[str, str]]:
-    if data.instances is None:
-        return []
-    crowds = f"; {_count(data.crowds, 'crowd')} (iscrowd 1) left out" if data.crowds else ""
-    return [("objects", f"{sum(data.instances)}{crowds}")]
-
-
-def _values(cfg: CfgNode, seen: list[ValueRange]) -> str:
-    intensity = Intensity.from_config(cfg)
-    values = f" {intensity.range}" if intensity.range else ""
-    return f"rule {intensity.rule}{values}; a sample has {', '.join(map(str, seen))}"
+    rows = [("training data", ", ".join(cfg.DATASETS.TRAIN))]
+    if data.instances is not None:
+        crowds = f"; {_count(data.crowds, 'crowd')} (iscrowd 1) left out" if data.crowds else ""
+        rows.append(("objects", f"{sum(data.instances)}{crowds}"))
+    rows += [("input", str(InputStatistics.from_config(cfg))), ("image size", size)]
+    if seen:
+        rule = f"{intensity.rule} {intensity.range or ''}".rstrip()
+        rows.append(("image values", f"rule {rule}; a sample has {', '.join(map(str, seen))}"))
+    return rows
 
 
 def _weights(loaded: tuple[str, Match] | None) -> str:
@@ -247,34 +215,33 @@ def _weights(loaded: tuple[str, Match] | None) -> str:
     return "; ".join(counts)
 
 
-def _step(cfg: CfgNode, dtype: torch.dtype | None) -> list[tuple[str, str]]:
+def _step(cfg: CfgNode, dtype: torch.dtype | None) -> _Rows:
     ours = cfg.RESNEST
     precision = "float32" if dtype is None else f"{dtype} autocast".removeprefix("torch.")
-    stages = ", ".join(ours.ACTIVATION_CHECKPOINTING)
     decay = ours.EMA.DECAY
     return [
         ("precision", f"{precision}, on {cfg.MODEL.DEVICE}"),
         ("average of weights", f"decay {decay:g}: evaluated and saved" if decay > 0 else "off"),
-        ("checkpointed stages", stages or "none"),
+        ("checkpointed stages", ", ".join(ours.ACTIVATION_CHECKPOINTING) or "none"),
         ("norms", "computed again in the backward pass" if ours.RECOMPUTE_NORM else "kept"),
         ("backbone", "compiled at the first step" if ours.COMPILE_BACKBONE else "not compiled"),
-        ("seed", str(cfg.SEED) if cfg.SEED >= 0 else "none: drawn anew in each run"),
+        ("seed", str(cfg.SEED) if cfg.SEED >= 0 else "none: another one in each run"),
     ]
 
 
 def _memory(cfg: CfgNode, memory: Memory, available: int | None, processes: int) -> str:
-    each = " a process" if processes > 1 else ""
+    total = _size(memory.total) + (" per process" if processes > 1 else "")
     known = (
         f"weights {_size(memory.weights)}, gradients {_size(memory.gradients)}, "
         f"optimizer {_size(memory.optimizer)}"
     )
     if memory.activations is None:
-        estimate = f"{_size(memory.total)}{each} ({known}), and activations, which are unknown here"
+        estimate = f"{total} ({known}), and activations, which are unknown here"
     else:
         height, width = image_size(cfg)
         estimate = (
-            f"about {_size(memory.total)}{each}: {known}, activations some "
-            f"{_size(memory.activations)} (from shapes, for images of {height} x {width})"
+            f"about {total}: {known}, activations some {_size(memory.activations)} (from shapes, "
+            f"for images of {height} x {width})"
         )
     return estimate + (f"; available: {_size(available)}" if available else "")
 
@@ -284,14 +251,14 @@ def _parts_table(cfg: CfgNode, parts: list[Part]) -> str:
     rows = []
     for part in parts:
         norms = ", ".join(f"{count} {kind}" for kind, count in part.norms.items())
-        if part.moving:
+        statistics = "of each image" if part.norms else ""
+        if part.group:
             statistics = f"of {_count(part.group, 'image')}"
             statistics += f" until iteration {until}" if until > 0 else ""
-        else:
-            fixed = {"FrozenBN", "BN", "SyncBN"} & set(part.norms)
-            statistics = "fixed" if fixed else "of each image" if part.norms else ""
+        elif {"FrozenBN", "BN", "SyncBN"} & set(part.norms):
+            statistics = "fixed"
         rows.append((part.name, f"{part.trainable:,}", f"{part.frozen:,}", norms, statistics))
-    total = [sum(getattr(part, kind) for part in parts) for kind in ("trainable", "frozen")]
+    total = (sum(p.trainable for p in parts), sum(p.frozen for p in parts))
     rows.append(("all", *(f"{number:,}" for number in total), "", ""))
     return tabulate(
         rows,
@@ -304,10 +271,6 @@ def _parts_table(cfg: CfgNode, parts: list[Part]) -> str:
 
 def _count(number: float, one: str, many: str = "") -> str:
     return f"{number:.10g} {one if number == 1 else many or one + 's'}"
-
-
-def _epochs(count: float) -> str:
-    return _count(round(count) if count >= 100 else float(f"{count:.3g}"), "epoch")
 
 
 def _size(count: int) -> str:

@@ -1,4 +1,4 @@
-"""What makes a training useless although it runs: known traps, each with the way out."""
+"""Known settings that make a training useless although it runs, each with the way out."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,6 +7,7 @@ from detectron2.config import CfgNode
 from ...data import TrainingData
 from ...data.intensity import Intensity, ValueRange, fitting_keys
 from ...text import printable
+from ..prepare.classes import classes_key
 
 __all__ = ["find_traps"]
 
@@ -28,11 +29,12 @@ def find_traps(
 
     Args:
         seen: values of some training images with more than 8 bits.
-        start: first iteration.
-        groups: part of the model -> images that its batch norms take statistics from, of the parts
-            whose statistics are not fixed.
-        rate_batch: images a step that the learning rate is for, where it is known.
-        memory, available: estimated, and there, in bytes.
+        start: the first iteration.
+        groups: by part of the model, the images that its batch norms take statistics from; without
+            the parts whose statistics are fixed.
+        rate_batch: images per step that the learning rate is for, if known.
+        memory: estimated, in bytes.
+        available: in bytes, if known.
     """
     return [
         *_length(cfg, start),
@@ -46,35 +48,33 @@ def find_traps(
 
 def _length(cfg: CfgNode, start: int) -> list[str]:
     solver, found = cfg.SOLVER, []
+    last = f"SOLVER.MAX_ITER is {solver.MAX_ITER}"
     if start >= solver.MAX_ITER:
         found.append(
-            f"0 iterations are left to train: the checkpoint has {start}, and SOLVER.MAX_ITER is "
-            f"{solver.MAX_ITER}. Raise SOLVER.MAX_ITER to train longer; for a new run that starts "
-            "from these weights use --init-from and another OUTPUT_DIR in place of --resume"
+            f"0 iterations are left to train: the checkpoint has {start}, and {last}. Raise "
+            "SOLVER.MAX_ITER to train longer; for a new run that starts from these weights use "
+            "--init-from and another OUTPUT_DIR in place of --resume"
         )
-    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
-        beyond = [step for step in solver.STEPS if step >= solver.MAX_ITER]
-        if beyond:
-            found.append(
-                f"SOLVER.STEPS {', '.join(map(str, beyond))} never come: SOLVER.MAX_ITER is "
-                f"{solver.MAX_ITER}, so the learning rate does not fall there. Give SOLVER.STEPS "
-                "below it, e.g. 2/3 and 8/9 of it"
-            )
+    beyond = [str(step) for step in solver.STEPS if step >= solver.MAX_ITER]
+    if beyond and solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
+        found.append(
+            f"SOLVER.STEPS {', '.join(beyond)} are never reached: {last}, so the learning rate "
+            "does not fall there. Give SOLVER.STEPS below it, e.g. 2/3 and 8/9 of it"
+        )
     if solver.WARMUP_ITERS >= solver.MAX_ITER:
         found.append(
-            f"SOLVER.WARMUP_ITERS {solver.WARMUP_ITERS} does not end before SOLVER.MAX_ITER "
-            f"{solver.MAX_ITER}: the full learning rate is never reached. Lower it"
+            f"SOLVER.WARMUP_ITERS {solver.WARMUP_ITERS} does not end before the training, and the "
+            f"full learning rate is never reached: {last}. Lower it"
         )
     freeze = cfg.RESNEST.FREEZE_NORM.ITER
     if freeze >= solver.MAX_ITER:
         found.append(
-            f"RESNEST.FREEZE_NORM.ITER {freeze} never comes: SOLVER.MAX_ITER is {solver.MAX_ITER}. "
-            "Lower it, or set it to 0"
+            f"RESNEST.FREEZE_NORM.ITER {freeze} is never reached: {last}. Lower it, or set it to 0"
         )
     if not cfg.DATASETS.TEST:
         found.append(
-            "Nothing is evaluated: DATASETS.TEST is empty. Give validation data (--val-json and "
-            "--val-images, or DATASETS.TEST), or nobody will know how good the model is"
+            "Nothing is evaluated: DATASETS.TEST is empty. Without validation data (--val-json and "
+            "--val-images, or DATASETS.TEST) the model's AP stays unknown"
         )
     return found
 
@@ -84,7 +84,7 @@ def _rate(cfg: CfgNode, rate_batch: int | None) -> list[str]:
     if rate_batch in (None, solver.IMS_PER_BATCH) or solver.REFERENCE_WORLD_SIZE:
         return []
     return [
-        f"SOLVER.BASE_LR {solver.BASE_LR:g} is for {rate_batch} images a step, and "
+        f"SOLVER.BASE_LR {solver.BASE_LR:g} is for {rate_batch} images per step, and "
         f"SOLVER.IMS_PER_BATCH is {solver.IMS_PER_BATCH}. Set RESNEST.AUTO_SCALE True, or give a "
         "SOLVER.BASE_LR"
     ]
@@ -129,12 +129,12 @@ def _classes(cfg: CfgNode, data: TrainingData) -> list[str]:
             f"{printable(', '.join(empty[:10]))}{more}. Add images with them, or take them out of "
             "the categories"
         )
-    name = "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
+    name = classes_key(cfg)
     classes, known = cfg.MODEL[name].NUM_CLASSES, len(data.class_names)
     if data.instances is not None and classes > known:
         found.append(
-            f"MODEL.{name}.NUM_CLASSES is {classes}, and the data has {known} classes: the rest "
-            f"learns nothing. Set MODEL.{name}.NUM_CLASSES {known}"
+            f"MODEL.{name}.NUM_CLASSES is {classes}, and the data has {known} classes: the others "
+            f"learn nothing. Set MODEL.{name}.NUM_CLASSES {known}"
         )
     return found
 
@@ -153,7 +153,7 @@ def _memory(memory: int, available: int | None) -> list[str]:
     if available is None or memory <= available:
         return []
     return [
-        f"A step may need {memory / 2**30:.1f} GiB, and {available / 2**30:.1f} GiB are there. "
+        f"A step may need {memory / 2**30:.1f} GiB, and {available / 2**30:.1f} GiB are free. "
         "Take smaller micro-batches (RESNEST.ACCUMULATE), recomputed norms "
         "(RESNEST.RECOMPUTE_NORM), checkpointed stages (RESNEST.ACTIVATION_CHECKPOINTING), mixed "
         "precision (RESNEST.AMP_DTYPE) or smaller images (INPUT.MIN_SIZE_TRAIN)"

@@ -174,12 +174,10 @@ def choose_weights(cfg: CfgNode, request: RunRequest, stated: Stated) -> None:
 
 def check_files(cfg: CfgNode, request: RunRequest, trained: TrainedModel | None) -> None:
     """Report missing data and missing weights together: new users often lack both."""
-    data_sets = cfg.DATASETS.TEST
-    if not request.eval_only:
-        data_sets = (*cfg.DATASETS.TRAIN, *data_sets)
     missing = []
     try:
-        require_registered(data_sets)
+        train = () if request.eval_only else cfg.DATASETS.TRAIN
+        require_registered((*train, *cfg.DATASETS.TEST))
     except FileNotFoundError as error:
         missing.append(str(error))
     try:
@@ -288,8 +286,6 @@ def check_batch_size(key: str, images: int, request: RunRequest, micro_batches: 
         micro_batches: ``RESNEST.ACCUMULATE``.
     """
     processes = request.world_size
-    if micro_batches < 1:
-        raise ValueError(f"RESNEST.ACCUMULATE must be at least 1, got {micro_batches}")
     if images < 1 or images % (processes * micro_batches):
         each = f" times the {micro_batches} micro-batches of RESNEST.ACCUMULATE"
         raise ValueError(
@@ -303,12 +299,8 @@ def check_training(cfg: CfgNode, request: RunRequest) -> None:
     if not cfg.DATASETS.TRAIN:
         raise ValueError("DATASETS.TRAIN is empty: name a data set, or give --train-json FILE")
     check_schedule(cfg)
-    micro_batches = cfg.RESNEST.ACCUMULATE
-    check_batch_size("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, request, micro_batches)
-    if cfg.RESNEST.KEEP_CHECKPOINTS < 0:
-        raise ValueError(
-            f"RESNEST.KEEP_CHECKPOINTS must be at least 0, got {cfg.RESNEST.KEEP_CHECKPOINTS}"
-        )
+    images, micro_batches = cfg.SOLVER.IMS_PER_BATCH, cfg.RESNEST.ACCUMULATE
+    check_batch_size("SOLVER.IMS_PER_BATCH", images, request, micro_batches)
     check_best(cfg)
     model = meta_model(cfg)
     freeze_parameters(model, cfg.RESNEST.FREEZE)
@@ -323,7 +315,7 @@ def check_training(cfg: CfgNode, request: RunRequest) -> None:
         and module.bn1.training
         for module in model.modules()
     )
-    if cfg.SOLVER.IMS_PER_BATCH == processes * micro_batches and own_statistics and attends:
+    if images == processes * micro_batches and own_statistics and attends:
         raise ValueError(ONE_IMAGE)
     if cfg.RESNEST.FREEZE_NORM.ITER and cfg.TEST.PRECISE_BN.ENABLED:
         raise ValueError(

@@ -99,6 +99,9 @@ def check_schedule(cfg: CfgNode) -> None:
         (_BATCH, 1, ""),
         (_CHECKPOINT, 1, ""),
         (_WARMUP, 0, ""),
+        ("RESNEST.ACCUMULATE", 1, ""),
+        ("RESNEST.KEEP_CHECKPOINTS", 0, ""),
+        ("RESNEST.BEST.PATIENCE", 0, ""),
     ):
         if (value := get_value(cfg, key)) < lowest:
             raise ValueError(f"{key} must be at least {lowest}, got {value}{why}")

@@ -27,28 +27,21 @@ _QUALITIES = tuple(name + part for part in ("", "_th", "_st") for name in ("PQ",
 
 
 class BestCheckpoint(hooks.BestCheckpointer):
-    """Keeps ``model_best.pth``, and ends the training after evaluations that bring nothing better.
+    """Keeps ``model_best.pth``, and ends the training after evaluations without a better value.
 
-    Detectron2's hook, which forgets what it knew when a run is resumed, compares in the main
-    process only, and takes a metric that does not exist for none. It is to be registered in all
-    processes, after the hook that evaluates.
+    Unlike Detectron2's hook it goes on with its state in a resumed run, stops all processes, and
+    refuses an unknown metric. Register it in all processes, after the hook that evaluates.
 
     Args:
         period: iterations between evaluations, as for ``EvalHook``.
-        checkpointer: writes ``model_best`` and, where training ends early, ``model_final``.
+        checkpointer: writes ``model_best`` and, if the training ends early, ``model_final``.
         metric: e.g. ``"segm/AP"``.
         mode: ``"max"`` or ``"min"``.
         patience: evaluations in a row without a better value that end the training; 0: never.
     """
 
     def __init__(
-        self,
-        period: int,
-        checkpointer,
-        metric: str,
-        *,
-        mode: str = "max",
-        patience: int = 0,
+        self, period: int, checkpointer, metric: str, *, mode: str = "max", patience: int = 0
     ):
         super().__init__(period, checkpointer, metric, mode=mode)
         self._patience = patience
@@ -68,9 +61,8 @@ class BestCheckpoint(hooks.BestCheckpointer):
         self._evaluated, self._waited = state["evaluated"], state["waited"]
 
     def _best_checking(self):
-        """Compare the latest evaluation with the best one."""
         if self._evaluated == self.trainer.storage.iter + 1:
-            return  # it was, before the run was resumed
+            return  # it was compared before the run was resumed
         problem = ""
         if comm.is_main_process():
             value, iteration = self.trainer.storage.latest().get(self._val_metric, (None, None))
@@ -94,8 +86,14 @@ class BestCheckpoint(hooks.BestCheckpointer):
 
     def after_step(self):
         super().after_step()
-        if self._evaluated == self.trainer.iter + 1:
-            self._stop_if_exhausted()
+        compared = self._evaluated == self.trainer.iter + 1
+        if compared and 0 < self._patience <= self._waited:
+            self._checkpointer.save("model_final", iteration=self.trainer.iter)
+            comm.synchronize()  # the file is complete before a process ends
+            raise StopTraining(
+                f"the last {self._waited} evaluations brought no better {self._val_metric} "
+                "(RESNEST.BEST.PATIENCE). model_final.pth has the last weights"
+            )
 
     def after_train(self):
         super().after_train()
@@ -105,25 +103,11 @@ class BestCheckpoint(hooks.BestCheckpointer):
                 f"in {self._checkpointer.save_dir}/{self._file_prefix}.pth"
             )
 
-    def _exhausted(self) -> bool:
-        return 0 < self._patience <= self._waited
-
-    def _stop_if_exhausted(self) -> None:
-        if self._exhausted():
-            self._checkpointer.save("model_final", iteration=self.trainer.iter)
-            comm.synchronize()  # no process leaves before the file is there
-            raise StopTraining(
-                f"the last {self._waited} evaluations brought no better {self._val_metric} "
-                "(RESNEST.BEST.PATIENCE). model_final.pth has the last weights"
-            )
-
 
 def check_best(cfg: CfgNode) -> None:
-    """Raise a ValueError where ``RESNEST.BEST`` asks for what no evaluation will give."""
+    """Raise a ValueError where ``RESNEST.BEST`` names what no evaluation of the run measures."""
     best = cfg.RESNEST.BEST
     check_choice("RESNEST.BEST.MODE", best.MODE, ("max", "min"))
-    if best.PATIENCE < 0:
-        raise ValueError(f"RESNEST.BEST.PATIENCE must be at least 0, got {best.PATIENCE}")
     if not best.METRIC:
         if best.PATIENCE:
             raise ValueError(
@@ -145,13 +129,13 @@ def check_best(cfg: CfgNode) -> None:
     if best.METRIC not in metrics:
         whole = [name for name in metrics if not _ONE_CLASS.search(name)]
         raise ValueError(
-            f"RESNEST.BEST.METRIC must be one of {', '.join(whole)}, or one class's such as "
+            f"RESNEST.BEST.METRIC must be one of {', '.join(whole)}, or that of one class such as "
             f'"bbox/AP-NAME", got {best.METRIC!r}'
         )
 
 
 def _metrics(cfg: CfgNode) -> list[str]:
-    """Names of what the evaluations during a training give."""
+    """Names of the metrics of the evaluations during a training."""
     architecture = cfg.MODEL.META_ARCHITECTURE
     several = len(cfg.DATASETS.TEST) > 1
     found = []

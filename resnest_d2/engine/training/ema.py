@@ -1,8 +1,8 @@
 """An exponential moving average of the weights (Polyak averaging), by PyTorch's ``swa_utils``.
 
-The average begins at the weights that training begins with, and each step moves it by
-``1 - decay`` towards the new ones. It is what is evaluated, and a checkpoint's ``model``, so that
-every reader of checkpoints gets it; the weights that are trained travel as ``raw_model``.
+The average starts at the first weights of the training, and each step moves it by ``1 - decay``
+towards the new ones. It is evaluated, and saved as a checkpoint's ``model``, so that every reader
+gets it; the trained weights are saved as ``raw_model``.
 """
 
 import torch
@@ -14,17 +14,16 @@ from detectron2.engine import HookBase
 __all__ = ["RAW_MODEL", "AverageWeights", "TrainedWeights", "average_of"]
 
 RAW_MODEL = "raw_model"
-"""Entry of a checkpoint with the weights that are trained, where ``model`` is their average."""
+"""Entry of a checkpoint with the trained weights, where ``model`` is their average."""
 
 
 def average_of(model: nn.Module, decay: float) -> AveragedModel:
-    """The average of a model's weights, which begins at those that it has now.
+    """The average of a model's weights, which starts at the present ones.
 
-    Running statistics of batch norms are averaged like the weights that they belong to; whole
-    numbers are copied.
+    Running statistics of batch norms are averaged like weights; whole numbers are copied.
 
     Args:
-        model: without a distributed wrapper. It is copied once; nothing else is held.
+        model: without a distributed wrapper. It is copied once.
         decay: share of the average that a step keeps, from 0 to 1.
     """
     move = get_ema_multi_avg_fn(decay)
@@ -33,7 +32,7 @@ def average_of(model: nn.Module, decay: float) -> AveragedModel:
     def update(average: list[torch.Tensor], current: list[torch.Tensor], count) -> None:
         if average[0].is_floating_point():
             move(average, current, count)
-        else:  # PyTorch's would round a counter's average down, so that it never counts
+        else:  # PyTorch's would round a counter's average down: it would never count
             torch._foreach_copy_(average, current)
 
     averaged = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
@@ -43,11 +42,11 @@ def average_of(model: nn.Module, decay: float) -> AveragedModel:
 
 
 class TrainedWeights:
-    """The weights that are trained, as a checkpointer's entry beside their average.
+    """The trained weights, as a checkpointer's entry beside their average.
 
     Attributes:
         model: without a distributed wrapper.
-        loaded: whether a checkpoint had them.
+        loaded: whether a checkpoint had this entry.
     """
 
     def __init__(self, model: nn.Module):

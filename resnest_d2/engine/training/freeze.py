@@ -17,19 +17,16 @@ _KEY = "RESNEST.FREEZE"
 
 
 def freeze_parameters(model: nn.Module, patterns: Sequence[str]) -> None:
-    """Freeze what the patterns name, in place: values, and the statistics of batch norms.
+    """Freeze matching parameters, in place, and the statistics of batch norms.
 
-    A batch norm whose weight and bias both match stays in evaluation mode for good, whatever mode
-    its model is set to. Names in the state dict stay the same. Call it before the optimiser and
-    the distributed wrapper are built.
+    A batch norm stays in evaluation mode if its weight and bias both match. Call this before the
+    optimiser and the distributed wrapper are built.
 
     Args:
-        model: a detector.
         patterns: of parameter names, in which ``*`` stands for any text.
 
     Raises:
-        ValueError: a pattern that matches no parameter, with near names; or nothing is left to
-            train.
+        ValueError: a pattern matches no parameter, or no parameter is left to train.
     """
     names = [name for name, _ in model.named_parameters()]
     for pattern in patterns:
@@ -62,12 +59,11 @@ def freeze_parameters(model: nn.Module, patterns: Sequence[str]) -> None:
 
 
 def _stay(norm: nn.Module, mode: bool = True) -> nn.Module:
-    """In place of ``norm.train``: it stays in evaluation mode."""
-    return norm
+    return norm  # in place of norm.train: it stays in evaluation mode
 
 
 def _near(pattern: str, names: Sequence[str]) -> str:
-    """A sentence on names that are like a pattern, or else on the model's parts."""
+    """A sentence with names like a pattern, or else with the model's parts."""
     modules = sorted(
         {".".join(name.split(".")[:end]) for name in names for end in range(1, name.count(".") + 1)}
     )

@@ -12,31 +12,23 @@ from detectron2.utils import comm
 
 from ...data.randomness import ITERATION, seed_generators
 
-__all__ = [
-    "EstimateTime",
-    "FreezeNorm",
-    "MetricsWriter",
-    "RepeatablePreciseBN",
-    "SeedIterations",
-    "StopTraining",
-]
+__all__ = ["FreezeNorm", "MetricsWriter", "RepeatablePreciseBN", "SeedIterations", "StopTraining"]
 
 logger = logging.getLogger(__name__)
 
 
 class StopTraining(BaseException):
-    """Raised by a hook to end the training early, with the reason. It is no failure.
+    """Raised by a hook, with the reason, to end the training early.
 
-    No ``Exception``: Detectron2's loop would log it as one.
+    Not an ``Exception``: Detectron2's loop would log it as a failure.
     """
 
 
 class SeedIterations(HookBase):
-    """Make what a step draws at random a function of (seed, iteration, process).
+    """Seeds each iteration by (seed, iteration, process), so that a resumed run draws the same.
 
-    Detectron2's heads sample proposals with PyTorch's global generators. Seeded anew before each
-    step, they draw the same in a run that was interrupted. The first hook of all: others may draw
-    before the step does.
+    Detectron2's heads sample proposals with PyTorch's global generators. Register it as the first
+    hook: others may draw before the step does.
     """
 
     def __init__(self, seed: int):
@@ -50,55 +42,23 @@ class SeedIterations(HookBase):
 
 
 class RepeatablePreciseBN(hooks.PreciseBN):
-    """Detectron2's, with the same batches each time: the first ones of its loader.
-
-    Detectron2's goes on where it was, which a resumed run does not know.
-    """
+    """Detectron2's, with the first batches of its loader each time, also in a resumed run."""
 
     def update_stats(self):
         self._data_iter = None
         super().update_stats()
 
 
-class EstimateTime(HookBase):
-    """Says once, after ``steps`` steps, how long the training will take.
-
-    It comes after ``IterationTimer``, which leaves out the first steps, the slow ones.
-    """
-
-    def __init__(self, steps: int = 20):
-        self._steps = steps
-
-    def after_step(self):
-        trainer = self.trainer
-        left = trainer.max_iter - trainer.iter - 1
-        if trainer.iter + 1 - trainer.start_iter != self._steps or left < self._steps:
-            return
-        seconds = trainer.storage.history("time").median(self._steps)
-        logger.info(
-            f"After {self._steps} steps: {seconds:.3g} s a step, so the {left} that are left take "
-            f"about {_duration(left * seconds)}, evaluations not counted"
-        )
-
-
-def _duration(seconds: float) -> str:
-    for unit, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * unit:
-            return f"{seconds / unit:.1f} {name}"
-    return f"{seconds:.0f} seconds"
-
-
 class FreezeNorm(HookBase):
-    """From an iteration on, train with fixed batch-norm statistics.
+    """Trains with fixed batch-norm statistics from an iteration on.
 
     At ``iteration`` the statistics are recomputed as their mean over training batches (fvcore's
-    precise batch norm); from then on every batch norm normalises with them, as it will in
-    evaluation. This closes the gap between the two modes, which small batches of detection
-    images make large. Weights and biases of the norms stay trainable. With several processes the
-    statistics are the mean over all of them.
+    precise batch norm), and over the processes. From then on every batch norm normalises with them,
+    as in evaluation: with small batches the two modes would differ much. Weights and biases of the
+    norms stay trainable.
 
     Args:
-        iteration: first iteration with fixed statistics.
+        iteration: the first one with fixed statistics.
         model: the model, without a distributed wrapper.
         data_loader: training batches to recompute the statistics from.
         num_batches: how many of them.
@@ -106,7 +66,7 @@ class FreezeNorm(HookBase):
 
     def __init__(self, iteration: int, model: nn.Module, data_loader, num_batches: int):
         self._iteration = iteration
-        self._norms = get_bn_modules(model)  # those in training mode: frozen stages are left out
+        self._norms = get_bn_modules(model)  # those in training mode, without frozen stages
         self._precise_bn = RepeatablePreciseBN(0, model, data_loader, num_batches)
 
     def before_step(self):
@@ -115,24 +75,17 @@ class FreezeNorm(HookBase):
         if self.trainer.iter == self._iteration:
             logger.info(f"Fixing the statistics of {len(self._norms)} batch norms from here on")
             self._precise_bn.update_stats()
-            self._average_over_processes()
-        for norm in self._norms:  # every step: an evaluation in between resets the mode
-            norm.eval()
-
-    def _average_over_processes(self):
-        processes = comm.get_world_size()
-        if processes > 1:  # a plain batch norm has seen the images of its own process only
-            for norm in self._norms:
+            processes = comm.get_world_size()
+            for norm in self._norms if processes > 1 else ():
                 for statistic in (norm.running_mean, norm.running_var):
                     dist.all_reduce(statistic)
                     statistic /= processes
+        for norm in self._norms:  # every step: an evaluation in between resets the mode
+            norm.eval()
 
 
 class MetricsWriter(hooks.PeriodicWriter):
-    """Detectron2's, which also writes after each evaluation.
-
-    Writers see the latest value of a metric alone: of several evaluations in one period, its file
-    would hold the last.
+    """Detectron2's, which also writes after each evaluation: writers only see the latest metrics.
 
     Args:
         writers, period: as for Detectron2's.

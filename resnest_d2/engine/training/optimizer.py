@@ -1,8 +1,8 @@
 """The optimiser: SGD or AdamW, with gradients clipped before each step.
 
-The rates of biases and norms are Detectron2's, and so is clipping by ``"value"`` or by the
-``"norm"`` of each parameter's gradient; ``"full_model"``, one norm over all gradients, is common
-with AdamW and is clipped to by PyTorch's function.
+Rates of biases and norms are Detectron2's, and so is clipping by ``"value"`` or by the ``"norm"``
+of each parameter's gradient. ``"full_model"``, one norm over all gradients, is common with AdamW;
+it uses PyTorch's function.
 """
 
 import logging
@@ -23,17 +23,16 @@ CLIP_TYPES = ("value", "norm", "full_model")
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of ``RESNEST.OPTIMIZER`` and ``SOLVER`` for what is not frozen in ``model``."""
+    """The optimiser of ``RESNEST.OPTIMIZER`` and ``SOLVER`` for the trained parameters."""
     clip = cfg.SOLVER.CLIP_GRADIENTS
-    if not clip.ENABLED:
-        return _build(cfg, model)
-    bound = f"{clip.CLIP_VALUE:g}"
-    if clip.CLIP_TYPE == "value":
-        logger.info(f"Gradients are clipped to values within {bound}")
-        return _build(cfg, model)
-    whose = "all gradients together" if clip.CLIP_TYPE == "full_model" else "each gradient"
-    logger.info(f"Gradients are clipped: the {clip.NORM_TYPE:g}-norm of {whose} to {bound}")
-    if clip.CLIP_TYPE == "norm":
+    whole = clip.ENABLED and clip.CLIP_TYPE == "full_model"
+    if clip.ENABLED:
+        what = "all gradients together" if whole else "each gradient"
+        what = (
+            "each value" if clip.CLIP_TYPE == "value" else f"the {clip.NORM_TYPE:g}-norm of {what}"
+        )
+        logger.info(f"Gradients are clipped: {what} to {clip.CLIP_VALUE:g}")
+    if not whole:
         return _build(cfg, model)
 
     unclipped = cfg.clone()

@@ -1,12 +1,13 @@
-"""What a run writes beside its checkpoints: metrics and logs, which must never end it.
+"""Metrics and logs of a run, which must never end it.
 
-Where the disk is full, only a checkpoint that cannot be written is a failure. Metrics and log lines
-are lost until there is room, which is said once. A resumed run takes up its metrics where its
-checkpoint is: what a killed run did after that is done again.
+On a full disk only a missing checkpoint is a failure. Metrics and log lines are lost until there is
+room, with one message. A resumed run removes the metrics after its checkpoint: it repeats these
+iterations.
 """
 
 import contextlib
 import errno
+import functools
 import json
 import logging
 import os
@@ -31,15 +32,14 @@ _ROOM = 1 << 20  # bytes
 
 
 class LateWriter(EventWriter):
-    """A writer that is built when it first writes, and whose failures are logged and survived.
+    """A writer that is built at the first write, and only logs its failures.
 
-    It does not write where the disk has less than 1 MiB left: TensorBoard's writer would fail in a
-    thread of its own, out of reach.
+    It does not write if less than 1 MiB is free: TensorBoard's writer would fail in a thread of its
+    own, where its error cannot be caught.
 
     Args:
         build: gives Detectron2's writer.
-        folder: where it writes.
-        what: its files' name, for the message.
+        what: name of its files, for the message.
     """
 
     def __init__(self, build: Callable[[], EventWriter], folder: str | os.PathLike, what: str):
@@ -66,23 +66,28 @@ class LateWriter(EventWriter):
             self._failing = True
 
     def close(self):
-        try:
+        with contextlib.suppress(OSError):  # write has logged it
             if self._writer is not None:
                 self._writer.close()
-        except OSError:
-            pass  # write has said it
 
 
 def cut_metrics(file: str | os.PathLike, start: int) -> None:
     """Remove the lines of iterations from ``start`` on from a ``metrics.json``, and broken lines.
 
-    A file that cannot be written stays as it is; a warning says so.
+    If that fails, a warning is logged.
     """
+
+    def iteration(line: str) -> int:
+        try:
+            return int(json.loads(line)["iteration"]) if line.endswith("\n") else start
+        except (ValueError, KeyError, TypeError):  # cut short by a kill
+            return start
+
     path = Path(file)
     if not path.is_file():
         return
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    kept = [line for line in lines if _iteration(line, start) < start]
+    kept = [line for line in lines if iteration(line) < start]
     if len(kept) == len(lines):
         return
     try:
@@ -90,14 +95,6 @@ def cut_metrics(file: str | os.PathLike, start: int) -> None:
             out.writelines(kept)
     except OSError as error:
         logger.warning(f"{path} still has the metrics after iteration {start - 1}: {error}")
-
-
-def _iteration(line: str, otherwise: int) -> int:
-    """The iteration of a line of metrics; ``otherwise`` for one that a kill has cut short."""
-    try:
-        return int(json.loads(line)["iteration"]) if line.endswith("\n") else otherwise
-    except (ValueError, KeyError, TypeError):
-        return otherwise
 
 
 def show_log(folder: str | None = None) -> None:
@@ -113,11 +110,11 @@ def show_log(folder: str | None = None) -> None:
 
 @contextlib.contextmanager
 def protected_log_files() -> Iterator[None]:
-    """Make the logs that are opened in a block safe: nothing unprintable, and no failure.
+    """Make the logs that are opened in a block safe: they write printable characters only, and a
+    log file that cannot be written is replaced by one line on the terminal.
 
-    Names in files may hold terminal escapes. A log file goes quiet where it cannot be written:
-    one line on the terminal says so. Python would print a traceback for every message, and another
-    one for the file when it ends.
+    Names in files may hold terminal escapes. For a full disk Python would print a traceback for
+    every message.
     """
     before = logging.raiseExceptions
     logging.raiseExceptions = False
@@ -129,23 +126,18 @@ def protected_log_files() -> Iterator[None]:
             for handler in logging.getLogger(name).handlers:
                 handler.addFilter(printable_record)
                 if getattr(handler, "stream", None) not in (None, sys.stdout, sys.stderr):
-                    handler.handleError = _QuietFailure(handler)
+                    handler.handleError = functools.partial(_handle_quietly, handler)
 
 
-class _QuietFailure:
+def _handle_quietly(handler: logging.StreamHandler, record: logging.LogRecord) -> None:
     """In place of a handler's ``handleError``."""
-
-    def __init__(self, handler: logging.StreamHandler):
-        self._handler = handler
-
-    def __call__(self, record: logging.LogRecord) -> None:
-        error = sys.exc_info()[1]
-        if not isinstance(error, OSError):
-            logging.Handler.handleError(self._handler, record)
-            return
-        stream = self._handler.stream
-        print(f"{stream.name} is not written any more: {error}", file=sys.stderr)
-        # What the stream still holds, and all later messages, have a place to go.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+    error, stream = sys.exc_info()[1], handler.stream
+    if not isinstance(error, OSError):
+        logging.Handler.handleError(handler, record)
+        return
+    print(f"{stream.name} is not written any more: {error}", file=sys.stderr)
+    nowhere = os.open(
+        os.devnull, os.O_WRONLY
+    )  # for what the stream still holds, and later messages
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

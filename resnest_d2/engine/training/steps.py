@@ -20,25 +20,23 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingStep(SimpleTrainer):
-    """Detectron2's step, with autocast and accumulated gradients.
+    """Detectron2's step, with autocast and accumulated gradients, on any device.
 
-    Where a loss is a mean over images, micro-batches of equal size give the gradient of one large
-    batch. An R-CNN's is not: each loss is divided by what was sampled in its own micro-batch
-    (proposals, foreground boxes), so that micro-batches weigh the same whatever they hold, and a
-    batch norm takes its statistics from one micro-batch at a time and updates its running ones
-    with each.
+    If a loss is a mean over images, micro-batches of equal size give the gradient of one large
+    batch. The losses of an R-CNN are not: each is divided by the number of samples (proposals,
+    foreground boxes) of its own micro-batch, so all micro-batches weigh the same. A batch norm
+    takes its statistics from each micro-batch, and updates its running ones with each.
 
-    Weights, gradients and the optimiser stay in float32. bfloat16 has float32's range, so no loss
-    is scaled; for float16 it is. (Detectron2's ``AMPTrainer`` is for CUDA.)
+    Weights, gradients and the optimiser stay in float32. The loss is scaled for float16; bfloat16
+    has float32's range.
 
     Args:
         model: the model, with its distributed wrapper.
         data_loader: gives micro-batches.
-        micro_batches: how many of them make a step. The step's gradient is the mean of theirs, as
-            for as many more processes.
+        micro_batches: per step. Its gradient is the mean of theirs, as with more processes.
         dtype: of autocast; None: float32.
-        check_losses: called with the losses and the micro-batch before each backward pass, and
-            its ``forward_failed`` with the error and the micro-batch where there are none.
+        check_losses: called with the losses and the micro-batch before each backward pass; its
+            ``forward_failed`` with the error and the micro-batch if there are no losses.
     """
 
     def __init__(
@@ -53,15 +51,10 @@ class TrainingStep(SimpleTrainer):
     ):
         super().__init__(model, data_loader, optimizer)
         self._micro_batches = micro_batches
-        self._dtype = dtype
+        self.dtype = dtype
         self._device = next(model.parameters()).device.type
         self._scaler = torch.amp.GradScaler(self._device) if dtype is torch.float16 else None
         self._check_losses = check_losses
-
-    @property
-    def dtype(self) -> torch.dtype | None:
-        """What autocast computes in; None: no autocast, float32."""
-        return self._dtype
 
     def run_step(self):
         assert self.model.training, "the model was left in evaluation mode"
@@ -70,13 +63,15 @@ class TrainingStep(SimpleTrainer):
         data_time = 0.0
         for number in range(1, self._micro_batches + 1):
             start = time.perf_counter()
-            begins = self._data_loader_iter_obj is None  # and starts the data workers
+            begins = self._data_loader_iter_obj is None  # the data workers are started
             with signals_held_back() if begins else contextlib.nullcontext():
                 batch = next(self._data_loader_iter)
             data_time += time.perf_counter() - start
-            with self._communication(number == self._micro_batches):
+            wrapped = isinstance(self.model, nn.parallel.DistributedDataParallel)
+            last = number == self._micro_batches  # which exchanges the gradients
+            with contextlib.nullcontext() if last or not wrapped else self.model.no_sync():
                 try:
-                    with torch.autocast(self._device, self._dtype, enabled=self._dtype is not None):
+                    with torch.autocast(self._device, self.dtype, enabled=self.dtype is not None):
                         losses = self.model(batch)
                 except FloatingPointError as error:
                     if self._check_losses is not None:
@@ -91,8 +86,7 @@ class TrainingStep(SimpleTrainer):
             for name, value in losses.items():
                 means[name] = means.get(name, 0) + value.detach() / self._micro_batches
         if self._scaler:
-            # What reads or clips gradients sees the real ones.
-            self._scaler.unscale_(self.optimizer)
+            self._scaler.unscale_(self.optimizer)  # before they are read or clipped
         self.after_backward()
         self._write_metrics(means, data_time)
         if self._scaler:
@@ -102,14 +96,8 @@ class TrainingStep(SimpleTrainer):
             self.optimizer.step()
 
     def release_data(self) -> None:
-        """End the iterator over the data, and so its workers, in their own way."""
+        """End the iterator over the data, and so its workers."""
         self._data_loader_iter_obj = None
-
-    def _communication(self, last: bool):
-        """Processes exchange gradients once a step, in the last micro-batch."""
-        if last or not isinstance(self.model, nn.parallel.DistributedDataParallel):
-            return contextlib.nullcontext()
-        return self.model.no_sync()
 
     def state_dict(self):
         state = super().state_dict()
@@ -124,7 +112,7 @@ class TrainingStep(SimpleTrainer):
 
 
 def choose_dtype(cfg: CfgNode) -> torch.dtype | None:
-    """What autocast computes in; None: no autocast, float32."""
+    """The dtype of autocast; None: float32, without autocast."""
     if cfg.SOLVER.AMP.ENABLED or cfg.RESNEST.AMP_DTYPE == "float16":
         return torch.float16
     if cfg.RESNEST.AMP_DTYPE != "auto":

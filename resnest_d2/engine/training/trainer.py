@@ -48,7 +48,6 @@ from .best import BestCheckpoint
 from .ema import RAW_MODEL, AverageWeights, TrainedWeights, average_of
 from .freeze import freeze_parameters
 from .hooks import (
-    EstimateTime,
     FreezeNorm,
     MetricsWriter,
     RepeatablePreciseBN,
@@ -270,7 +269,6 @@ class Trainer(DefaultTrainer):
         return [
             SeedIterations(_seed(cfg)),
             hooks.IterationTimer(),
-            EstimateTime(),
             freeze_norm,
             hooks.LRScheduler(),
             average,

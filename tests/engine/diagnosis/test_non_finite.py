@@ -312,7 +312,7 @@ def test_failure_in_the_last_iteration_does_not_evaluate(config_for, data, tmp_p
 PLANTING = """
 import sys
 from resnest_d2_command import main
-from resnest_d2.engine import trainer
+from resnest_d2.engine.training import trainer
 
 build = trainer.build_train_mapper
 

@@ -107,9 +107,9 @@ def test_parts_say_what_is_frozen_and_what_norms_see(request_for):
     assert list(parts)[:6] == ["stem", "res2", "res3", "res4", "res5", "FPN"]
     for name in ("stem", "res2"):
         assert parts[name].trainable == 0 < parts[name].frozen
-        assert set(parts[name].norms) == {"FrozenBN"} and not parts[name].moving
+        assert set(parts[name].norms) == {"FrozenBN"} and not parts[name].group
     assert parts["res3"].norms == {"BN": 5} and parts["res3"].group == 2
-    assert set(parts["FPN"].norms) == {"GN"} and not parts["FPN"].moving
+    assert set(parts["FPN"].norms) == {"GN"} and not parts["FPN"].group
     total = sum(part.trainable + part.frozen for part in parts.values())
     assert total == sum(parameter.numel() for parameter in model.parameters())
 
@@ -149,9 +149,17 @@ def test_sound_run_has_no_warning():
             {"start": 90000},
             ("0 iterations are left", "SOLVER.MAX_ITER is 90000", "--init-from"),
         ),
-        ("SOLVER.STEPS (60000,90000)", {}, ("SOLVER.STEPS 90000 never come", "SOLVER.MAX_ITER")),
+        (
+            "SOLVER.STEPS (60000,90000)",
+            {},
+            ("SOLVER.STEPS 90000 are never reached", "SOLVER.MAX_ITER"),
+        ),
         ("SOLVER.WARMUP_ITERS 90000", {}, ("SOLVER.WARMUP_ITERS 90000", "Lower it")),
-        ("RESNEST.FREEZE_NORM.ITER 90000", {}, ("RESNEST.FREEZE_NORM.ITER 90000 never",)),
+        (
+            "RESNEST.FREEZE_NORM.ITER 90000",
+            {},
+            ("RESNEST.FREEZE_NORM.ITER 90000 is never reached",),
+        ),
         ("DATASETS.TEST ()", {}, ("Nothing is evaluated", "--val-json")),
         ("", {"rate_batch": 64}, ("0.02 is for 64 images", "RESNEST.AUTO_SCALE True")),
         ("MODEL.ROI_HEADS.NUM_CLASSES 81", {}, ("NUM_CLASSES is 81", "NUM_CLASSES 80")),
@@ -167,7 +175,7 @@ def test_known_trap_is_named_with_its_way_out(opts, kwargs, words):
 
 def test_unscaled_rate_is_warned_of_where_scaling_is_off(request_for, logged):
     run(request_for("RESNEST.AUTO_SCALE", "False", val=()))
-    assert any(f"{RATE:g} is for 8 images a step" in text for text in reports(logged))
+    assert any(f"{RATE:g} is for 8 images per step" in text for text in reports(logged))
 
 
 def test_data_is_counted_after_the_filters(data):
@@ -236,13 +244,3 @@ def test_each_stage_of_a_cascade_is_estimated():
     assert one == 2 * two < 0
     features = 4 * 512 * 256 * 7 * 7  # of 512 proposals; each of the four convolutions has a norm
     assert -two > 4 * features
-
-
-def test_time_is_estimated_once(request_for, caplog, monkeypatch):
-    from resnest_d2.engine.training.hooks import EstimateTime
-
-    monkeypatch.setattr(EstimateTime.__init__, "__defaults__", (4,))
-    with caplog.at_level("INFO", logger="resnest_d2.engine.training.hooks"):
-        run(request_for("SOLVER.MAX_ITER", "9", val=()))
-    (said,) = [r.getMessage() for r in caplog.records if "that are left" in r.getMessage()]
-    assert said.startswith("After 4 steps: ") and "so the 5 that are left take about" in said

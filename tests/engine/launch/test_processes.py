@@ -125,14 +125,14 @@ def test_restarted_group_resumes(environment):
 DUMPING = """
 import os, sys, torch
 from resnest_d2_command import main
-from resnest_d2.engine import setup
+from resnest_d2.engine import work
 
-class Dumping(setup.Trainer):
+class Dumping(work.Trainer):
     def train(self):
         super().train()
         torch.save(self.model.module.state_dict(), f"{os.environ['OUT']}/{os.environ['RANK']}.pth")
 
-setup.Trainer = Dumping
+work.Trainer = Dumping
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -159,7 +159,7 @@ from pycocotools import mask as mask_util
 from detectron2.data import DatasetCatalog
 from detectron2.structures import Boxes, Instances
 from resnest_d2_command import main
-from resnest_d2.engine import setup
+from resnest_d2.engine import work
 
 class Knowing(torch.nn.Module):
     # finds what is there, by and large, and says how sure it is at random
@@ -184,8 +184,8 @@ class Knowing(torch.nn.Module):
             pred_masks=torch.tensor(masks & (random.uniform(0, 1, masks.shape) > 0.2)),
         )
 
-test = setup.Trainer.test
-setup.Trainer.test = lambda cfg, model: test(cfg, Knowing(cfg.DATASETS.TEST[0]))
+test = work.Trainer.test
+work.Trainer.test = lambda cfg, model: test(cfg, Knowing(cfg.DATASETS.TEST[0]))
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
 """
@@ -221,7 +221,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from detectron2.utils import comm
-from resnest_d2.engine import torchrun
+from resnest_d2.engine.launch import torchrun
 
 def threads():
     return set(os.listdir("/proc/self/task"))

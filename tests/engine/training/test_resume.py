@@ -494,8 +494,7 @@ def test_metrics_are_not_begun_on_a_disk_that_is_almost_full(tmp_path, monkeypat
 def test_a_log_on_a_full_disk_says_so_once_and_leaves_no_traceback(tmp_path):
     code = """
 import logging
-from resnest_d2.engine.training.records import protected_log_files
-from resnest_d2.engine.prepare.plan import show_log
+from resnest_d2.engine.training.records import protected_log_files, show_log
 with protected_log_files():
     show_log("FOLDER")
 for number in range(3):
@@ -513,7 +512,7 @@ for number in range(3):
 KILLED = """
 import os, signal, sys
 import torch
-from resnest_d2.checkpoint import atomic, RunCheckpointer
+from resnest_d2.checkpoint import RunCheckpointer
 from resnest_d2.engine.training.steps import TrainingStep
 
 def die(): os.kill(os.getpid(), signal.SIGKILL)
