@@ -1,17 +1,17 @@
 """Classes of data and model: their number and their names."""
 
 import logging
-import os
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 
+from ...model_zoo.trained import class_names_of
 from ...text import printable
 from .request import RunRequest
 from .stated import Stated
 
-__all__ = ["check_same_classes", "class_names_of", "classes_key", "use_classes"]
+__all__ = ["check_same_classes", "classes_key", "use_classes"]
 
 logger = logging.getLogger(__name__)
 
@@ -68,18 +68,3 @@ def check_same_classes(weights: str, class_names: Sequence[str], data_sets: Sequ
                 f"{weights} was trained on the classes {ours}, and {data} has {theirs}: they must "
                 "be the same, in the order of their ids"
             )
-
-
-def class_names_of(data_set: str) -> list[str]:
-    """Class names of a registered data set.
-
-    Empty where it has no classes of objects, is not registered, or its file, which has the names,
-    is missing.
-    """
-    if data_set not in DatasetCatalog:
-        return []
-    metadata = MetadataCatalog.get(data_set)
-    file = metadata.get("json_file", "")
-    if not metadata.get("thing_classes") and ("://" in file or os.path.isfile(file)):
-        DatasetCatalog.get(data_set)  # register_coco_instances learns the names by loading
-    return list(metadata.get("thing_classes", ()))

@@ -17,6 +17,7 @@ from ...config import get_config, get_config_file, read_config
 from ...data import require_registered
 from ...errors import check_choice
 from ...model_zoo import MODELS, WEIGHTS, resolve_weights
+from ...model_zoo.trained import TrainedModel, find_trained_model
 from ...modeling.build import meta_model
 from ...modeling.split_attention import ONE_IMAGE, SplitAttentionConv2d
 from ..launch.lock import check_unlocked
@@ -26,7 +27,6 @@ from ..training.optimizer import CLIP_TYPES
 from .request import RunRequest
 from .schedule import check_schedule
 from .stated import Stated
-from .trained import TrainedModel, find_trained_model
 
 __all__ = [
     "check_batch_size",

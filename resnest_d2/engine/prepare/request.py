@@ -24,9 +24,10 @@ class RunRequest:
             weights, with its own schedule; a resumed run ignores it.
         eval_only: evaluate ``checkpoint`` or ``MODEL.WEIGHTS`` (or, with ``resume``, the last
             checkpoint).
-        checkpoint: with ``eval_only``, see :func:`.trained.find_trained_model`. Without ``config``
-            the data must have the classes that it was trained on. Results go to its folder unless
-            ``opts`` name an ``OUTPUT_DIR``, those of ``resnest://NAME`` to the recipe's.
+        checkpoint: with ``eval_only``, see :func:`.model_zoo.trained.find_trained_model`. Without
+            ``config`` the data must have the classes that it was trained on. Results go to its
+            folder unless ``opts`` name an ``OUTPUT_DIR``, those of ``resnest://NAME`` to the
+            recipe's.
         verify: after ``eval_only``, compare with the catalog's AP and exit with 1 if it differs.
         optimize: with ``eval_only``, make the model faster first by ``optimize_for_inference``.
         trust_pickle: load weights even from a pickle that can run code.

@@ -1,17 +1,19 @@
-"""The model of a checkpoint: its config, class names and category ids.
+"""Which model a checkpoint belongs to: its config, class names and category ids.
 
-A checkpoint that ``resnest-d2 train`` wrote has them in its record. Published weights,
-``resnest://NAME``, belong to the recipe of that name in the catalog. Any other file, such as one
-that stock Detectron2's trainer wrote, needs the config that it was trained with.
+A checkpoint that ``resnest-d2 train`` wrote says so itself. Published weights, ``resnest://NAME``,
+belong to the recipe of that name in the catalog. Any other file, such as one that stock
+Detectron2's trainer wrote, needs the config that it was trained with.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ...checkpoint import (
+from ..checkpoint import (
     RECORD_KEY,
     RunCheckpointer,
     StoredWeights,
@@ -20,22 +22,23 @@ from ...checkpoint import (
     read_record,
     read_weights,
 )
-from ...config import add_resnest_config, flat_values, get_config, read_config
-from ...data import known_category_ids
-from ...errors import error_text
-from ...model_zoo import MODELS, WEIGHTS, list_models, resolve_weights
-from ...model_zoo.download import find
-from ...model_zoo.handler import PREFIX
-from ...modeling.build import meta_model
-from ...text import printable
-from ...version import __version__
-from .classes import class_names_of, classes_key
+from ..config import add_resnest_config, flat_values, get_config, read_config
+from ..errors import error_text
+from ..modeling.build import meta_model
+from ..text import printable
+from ..version import __version__
+from .catalog import MODELS, list_models
+from .download import find
+from .handler import PREFIX, resolve_weights
+from .weights import WEIGHTS
 
 __all__ = [
     "TrainedModel",
     "check_network",
     "checkpoint_file",
+    "class_names_of",
     "find_trained_model",
+    "known_category_ids",
     "recorded_config",
 ]
 
@@ -49,8 +52,8 @@ class TrainedModel:
     Attributes:
         weights: the file, or ``resnest://NAME``, which is downloaded only when it is read.
         cfg: the config, not frozen.
-        class_names: by class number; empty if unknown.
-        category_ids: of the training data, by class number; empty if unknown.
+        class_names: by class number; empty where they are not known.
+        category_ids: of the training data, by class number; empty where they are not known.
     """
 
     weights: str
@@ -64,7 +67,7 @@ class TrainedModel:
         return self.weights.startswith(PREFIX)
 
     def read(self) -> StoredWeights:
-        """The weights and what is stored beside them. Errors as for ``read_weights``."""
+        """The weights and what lies beside them. Errors as for ``read_weights``."""
         return self._stored or read_weights(checkpoint_file(self.weights))
 
 
@@ -77,7 +80,7 @@ def find_trained_model(
     """The model of a checkpoint.
 
     Args:
-        source: a checkpoint file; a run's output folder, for its last readable checkpoint; or
+        source: a checkpoint file; a run's output folder (its last checkpoint that can be read); or
             ``resnest://NAME``, weights of the catalog or a file of ``RESNEST_D2_WEIGHTS``.
         config: a packaged config's name, a YAML file or a config, in place of the checkpoint's own.
         trust_pickle: see :func:`.checkpoint.read_weights`.
@@ -99,8 +102,9 @@ def find_trained_model(
     if given is not None and RECORD_KEY not in stored.metadata:
         return TrainedModel(str(stored.path), given, *_classes_of_config(given), stored)
     record = read_record(stored)
-    cfg = recorded_config(record, stored.path) if given is None else given
-    if given is None:
+    cfg = given
+    if cfg is None:
+        cfg = recorded_config(record, stored.path)
         check_network(cfg, stored)
     names = record["class_names"]
     ids = record.get("category_ids") or known_category_ids(cfg.DATASETS.TRAIN, names)
@@ -115,7 +119,7 @@ def checkpoint_file(source: str | os.PathLike) -> Path:
 
 
 def recorded_config(record: dict, path: os.PathLike) -> CfgNode:
-    """The config of the record in the checkpoint ``path``, not frozen.
+    """The config of a checkpoint's record, not frozen; ``path`` is named where it does not fit.
 
     Raises:
         ValueError: it does not fit this version.
@@ -134,32 +138,65 @@ def recorded_config(record: dict, path: os.PathLike) -> CfgNode:
 
 
 def check_network(cfg: CfgNode, stored: StoredWeights) -> None:
-    """Raise a ValueError unless the weights fill the config's network.
+    """Refuse weights that do not fill the config's network, before that takes memory or time.
 
-    The network is built without memory, so that a hostile config costs neither memory nor time.
+    Raises:
+        ValueError: they do not, or the config is of no network.
     """
     for key, value in flat_values(cfg.MODEL, "MODEL.").items():
-        if type(value) is int and abs(value) > _MAX_NUMBER:  # layers, classes, proposals, …
+        if type(value) is int and abs(value) > _MAX_NUMBER:  # of layers, classes, proposals, …
             raise ValueError(f"the config in {stored.path} has {key} {value}: over {_MAX_NUMBER}")
     try:
         model = meta_model(cfg, max_parameters=2 * len(stored.tensors) + 100)
-    except Exception as error:  # any value may be wrong
+    except Exception as error:  # what a network is asked for may be any wrong value
         raise ValueError(
             f"the config in {stored.path} builds no model: {printable(error_text(error), 300)}"
         ) from error
     RunCheckpointer(model, whole=True).check_stored(stored)
 
 
+def class_names_of(data_set: str) -> list[str]:
+    """Names of a registered data set's classes; none where it has no classes of objects.
+
+    Nor are there any where it is not registered, or its file, which would say them, is not here.
+    """
+    if data_set not in DatasetCatalog:
+        return []
+    metadata = MetadataCatalog.get(data_set)
+    file = metadata.get("json_file", "")
+    if not metadata.get("thing_classes") and ("://" in file or os.path.isfile(file)):
+        DatasetCatalog.get(data_set)  # register_coco_instances learns the names by loading
+    return list(metadata.get("thing_classes", ()))
+
+
+def known_category_ids(datasets: Sequence[str], class_names: Sequence[str]) -> list[int]:
+    """Category ids of the first data set, by class number.
+
+    Empty unless it is registered with these classes, and each has one id.
+    """
+    if not datasets or datasets[0] not in MetadataCatalog.list():
+        return []
+    metadata = MetadataCatalog.get(datasets[0])
+    numbers = metadata.get("thing_dataset_id_to_contiguous_id", {})
+    whole = sorted(numbers.values()) == list(range(len(class_names)))
+    if not whole or metadata.get("thing_classes") != list(class_names):
+        return []
+    return sorted(numbers, key=numbers.get)
+
+
 def _classes_of_config(cfg: CfgNode) -> tuple[list[str], list[int]]:
     """Class names and category ids of the training data, as far as this process knows them."""
     names = [name for data_set in cfg.DATASETS.TRAIN[:1] for name in class_names_of(data_set)]
-    if len(names) > cfg.MODEL[classes_key(cfg)].NUM_CLASSES:
-        return [], []  # the names of a recipe's data set, which the model was not trained on
+    head = (
+        cfg.MODEL.RETINANET if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else cfg.MODEL.ROI_HEADS
+    )
+    if len(names) > head.NUM_CLASSES:  # a recipe's data set, left there beside other data
+        return [], []
     return names, known_category_ids(cfg.DATASETS.TRAIN, names)
 
 
 def _require_detector(name: str) -> None:
-    """Refuse published weights of a backbone or classifier, before they are downloaded."""
+    """Refuse published weights that are none of a detector, before they are downloaded."""
     with_weights = ", ".join(model.name for model in list_models() if model.weights)
     if name in WEIGHTS and name not in MODELS:
         raise ValueError(
