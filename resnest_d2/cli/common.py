@@ -1,8 +1,6 @@
-"""What the commands share: the form of their help, their common options, exit codes, messages.
+"""Shared by the commands: messages, exit codes, and the run of ``train`` and ``evaluate``.
 
-Every help has the same form: what it is about, ``Examples:`` (a line that says what for, then the
-command), and ``Exit codes:``. ``--json`` is there where a program may want to read what a command
-prints: stdout is JSON alone then. ``--quiet`` is there where there is a progress bar or a log.
+With ``--json`` a command prints only JSON on stdout.
 """
 
 import argparse
@@ -33,20 +31,19 @@ __all__ = [
 ]
 
 
+def fail(error: Exception | str, code: int = 1) -> int:
+    """Print an error; returns the exit code."""
+    say(f"resnest-d2: error: {error_text(error)}", file=sys.stderr)
+    return code
+
+
 def refuse(error: Exception) -> int:
-    """Say why the input is refused."""
-    _show(error)
-    return 2
-
-
-def fail(error: Exception | str) -> int:
-    """Say why the work is not done."""
-    _show(error)
-    return 1
+    """Print why the input is refused."""
+    return fail(error, 2)
 
 
 def not_written(target: str | os.PathLike, error: OSError) -> int:
-    """Say that the disk is full, or what else a file or a folder could not be written for."""
+    """Print why a file or a folder could not be written, such as a full disk."""
     from ..files import write_failure_reason
 
     reason, advice = write_failure_reason(error)
@@ -54,14 +51,13 @@ def not_written(target: str | os.PathLike, error: OSError) -> int:
 
 
 def interrupted(advice: str = "") -> int:
-    """Say that Ctrl-C was obeyed: the shell's exit code for it."""
-    fail(f"interrupted ({advice})" if advice else "interrupted")
-    return INTERRUPTED
+    """Print that Ctrl-C has ended the command; returns a shell's exit code for it."""
+    return fail(f"interrupted ({advice})" if advice else "interrupted", INTERRUPTED)
 
 
 @contextlib.contextmanager
 def log_on_stderr(wanted: bool = True) -> Iterator[None]:
-    """Send to stderr what is printed meanwhile, other processes included: stdout is for JSON."""
+    """Send all output of this process and its children to stderr: stdout is for JSON."""
     if not wanted:
         yield
         return
@@ -77,10 +73,10 @@ def log_on_stderr(wanted: bool = True) -> Iterator[None]:
 
 
 def process_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What a command line says of processes and machines, for a ``RunRequest``.
+    """A command line's processes and machines, for a ``RunRequest``.
 
     Raises:
-        ValueError: it contradicts torchrun's environment.
+        ValueError: they contradict torchrun's environment.
     """
     from ..engine.launch import torchrun
 
@@ -100,7 +96,7 @@ def execute(
     *,
     json: bool = False,
 ) -> int:
-    """Check and do a run: its exit code. What went wrong is said once, by one process.
+    """Check and do a run; returns its exit code. Only one process prints an error.
 
     Args:
         build: gives the request; it may refuse it.
@@ -133,21 +129,17 @@ def execute(
     except Exception as error:
         message = explain(error)
         if message is None:
-            raise  # a bug: its traceback is wanted
+            raise  # a bug: show its traceback
         torchrun.record(message)
-        if not getattr(error, "shared", False):
-            named = not rank or getattr(error, "names_process", False)
-            return fail(message if named else f"the process of rank {rank}: {message}")
-        code = 1 if rank else fail(message)  # all processes have this error: the first says it
-        torchrun.leave()
-        return code
+        if getattr(error, "shared", False):  # all processes have this error: the first prints it
+            code = 1 if rank else fail(message)
+            torchrun.leave()
+            return code
+        named = not rank or getattr(error, "names_process", False)
+        return fail(message if named else f"the process of rank {rank}: {message}")
     return 0
 
 
-def _show(error: Exception | str) -> None:
-    say(f"resnest-d2: error: {error_text(error)}", file=sys.stderr)
-
-
 def say(text: object, file: TextIO | None = None) -> None:
-    """Print lines in which names that come from files can do nothing to the terminal."""
+    """Print lines. Names from files are escaped: they may hold terminal escapes."""
     print(printable_lines(text), file=file)

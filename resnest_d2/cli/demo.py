@@ -1,4 +1,4 @@
-"""The demo: a small Mask R-CNN learns the sample set on the CPU, and shows what it learned."""
+"""The demo: trains a small Mask R-CNN on the sample set, on the CPU, and draws its predictions."""
 
 import shutil
 from pathlib import Path
@@ -18,9 +18,9 @@ CONFIG = "sample_mask_rcnn_resnest14_fpn"
 def run_demo(output_dir: str | Path = "output/demo", *, opts: tuple[str, ...] = ()) -> dict:
     """Train, evaluate and draw on the embedded sample set.
 
-    Leaves in ``output_dir``: ``results.md`` and ``results.json`` (AP), ``losses.png``,
-    ``predictions/*.png`` (ground truth beside prediction on held-out images), and the run itself
-    in ``run/`` (checkpoint, config, log). An earlier demo's run there is replaced.
+    Writes into ``output_dir``: ``results.md`` and ``results.json`` (AP), ``losses.png``,
+    ``predictions/*.png`` (ground truth beside prediction on held-out images), and the run in
+    ``run/`` (checkpoint, config, log). The run of an earlier demo is replaced.
 
     Args:
         opts: KEY VALUE pairs that override the sample config.
@@ -51,11 +51,11 @@ def run_demo(output_dir: str | Path = "output/demo", *, opts: tuple[str, ...] = 
 {table}
 
 Your demo is in {folder}: results.md (the table above), losses.png, and predictions/ with
-the ground truth beside what the model found on pictures it had never seen.
+the ground truth beside the model's predictions on held-out images.
 
 Next:
-  detect on pictures of your own with this model (it knows five shapes):
-    resnest-d2 predict PICTURE.png --checkpoint {run_dir} --out predictions
+  detect the five shapes in your own images with this model:
+    resnest-d2 predict IMAGE.png --checkpoint {run_dir} --out predictions
   train on your own COCO-format data:
     resnest-d2 train --config-file mask_rcnn_resnest50_fpn --train-json FILE --train-images DIR \\
         --val-json FILE --val-images DIR MODEL.WEIGHTS '' MODEL.BACKBONE.FREEZE_AT 0

@@ -30,26 +30,22 @@ def _describe(found):
         f"{found.file}: iteration {found.iteration}, micro-batch {found.micro_batch}, "
         f"the process of rank {found.rank}"
     )
-    yield (
-        "reproduced: the loss is not finite again"
-        if found.reproduced
-        else ("NOT reproduced: the passes end differently here")
-    )
-    if found.synchronised and not found.reproduced:
-        yield "  (batch norms of several processes were synchronised: they saw other images too)"
+    if found.reproduced:
+        yield "reproduced: the loss is not finite again"
+    else:
+        yield "NOT reproduced: the passes give another result here"
+        if found.synchronised:
+            yield "  (training synchronised batch norms over processes, with more images)"
     yield f"{'loss':<20} {'then':>12} {'now':>12}"
-    for name in dict.fromkeys((*found.then, *found.now)):
+    for name in {**found.then, **found.now}:
         then, now = (_number(losses.get(name)) for losses in (found.then, found.now))
         yield f"{name:<20} {then:>12} {now:>12}"
     for when, error in (("then", found.error_then), ("now", found.error)):
         if error:
             yield f"the forward pass failed {when}: {error}"
-    if found.bad_weights:
-        more = ", …" if len(found.bad_weights) > 5 else ""
-        yield (
-            f"weights that are not finite: {len(found.bad_weights)} "
-            f"({', '.join(found.bad_weights[:5])}{more})"
-        )
+    if bad := found.bad_weights:
+        more = ", …" if len(bad) > 5 else ""
+        yield f"weights that are not finite: {len(bad)} ({', '.join(bad[:5])}{more})"
     if found.first_module:
         inputs = "finite" if found.inputs_finite else "not finite either"
         yield f"first module whose output is not finite: {found.first_module}; its inputs: {inputs}"
@@ -60,13 +56,13 @@ def _describe(found):
         yield f"  {gradient.name}: {_number(gradient.value)}"
     yield "images:"
     for image in found.images:
-        odd = f", {image.not_finite} VALUES NOT FINITE" if image.not_finite else ""
+        bad = f", {image.not_finite} VALUES NOT FINITE" if image.not_finite else ""
         yield (
             f"  {image.image_id} ({image.file_name}): values from {_number(image.minimum)} to "
-            f"{_number(image.maximum)}{odd}, {image.boxes} boxes"
+            f"{_number(image.maximum)}{bad}, {image.boxes} boxes"
         )
         for index, box in image.bad_boxes.items():
-            yield f"    box {index} IS DEGENERATE: {', '.join(map(_number, box))}"
+            yield f"    box {index} IS INVALID: {', '.join(map(_number, box))}"
 
 
 def _number(value: float | None) -> str:
