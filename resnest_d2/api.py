@@ -116,7 +116,7 @@ def train(
             quiet=quiet,
         )
         metrics = run(request)
-    return RunResult(_floats(metrics), _to_predict_with(Path(output_dir)))
+    return RunResult(_floats(metrics), find_checkpoint(output_dir, best=True))
 
 
 def evaluate(
@@ -237,9 +237,3 @@ def _floats(metrics: dict) -> dict[str, Any]:
         str(key): _floats(value) if isinstance(value, dict) else float(value)
         for key, value in metrics.items()
     }
-
-
-def _to_predict_with(folder: Path) -> Path:
-    """The best checkpoint of a run, else the final one, else the last."""
-    files = [folder / name for name in ("model_best.pth", "model_final.pth")]
-    return next(filter(Path.is_file, files), None) or find_checkpoint(folder)

@@ -56,12 +56,13 @@ def _describe(found):
         yield f"  {gradient.name}: {_number(gradient.value)}"
     yield "images:"
     for image in found.images:
-        bad = f", {image.not_finite} VALUES NOT FINITE" if image.not_finite else ""
+        low, high = _number(image["minimum"]), _number(image["maximum"])
+        bad = f", {image['not_finite']} VALUES NOT FINITE" if image["not_finite"] else ""
         yield (
-            f"  {image.image_id} ({image.file_name}): values from {_number(image.minimum)} to "
-            f"{_number(image.maximum)}{bad}, {image.boxes} boxes"
+            f"  {image['image_id']} ({image['file_name']}): values from {low} to {high}{bad}, "
+            f"{image['boxes']} boxes"
         )
-        for index, box in image.bad_boxes.items():
+        for index, box in image["bad_boxes"].items():
             yield f"    box {index} IS INVALID: {', '.join(map(_number, box))}"
 
 

@@ -1,8 +1,8 @@
 """Training and evaluation runs on Detectron2's engine.
 
-``prepare`` makes a plan of a request, ``launch`` has the processes that follow it, ``training`` the
-loop, ``diagnosis`` what a run says about itself. ``work.run`` puts them together. The function
-:func:`prepare` has the name of its room.
+``prepare`` makes a plan of a request, ``launch`` starts the processes that follow it, ``training``
+has the loop, ``diagnosis`` the reports. ``work.run`` puts them together. Networks, data and metrics
+belong to their own packages. The function :func:`prepare` has the same name as its package.
 """
 
 from .diagnosis.non_finite import NonFiniteLossError

@@ -1,1 +1,4 @@
-"""What a run says about itself: start-up report, traps, memory, failures and their replay."""
+"""Reports and messages about a run: start-up report, memory, failures and their replay.
+
+Nothing here changes how a run trains.
+"""

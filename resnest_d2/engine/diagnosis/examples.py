@@ -1,7 +1,6 @@
-"""Training examples as tensors and plain types, and back: for files that anything may load safely.
+"""Training examples as tensors and plain types, and back, for files that a safe loader reads.
 
-Detectron2's ``Instances`` and the structures in their fields are classes, which a safe loader
-refuses. A value that has no plain form is left out, and named.
+It refuses classes such as Detectron2's ``Instances``. Values without a plain form are left out.
 """
 
 from collections.abc import Mapping
@@ -26,7 +25,7 @@ def pack(value):
     if isinstance(value, np.ndarray):
         return {_KIND: "ndarray", "value": torch.from_numpy(np.ascontiguousarray(value))}
     if isinstance(value, torch.Tensor):
-        return value.detach().cpu().clone()  # a view would take its whole storage along
+        return value.detach().cpu().clone()  # torch.save would write a view's whole storage
     if isinstance(value, Instances):
         fields = {name: pack(field) for name, field in value.get_fields().items()}
         return {_KIND: "Instances", "image_size": list(value.image_size), "fields": fields}
@@ -44,10 +43,10 @@ def pack(value):
 
 
 def unpack(value):
-    """What :func:`pack` was given; tuples come back as lists, and what was left out not at all.
+    """The value of :func:`pack`, with lists for tuples, and without what was left out.
 
     Raises:
-        ValueError: no such kind.
+        ValueError: an unknown kind.
     """
     if isinstance(value, list):
         return [unpack(item) for item in value]
@@ -65,7 +64,7 @@ def unpack(value):
         return value["value"].numpy()
     if kind in _STRUCTURES:
         return _STRUCTURES[kind](value["value"])
-    raise ValueError(f"an example's values are of the kinds that pack writes, got {kind!r}")
+    raise ValueError(f"an example with a value of unknown kind {kind!r}")
 
 
 def _is_omitted(value) -> bool:

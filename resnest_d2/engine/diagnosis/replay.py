@@ -49,24 +49,6 @@ _ENTRIES = {
 
 
 @dataclass(frozen=True)
-class ImageFacts:
-    """An input image: its smallest and largest finite value, and its invalid values.
-
-    Attributes:
-        not_finite: number of values that are NaN or infinite.
-        bad_boxes: by index, ground-truth boxes that are not finite, or have no width or height.
-    """
-
-    image_id: str
-    file_name: str
-    minimum: float
-    maximum: float
-    not_finite: int
-    boxes: int
-    bad_boxes: dict[int, list[float]]
-
-
-@dataclass(frozen=True)
 class Replay:
     """The result of a repetition.
 
@@ -78,6 +60,9 @@ class Replay:
         inputs_finite: whether that module's inputs are.
         bad_weights: names of parameters, and of statistics in use, that are not finite.
         gradients: the largest five.
+        images: of each input image its id, file, smallest and largest finite value, number of
+            values that are NaN or infinite (``not_finite``), number of boxes, and by index the
+            boxes that are not finite, or have no width or height (``bad_boxes``).
         synchronised: training had several processes, so that synchronised batch norms saw more
             images than this repetition.
     """
@@ -95,7 +80,7 @@ class Replay:
     inputs_finite: bool
     bad_weights: list[str]
     gradients: list[Gradient]
-    images: list[ImageFacts]
+    images: list[dict]
     synchronised: bool
 
     def as_dict(self) -> dict:
@@ -275,7 +260,7 @@ def _all_finite(value) -> bool:
     return True
 
 
-def _look_at(example: dict) -> ImageFacts:
+def _look_at(example: dict) -> dict:
     image = example["image"].float()
     finite = image[image.isfinite()]
     instances = example.get("instances")
@@ -283,15 +268,15 @@ def _look_at(example: dict) -> ImageFacts:
     if instances is not None and instances.has("gt_boxes"):
         boxes = instances.gt_boxes.tensor
     bad = [i for i, box in enumerate(boxes) if not box.isfinite().all() or _is_empty(box)]
-    return ImageFacts(
-        image_id=str(example.get("image_id", "")),
-        file_name=str(example.get("file_name", "")),
-        minimum=finite.min().item() if len(finite) else math.nan,
-        maximum=finite.max().item() if len(finite) else math.nan,
-        not_finite=image.numel() - finite.numel(),
-        boxes=len(boxes),
-        bad_boxes={i: boxes[i].tolist() for i in bad},
-    )
+    return {
+        "image_id": str(example.get("image_id", "")),
+        "file_name": str(example.get("file_name", "")),
+        "minimum": finite.min().item() if len(finite) else math.nan,
+        "maximum": finite.max().item() if len(finite) else math.nan,
+        "not_finite": image.numel() - finite.numel(),
+        "boxes": len(boxes),
+        "bad_boxes": {i: boxes[i].tolist() for i in bad},
+    }
 
 
 def _is_empty(box: torch.Tensor) -> bool:

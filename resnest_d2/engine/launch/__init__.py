@@ -1,1 +1,4 @@
-"""The processes of a run: started here or by torchrun, stopped by signals, one run a folder."""
+"""Processes of a run: started here or by torchrun, stopped by signals, one training per folder.
+
+What the processes do is not decided here.
+"""

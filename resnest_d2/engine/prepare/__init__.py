@@ -1,1 +1,4 @@
-"""From what a user asks for to a plan that every process follows. Nothing is trained here."""
+"""From a user's request to a plan that every process follows, with all checks and refusals.
+
+Nothing is trained here, and no process is started.
+"""

@@ -123,7 +123,7 @@ def test_nan_box_is_found_by_replay(config_for, tmp_path, monkeypatch):
     assert "loss_rpn_loc nan" in str(error)
     found = replay(error.file)
     assert found.reproduced
-    assert [list(image.bad_boxes) for image in found.images if image.image_id == "3"] == [[0]]
+    assert [list(image["bad_boxes"]) for image in found.images if image["image_id"] == "3"] == [[0]]
 
 
 def test_replay_repeats_the_finite_losses_bit_by_bit(config_for, tmp_path):
@@ -364,7 +364,7 @@ def test_every_process_ends_with_the_message_of_the_loss(launcher, where, data, 
     assert text.count("resnest-d2: error: the loss is not finite at iteration") == 1, text[-5000:]
     file = re.search(r"kept: resnest-d2 replay (\S+)", text)[1]
     found = replay(file)
-    assert found.reproduced and "3" in [image.image_id for image in found.images]
+    assert found.reproduced and "3" in [image["image_id"] for image in found.images]
     if launcher == "torchrun":  # which shows tracebacks of its own
         assert "the loss is not finite" in text.partition("Root Cause")[2]
     else:

@@ -226,7 +226,7 @@ def test_pairs_are_given_to_train(change, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(resnest_d2.engine, "run", lambda request: seen.append(prepare(request).cfg))
     monkeypatch.setattr("resnest_d2.api._floats", lambda metrics: {})
-    monkeypatch.setattr("resnest_d2.api._to_predict_with", lambda folder: folder)
+    monkeypatch.setattr("resnest_d2.api.find_checkpoint", lambda folder, best: folder)
     resnest_d2.train(
         "keypoint_rcnn_resnest50_fpn",
         train=change(_keypoints(["head", "tail"]))["train"],
