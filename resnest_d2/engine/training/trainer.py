@@ -47,13 +47,7 @@ from ..prepare.seeds import Generators
 from .best import BestCheckpoint
 from .ema import RAW_MODEL, AverageWeights, TrainedWeights, average_of
 from .freeze import freeze_parameters
-from .hooks import (
-    FreezeNorm,
-    MetricsWriter,
-    RepeatablePreciseBN,
-    SeedIterations,
-    StopTraining,
-)
+from .hooks import FreezeNorm, MetricsWriter, RepeatablePreciseBN, SeedIterations, StopTraining
 from .optimizer import build_optimizer
 from .records import LateWriter, cut_metrics
 from .steps import TrainingStep, choose_dtype
