@@ -85,7 +85,6 @@ def train(
             allowed; before anything is trained.
     """
     from .data import require_registered
-    from .engine import RunRequest, run
 
     check_pairs(opts)
     train_pairs, train_names = _split("train", train)
@@ -103,20 +102,18 @@ def train(
     if train_names:
         added += ["DATASETS.TRAIN", tuple(train_names)]
         require_registered(train_names)
-    with _clean_process():
-        request = RunRequest(
-            config=_plain(config),
-            opts=(*added, *opts),
-            train=train_pairs,
-            val=val_pairs,
-            resume=resume,
-            init_from=None if init_from is None else os.fspath(init_from),
-            on_bad_data=on_bad_data,
-            num_processes=num_processes,
-            quiet=quiet,
-        )
-        metrics = run(request)
-    return RunResult(_floats(metrics), find_checkpoint(output_dir, best=True))
+    metrics = _run(
+        config,
+        (*added, *opts),
+        train=train_pairs,
+        val=val_pairs,
+        resume=resume,
+        init_from=None if init_from is None else os.fspath(init_from),
+        on_bad_data=on_bad_data,
+        num_processes=num_processes,
+        quiet=quiet,
+    )
+    return RunResult(metrics, find_checkpoint(output_dir, best=True))
 
 
 def evaluate(
@@ -148,41 +145,44 @@ def evaluate(
     Raises:
         ValueError, KeyError, FileNotFoundError: see :func:`train`.
     """
-    from .engine import RunRequest, run
-
     check_pairs(opts)
     pairs, names = _split("val", val)
     added = ["DATASETS.TEST", tuple(names)] if names else []
     if output_dir is not None:
         added += ["OUTPUT_DIR", os.fspath(output_dir)]
+    metrics = _run(
+        config,
+        (*added, *opts),
+        val=pairs,
+        eval_only=True,
+        checkpoint=os.fspath(checkpoint),
+        on_bad_data=on_bad_data,
+        num_processes=num_processes,
+        quiet=quiet,
+    )
+    return RunResult(metrics, checkpoint_file(checkpoint))
+
+
+def _run(config: str | os.PathLike | CfgNode | None, opts: tuple, **fields) -> dict[str, Any]:
+    """The metrics of a run; see ``RunRequest``."""
+    from .engine import RunRequest, run
+
+    config = os.fspath(config) if isinstance(config, os.PathLike) else config
     with _clean_process():
-        request = RunRequest(
-            config=_plain(config),
-            opts=(*added, *opts),
-            val=pairs,
-            eval_only=True,
-            checkpoint=os.fspath(checkpoint),
-            on_bad_data=on_bad_data,
-            num_processes=num_processes,
-            quiet=quiet,
-        )
-        metrics = run(request)
-    return RunResult(_floats(metrics), checkpoint_file(checkpoint))
+        return _floats(run(RunRequest(config, opts, **fields)))
 
 
 def _split(name: str, data: Data | None) -> tuple[tuple[tuple[str, str], ...], list[str]]:
     """Pairs of paths, or names of registered data sets."""
     if data is None:
         return (), []
-    if isinstance(data, str):
-        return (), [data]
-    data = list(data)
-    if _is_pair(data):
-        return ((os.fspath(data[0]), os.fspath(data[1])),), []
-    if all(isinstance(item, str) for item in data):
-        return (), data
-    if all(not isinstance(item, (str, os.PathLike)) and _is_pair(list(item)) for item in data):
-        return tuple((os.fspath(json_file), os.fspath(folder)) for json_file, folder in data), []
+    items = [data] if isinstance(data, str) else list(data)
+    if _is_pair(items):
+        items = [items]
+    if all(isinstance(item, str) for item in items):
+        return (), items
+    if all(not isinstance(item, (str, os.PathLike)) and _is_pair(list(item)) for item in items):
+        return tuple((os.fspath(json_file), os.fspath(folder)) for json_file, folder in items), []
     raise ValueError(
         f"{name} must be (json file, image folder), a list of such pairs, a registered data set's "
         f"name or a list of names, got {data!r}"
@@ -193,10 +193,6 @@ def _is_pair(items: list) -> bool:
     """Whether these are a file and a folder, not two registered names."""
     paths = len(items) == 2 and all(isinstance(item, (str, os.PathLike)) for item in items)
     return paths and not all(isinstance(i, str) and i in DatasetCatalog for i in items)
-
-
-def _plain(config: str | os.PathLike | CfgNode | None) -> str | CfgNode | None:
-    return os.fspath(config) if isinstance(config, os.PathLike) else config
 
 
 @contextlib.contextmanager

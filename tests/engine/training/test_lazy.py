@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import signal
 from types import FunctionType
 
 import numpy as np
@@ -21,6 +22,7 @@ from resnest_d2.config import get_config, get_lazy_config
 from resnest_d2.data import build_train_mapper, register_coco, sample_set
 from resnest_d2.data.mapper import ImageMapper
 from resnest_d2.engine import RunRequest, Trainer, prepare_lazy, run_lazy
+from resnest_d2.engine.training.steps import TrainingStep
 from resnest_d2.modeling.norm import convert_sync_batchnorm
 
 FAMILIES = ("faster_rcnn", "cascade_rcnn", "mask_rcnn", "cascade_mask_rcnn")
@@ -344,6 +346,30 @@ def test_weights_for_other_images_are_refused(config_file, data, tmp_path):
     with pytest.raises(ValueError, match="INPUT.FORMAT RGB"):
         run_lazy(RunRequest(str(config_file), (*opts, "model.input_format=BGR")))
     run_lazy(RunRequest(str(config_file), opts))
+
+
+def test_sigterm_saves_and_stops_and_the_run_resumes(config_file, data, tmp_path, monkeypatch):
+    opts = (
+        f"train.output_dir={tmp_path / 'run'}",
+        "train.max_iter=3",
+        f"dataloader.train.dataset.names={data['train']}",
+        "dataloader.evaluator=null",
+    )
+    step = TrainingStep.run_step
+
+    def stopped(self):
+        step(self)
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingStep, "run_step", stopped)
+        with pytest.raises(SystemExit) as stop:
+            run_lazy(RunRequest(str(config_file), opts))
+    assert stop.value.code == 75
+    saved = [file.name for file in (tmp_path / "run").glob("*.pth")]
+    assert saved == ["model_0000000.pth"]
+    run_lazy(RunRequest(str(config_file), opts, resume=True))
+    assert torch.load(tmp_path / "run" / "model_final.pth", weights_only=True)["iteration"] == 2
 
 
 @pytest.mark.slow
