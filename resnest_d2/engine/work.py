@@ -1,11 +1,9 @@
 """A run from a YAML config: prepared once, then trained or evaluated in each of its processes."""
 
-import argparse
 import logging
 import os
 
 from detectron2.config import CfgNode
-from detectron2.engine import default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
@@ -13,13 +11,13 @@ from ..checkpoint import RECORD_KEY, RunCheckpointer
 from ..checkpoint.resume_changes import changed_keys
 from ..evaluation import write_results
 from ..inference import optimize_for_inference
-from .diagnosis.run_errors import hide_explained, only_warnings
+from .diagnosis.run_errors import only_warnings
 from .launch.processes import run_in_processes
 from .prepare.own_data import log_bad_data
 from .prepare.plan import Plan, prepare
 from .prepare.request import RunRequest
 from .prepare.seeds import fix_seed
-from .training.records import protected_log_files, show_log
+from .training.records import set_up_process, show_log
 from .training.trainer import Trainer, merge_results
 
 __all__ = ["run"]
@@ -66,7 +64,8 @@ def _train(plan: Plan) -> dict:
     request = plan.request
     show_log(plan.cfg.OUTPUT_DIR)
     cfg = fix_seed(plan.cfg, request)
-    _set_up(cfg, request)
+    set_up_process(cfg, request)
+    log_bad_data(cfg.OUTPUT_DIR, request)
     trainer = Trainer(cfg, trust_pickle=request.trust_pickle, origin=plan.origin)
     trainer.resume_or_load(resume=request.resume)
     if request.init_from and trainer.start_iter:
@@ -75,23 +74,14 @@ def _train(plan: Plan) -> dict:
     return trainer.results
 
 
-def _set_up(cfg: CfgNode, request: RunRequest) -> None:
-    arguments = {**vars(request), "config_file": ""}  # Detectron2 would log the file
-    if isinstance(request.config, CfgNode):
-        arguments["config"] = "given as an object"
-    with protected_log_files():
-        default_setup(cfg, argparse.Namespace(**arguments))
-    hide_explained()
-    log_bad_data(cfg.OUTPUT_DIR, request)
-
-
 def _evaluate(plan: Plan) -> dict:
     cfg, request = plan.cfg, plan.request
     log_cfg = cfg.clone()
     log_cfg.defrost()
     log_cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "inference")  # the run's config.yaml stays
     show_log(log_cfg.OUTPUT_DIR)
-    _set_up(log_cfg, request)
+    set_up_process(log_cfg, request)
+    log_bad_data(log_cfg.OUTPUT_DIR, request)
     model = Trainer.build_model(cfg)
     checkpointer = RunCheckpointer.from_config(
         cfg, model, cfg.OUTPUT_DIR, whole=True, trust_pickle=request.trust_pickle

@@ -209,7 +209,7 @@ def _weights(loaded: tuple[str, Match] | None) -> str:
     file, match = loaded
     counts = [f"{len(match.matched)} of {len(match.own)} tensors are from {file}"]
     if missing := len(match.missing) + len(match.misshapen):
-        counts.append(f"{missing} are initialised anew")
+        counts.append(f"{missing} are random")
     if match.unexpected:
         counts.append(f"{len(match.unexpected)} of the file are not used")
     return "; ".join(counts)

@@ -1,4 +1,4 @@
-"""Known settings that make a training useless although it runs, each with the way out."""
+"""Known settings that make a training useless although it runs, each with its remedy."""
 
 from collections.abc import Mapping, Sequence
 

@@ -137,9 +137,9 @@ def _launched(work: Callable, plan_bytes: bytes, folder: str) -> None:
 
 
 def _end_with_parent() -> None:
-    """Obey the SIGINT that PyTorch sends when the parent dies, even if SIGINT is to be ignored.
+    """React to the SIGINT that PyTorch sends when the parent dies, even where SIGINT is ignored.
 
-    A shell's script ignores it in a command that it starts with ``&``.
+    A shell script ignores SIGINT in commands that it starts with ``&``.
     """
     parent = multiprocessing.parent_process().pid
 

@@ -96,7 +96,7 @@ def expect_published(cfg: CfgNode, request: RunRequest) -> None:
 
 
 def choose_device(device: str, request: RunRequest, key: str) -> str:
-    """``device``, or "cpu" where that is a GPU and there is none.
+    """``device``, or "cpu" if it is a GPU and this machine has none.
 
     Args:
         key: the device's key, for messages.
@@ -147,7 +147,7 @@ def _resumes(cfg: CfgNode, request: RunRequest) -> bool:
 
 
 def choose_weights(cfg: CfgNode, request: RunRequest, stated: Stated) -> None:
-    """Obey ``init_from``, and replace a run's folder by its checkpoint.
+    """Use ``init_from``, and replace a run's folder by its checkpoint.
 
     A run that is resumed keeps its own ``MODEL.WEIGHTS``, which it does not read again.
     """

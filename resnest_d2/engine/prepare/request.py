@@ -1,4 +1,4 @@
-"""What a user asks for."""
+"""A user's request for a run."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The checkpoint with the best metric, and early stopping: what ``RESNEST.BEST`` asks for."""
+"""The best checkpoint, and early stopping (``RESNEST.BEST``)."""
 
 import logging
 import math

@@ -6,7 +6,6 @@ Detectron2's own loop (``model``, ``dataloader``, ``optimizer``, ``lr_multiplier
 and SIGTERM saves and stops. Unlike those of YAML runs, checkpoints do not record their config.
 """
 
-import argparse
 import os
 
 import torch
@@ -16,7 +15,7 @@ from torch import nn
 
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import DatasetMapper
-from detectron2.engine import default_setup, default_writers, hooks
+from detectron2.engine import default_writers, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
@@ -31,14 +30,13 @@ from ...evaluation import write_results
 from ...evaluation.coco_evaluator import masks_for
 from ...inference import optimize_for_inference
 from ...model_zoo import resolve_weights
-from ..diagnosis.run_errors import hide_explained
 from ..launch.processes import run_in_processes
 from ..launch.stopping import StopOnSignal
 from ..launch.torchrun import prepare_together
 from ..prepare.config_checks import check_batch_size, check_output_dir, choose_device
 from ..prepare.plan import Plan
 from ..prepare.request import RunRequest
-from .records import show_log
+from .records import set_up_process, show_log
 from .steps import TrainingStep
 from .trainer import adapt_sync_batchnorm
 
@@ -156,8 +154,7 @@ def _do_share(plan: Plan) -> dict:
     if request.eval_only:  # the run's config.yaml stays
         logged.train.output_dir = os.path.join(cfg.train.output_dir, "inference")
     show_log(logged.train.output_dir)
-    default_setup(logged, argparse.Namespace(**{**vars(request), "config_file": ""}))
-    hide_explained()
+    set_up_process(logged, request)
     model = adapt_sync_batchnorm(instantiate(cfg.model).to(device), device)
     results = (_evaluate if request.eval_only else _train)(cfg, request, model)
     if request.output_json and comm.is_main_process():

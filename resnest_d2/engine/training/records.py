@@ -5,6 +5,7 @@ room, with one message. A resumed run removes the metrics after its checkpoint: 
 iterations.
 """
 
+import argparse
 import contextlib
 import errno
 import functools
@@ -15,16 +16,20 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+from detectron2.config import CfgNode
+from detectron2.engine import default_setup
 from detectron2.utils.events import EventWriter
 from detectron2.utils.logger import setup_logger
 
 from ...files import writing
 from ...text import printable_record
-from ..diagnosis.run_errors import LOGGERS
+from ..diagnosis.run_errors import LOGGERS, hide_explained
 from ..launch.torchrun import process_rank
+from ..prepare.request import RunRequest
 
-__all__ = ["LateWriter", "cut_metrics", "protected_log_files", "show_log"]
+__all__ = ["LateWriter", "cut_metrics", "protected_log_files", "set_up_process", "show_log"]
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +111,16 @@ def show_log(folder: str | None = None) -> None:
         enable_propagation=True,
         configure_stdout=not logging.getLogger("resnest_d2").handlers,
     )
+
+
+def set_up_process(cfg: Any, request: RunRequest) -> None:
+    """Detectron2's ``default_setup`` of logs and seeds; call :func:`show_log` before."""
+    arguments = {**vars(request), "config_file": ""}  # Detectron2 would log the file
+    if isinstance(request.config, CfgNode):
+        arguments["config"] = "given as an object"
+    with protected_log_files():
+        default_setup(cfg, argparse.Namespace(**arguments))
+    hide_explained()
 
 
 @contextlib.contextmanager

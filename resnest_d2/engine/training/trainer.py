@@ -150,7 +150,9 @@ class Trainer(DefaultTrainer):
         if isinstance(loader, TrainLoader):
             loader.seek(self.start_iter * self.cfg.RESNEST.ACCUMULATE)
         elif self.start_iter:
-            logger.warning(f"{type(loader).__name__} cannot be resumed: its data starts anew")
+            logger.warning(
+                f"{type(loader).__name__} cannot be resumed: its data starts from the beginning"
+            )
         self._handled_outside = sys.exc_info()[1]  # if this is called in an except clause
         log_report(
             self.cfg,
@@ -273,7 +275,7 @@ class Trainer(DefaultTrainer):
             hooks.EvalHook(period, self._evaluate),
             keep_best,
             augmented,
-            writer,  # after the evaluation, whose metrics it writes
+            writer,  # after the evaluation: it writes the metrics
         ]
 
     @property
