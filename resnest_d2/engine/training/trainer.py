@@ -87,6 +87,9 @@ class Trainer(DefaultTrainer):
             ``RESNEST.EMA.DECAY`` is 0.
     """
 
+    build_optimizer = staticmethod(build_optimizer)
+    build_evaluator = staticmethod(build_evaluator)
+
     def __init__(self, cfg: CfgNode, *, trust_pickle: bool = False, origin: Origin | None = None):
         # DefaultTrainer's constructor gives DDP a GPU's id and has no bfloat16 step: the same
         # objects are built here, in the same order.
@@ -361,10 +364,6 @@ class Trainer(DefaultTrainer):
         return model
 
     @classmethod
-    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        return build_optimizer(cfg, model)
-
-    @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer):
         """Detectron2's, also for a rate of 0 and a step at the end of training."""
         cfg = cfg.clone()
@@ -376,10 +375,6 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
         return build_train_loader(cfg, mapper=build_train_mapper(cfg), seed=_seed(cfg))
-
-    @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str):
-        return build_evaluator(cfg, dataset_name)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
