@@ -24,14 +24,14 @@ def note(what, path):
     with open(COUNTS, "a") as file:
         file.write(f"{what} {os.path.basename(path)} {os.getpid()}\\n")
 
-read_structure = structure.read_structure
+original = structure.read_structure
 
 def counted(json_file):
     note("checked", json_file)
-    return read_structure(json_file)
+    return original(json_file)
 
 for module in list(sys.modules.values()):
-    if vars(module).get("read_structure") is read_structure:
+    if vars(module).get("read_structure") is original:
         module.read_structure = counted
 
 def audit(event, arguments):
