@@ -278,7 +278,7 @@ def test_run_that_stops_early_is_evaluated_augmented_too(request_for, stops, mon
     ],
 )
 def test_augmentation_of_what_detectron2_cannot_augment_is_refused(config, message, monkeypatch):
-    monkeypatch.setattr(plan, "check_files", lambda cfg, request: None)
+    monkeypatch.setattr(plan, "check_files", lambda *_: None)
     with pytest.raises(ValueError, match=f"TEST.AUG.ENABLED must be False where {message}"):
         prepare(RunRequest(config, ("TEST.AUG.ENABLED", "True")))
 
