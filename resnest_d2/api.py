@@ -81,8 +81,8 @@ def train(
         quiet: show only warnings and errors of the log; ``output_dir``/log.txt has all of it.
 
     Raises:
-        ValueError, KeyError, FileNotFoundError, FileExistsError: what is wrong, where, and what is
-            allowed; before anything is trained.
+        ValueError, KeyError, FileNotFoundError, FileExistsError: with key, value and choices;
+            before anything is trained.
     """
     from .data import require_registered
 

@@ -103,11 +103,7 @@ def read_environment() -> Torchrun | None:
 def check_given(
     num_processes: int | None, num_machines: int | None, dist_url: str = "auto"
 ) -> None:
-    """Raise a ValueError where options contradict torchrun, which has started the processes.
-
-    Args:
-        num_processes, num_machines, dist_url: as given by the user; None, None, "auto": not given.
-    """
+    """Raise a ValueError where options contradict torchrun. None and "auto" stand for not given."""
     place = read_environment()
     if place is None:
         return
@@ -131,7 +127,7 @@ def adopt(request: RunRequest) -> RunRequest:
     """The request with torchrun's numbers of processes; a restarted group resumes.
 
     Raises:
-        ValueError: the request contradicts them, or the environment has only some of them.
+        ValueError: the request contradicts the environment, or that is incomplete.
     """
     place = read_environment()
     if place is None:
@@ -198,11 +194,7 @@ def prepare_together(prepare: Callable[[RunRequest], Any], request: RunRequest) 
     """``prepare(adopt(request))``, with the same outcome in all of torchrun's processes.
 
     The first process of each machine prepares, and downloads what is needed; the others of its
-    machine get its plan, and register the plan's data sets.
-
-    Raises:
-        ValueError, KeyError, FileNotFoundError, FileExistsError: ``prepare`` raised it in this
-            process, or in another one.
+    machine get its plan, and register the plan's data sets. An error of one is raised in all.
     """
     request = adopt(request)
     store = _store()
@@ -275,11 +267,10 @@ def joined(place: Torchrun, *, on_cpu: bool) -> Iterator[None]:
 
 
 def leave_group() -> None:
-    """Destroy PyTorch's process group, and its threads.
+    """Destroy PyTorch's process group, and with it gloo's threads.
 
-    Detectron2 caches the group, and a trainer, which refers to itself, holds it until it is
-    collected. As long as the group exists, gloo's threads run, and one that still holds a tensor
-    when Python ends aborts the process.
+    A thread that still holds a tensor when Python ends aborts the process. Detectron2 caches the
+    group, and a trainer, which refers to itself, holds it until it is collected.
     """
     comm._get_global_gloo_group.cache_clear()
     gc.collect()
@@ -296,11 +287,7 @@ def record(message: str) -> None:
 
 
 def leave(timeout: float = 10) -> None:
-    """Let the first process print its message before torchrun sees another one exit, and ends it.
-
-    Args:
-        timeout: seconds to wait for it at most.
-    """
+    """Let the first process print its message, before torchrun ends it because another one exits."""
     if not _store.cache_info().currsize or (store := _store()) is None:
         return  # there are no others, or they know nothing of a failure
     place = read_environment()

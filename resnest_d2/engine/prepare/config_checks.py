@@ -48,8 +48,7 @@ def choose_config(request: RunRequest) -> tuple[CfgNode, Stated, TrainedModel | 
     """The request's config, what the user stated of it, and the model of ``checkpoint``, if given.
 
     Raises:
-        ValueError, KeyError, FileNotFoundError: of config or checkpoint; the data that the
-            checkpoint was evaluated on is unknown here, and the request names no other.
+        ValueError: also if the checkpoint's data is unknown here, and the request names no other.
     """
     if request.checkpoint is None:
         cfg, layers = read_config(request.config, request.opts)
@@ -96,10 +95,7 @@ def expect_published(cfg: CfgNode, request: RunRequest) -> None:
 
 
 def choose_device(device: str, request: RunRequest, key: str) -> str:
-    """``device``, or "cpu" if it is a GPU and this machine has none.
-
-    Args:
-        key: the device's key, for messages.
+    """``device``, the value of ``key``, or "cpu" if it is a GPU and this machine has none.
 
     Raises:
         ValueError: invalid numbers of processes and machines.

@@ -69,8 +69,7 @@ def prepare(request: RunRequest) -> Plan:
     if one refuses, all refuse.
 
     Raises:
-        ValueError, KeyError, FileNotFoundError, FileExistsError: what is wrong, where, and what is
-            allowed.
+        ValueError, KeyError, FileNotFoundError, FileExistsError: with key, value and choices.
     """
     return prepare_together(_prepare, request)
 

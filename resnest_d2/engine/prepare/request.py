@@ -37,8 +37,7 @@ class RunRequest:
         num_machines, machine_rank, dist_url: see Detectron2's ``launch``.
 
     Raises:
-        ValueError: ``optimize`` or ``checkpoint`` without ``eval_only``; neither ``config`` nor
-            ``checkpoint``; two sources of weights.
+        ValueError: arguments that contradict each other.
     """
 
     config: str | CfgNode | None

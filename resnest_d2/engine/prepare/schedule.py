@@ -75,8 +75,6 @@ class Origin:
 def set_schedule(cfg: CfgNode, stated: Stated) -> Origin:
     """Scale learning rate and schedule and turn epochs into iterations, in place.
 
-    The changes are logged, with the reason and the way to turn them off.
-
     Raises:
         ValueError: an epoch key has an invalid value, or contradicts a key in iterations.
     """

@@ -56,8 +56,7 @@ def prepare_lazy(request: RunRequest) -> Plan:
             ``path.key=value`` in Hydra's grammar.
 
     Raises:
-        ValueError, KeyError, FileNotFoundError, FileExistsError: what is wrong, where, and what is
-            allowed.
+        ValueError, KeyError, FileNotFoundError, FileExistsError: with key, value and choices.
     """
     return prepare_together(_prepare, request)
 

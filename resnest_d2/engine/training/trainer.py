@@ -336,11 +336,9 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test_augmented(cls, cfg: CfgNode, model: nn.Module) -> dict:
-        """Evaluate with test-time augmentation (``TEST.AUG``), by Detectron2's model for it.
+        """As ``test``, with test-time augmentation (``TEST.AUG``), and tasks named ``bbox_TTA`` ….
 
-        Returns:
-            As ``test``, with tasks named ``bbox_TTA`` …; what evaluators write goes to
-            ``OUTPUT_DIR/TTA``.
+        The evaluators write into ``OUTPUT_DIR/TTA``.
         """
         logger.info("Evaluating with test-time augmentation")
         augmented = cfg.clone()
