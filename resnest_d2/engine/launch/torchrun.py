@@ -287,7 +287,7 @@ def record(message: str) -> None:
 
 
 def leave(timeout: float = 10) -> None:
-    """Let the first process print its message, before torchrun ends it because another one exits."""
+    """Let the first process print its message: torchrun ends it when another one exits."""
     if not _store.cache_info().currsize or (store := _store()) is None:
         return  # there are no others, or they know nothing of a failure
     place = read_environment()
