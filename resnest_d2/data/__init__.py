@@ -1,14 +1,14 @@
 """Data sets (checked and registered COCO files, the sample set that needs no download), loaders."""
 
 from .check.data_sets import CocoSummary, check_coco, check_sets
-from .check.fix import fix_coco
 from .check.problems import Problem
+from .check.repair import fix_coco
 from .formats.coco import (
     check_coco_json,
-    check_same_classes,
     known_category_ids,
     register_coco,
     require_registered,
+    require_same_categories,
 )
 from .formats.panoptic import register_coco_panoptic, write_stuff_masks
 from .loader import SAMPLERS, TrainLoader, build_test_loader, build_train_loader
@@ -33,7 +33,6 @@ __all__ = [
     "check_coco_json",
     "check_jitter",
     "check_sizes",
-    "check_same_classes",
     "check_sets",
     "coco_stats",
     "explained_worker_errors",
@@ -42,6 +41,7 @@ __all__ = [
     "register_coco",
     "register_coco_panoptic",
     "require_registered",
+    "require_same_categories",
     "sample_set",
     "split_coco",
     "summarise_training_data",

@@ -1,8 +1,8 @@
-"""COCO data sets, looked at before anything starts: all that is wrong, at once.
+"""All that is wrong with COCO data sets, found before anything starts and reported at once.
 
-Detectron2 reads a JSON file when its loader is built and a picture when its turn comes, and what is
-wrong there ends as a KeyError or an assertion far from the cause, or after hours. Here each file is
-read once; pictures by their headers (see :mod:`.check_pictures`).
+Detectron2 reads a JSON file when its loader is built and an image when it is used; what is wrong
+there ends as a KeyError or an assertion far from the cause, or after hours. Here each JSON file is
+read once, and of images the headers (see :mod:`.image_files`).
 """
 
 import dataclasses
@@ -14,23 +14,26 @@ from typing import Any
 
 from .file_names import describe_rules, find_files
 from .image_files import PictureEntry, check_pictures, shared_pictures
-from .normalise import given_ids
+from .normalise import dicts, given_ids
 from .objects import check_objects
 from .problems import Problem, shown
-from .structure import Structure, entry_id, image_size, read_structure
+from .structure import Structure, image_size, read_structure
 
 __all__ = [
+    "CheckedSet",
     "CocoSummary",
-    "Examined",
     "check_coco",
+    "check_data_sets",
     "check_sets",
     "different_categories",
     "examine",
     "file_state",
     "find_pictures",
-    "problems_by_set",
     "require_paths",
+    "summarise",
 ]
+
+_Pair = tuple[str | os.PathLike, str | os.PathLike]  # JSON file, image folder
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,11 @@ class CocoSummary:
     """What a COCO-format file holds.
 
     Attributes:
-        json_file: the file.
         class_names: ordered by category id, hence by Detectron2's contiguous class number.
         category_ids: ascending, one for each class name.
-        given_ids: the same as the file gives them, such as texts.
-        num_images: number of images.
-        num_annotations: number of annotations, crowds included.
-        num_crowds: of them, those with ``iscrowd`` 1, which are neither trained nor scored.
+        given_ids: the same as they are in the file, which may be texts.
+        num_annotations: crowds included.
+        num_crowds: annotations with ``iscrowd`` 1, which are neither trained nor scored.
         has_masks: whether an object that is not a crowd has a segmentation.
         has_rle: whether such a segmentation is run-length encoded, which Detectron2 trains only
             with ``INPUT.MASK_FORMAT: bitmask``.
@@ -52,9 +53,7 @@ class CocoSummary:
         keypoint_names: names of the keypoints, where all categories that have some agree.
         num_keypoints: how many the objects have, where all that have some agree and no category
             names its keypoints; else 0.
-        without_keypoints: number of annotations that lack ``keypoints``, without which no keypoint
-            head can be trained or scored.
-        image_ids: ids of the images.
+        without_keypoints: number of annotations without ``keypoints``, which a keypoint head needs.
     """
 
     json_file: str
@@ -77,24 +76,31 @@ class CocoSummary:
         """Annotations that are trained and scored."""
         return self.num_annotations - self.num_crowds
 
+    @property
+    def given_categories(self) -> dict[int | float | str, str]:
+        """Class names by the ids of the file."""
+        return dict(zip(self.given_ids, self.class_names, strict=True))
 
-@dataclass(frozen=True)
-class Examined:
-    """What is known of a JSON file.
+
+@dataclass
+class CheckedSet:
+    """What is known of a JSON file, and of its images where these were checked too.
 
     Attributes:
-        problems: of the file, its pictures aside.
         summary: None where the file is unusable as a whole.
         pictures: the entries of its images.
+        structure: the content, for the first who changes it; None where it must be read again.
     """
 
-    problems: tuple[Problem, ...]
-    summary: CocoSummary | None
-    pictures: tuple[PictureEntry, ...]
+    json_file: str
+    problems: list[Problem]
+    summary: CocoSummary | None = None
+    pictures: list[PictureEntry] = dataclasses.field(default_factory=list)
+    structure: Structure | None = None
 
 
 def check_coco(json_file: str | os.PathLike, image_root: str | os.PathLike) -> list[Problem]:
-    """All problems of a COCO-format data set: of the file, its entries and its pictures.
+    """All problems of a COCO-format data set: of the file, its entries and its images.
 
     Raises:
         FileNotFoundError: the file or the folder of images does not exist.
@@ -102,48 +108,45 @@ def check_coco(json_file: str | os.PathLike, image_root: str | os.PathLike) -> l
     return check_sets([(json_file, image_root)])
 
 
-def check_sets(*groups: Sequence[tuple[str | os.PathLike, str | os.PathLike]]) -> list[Problem]:
-    """All problems of several data sets, and of groups that must not share a picture.
+def check_sets(*groups: Sequence[_Pair]) -> list[Problem]:
+    """All problems of several data sets, and of groups that must not share an image.
 
     Args:
         groups: (json file, image folder) pairs: of the training data, then of the validation data.
             All must have the same categories.
     """
-    return [problem for found in problems_by_set(*groups).values() for problem in found]
+    return [p for checked in check_data_sets(*groups).values() for p in checked.problems]
 
 
-def problems_by_set(
-    *groups: Sequence[tuple[str | os.PathLike, str | os.PathLike]],
-) -> dict[tuple[str, str], list[Problem]]:
-    """What :func:`check_sets` finds, by the pair that it was found in."""
-    plain = [[(os.fspath(j), os.fspath(root)) for j, root in group] for group in groups]
-    for pair in (pair for group in plain for pair in group):
+def check_data_sets(*groups: Sequence[_Pair]) -> dict[tuple[str, str], CheckedSet]:
+    """What :func:`check_sets` finds, by pair."""
+    plain = [[(os.fspath(file), os.fspath(root)) for file, root in group] for group in groups]
+    pairs = dict.fromkeys(pair for group in plain for pair in group)
+    for pair in pairs:
         require_paths(*pair)
-    found: dict[tuple[str, str], list[Problem]] = {}
-    pictures: dict[tuple[str, str], list[PictureEntry]] = {}
-    for pair in (pair for group in plain for pair in group):
-        if pair not in found:
-            examined = examine(pair[0])
-            pictures[pair], misnamed = find_pictures(*pair, examined.pictures)
-            found[pair] = [*examined.problems, *misnamed, *check_pictures(*pair, pictures[pair])]
-    _compare_categories(found)
+    found = {}
+    for json_file, root in pairs:
+        found[json_file, root] = checked = _examine(json_file)
+        checked.pictures, misnamed = find_pictures(json_file, root, checked.pictures)
+        checked.problems += [*misnamed, *check_pictures(json_file, root, checked.pictures)]
+    _compare_categories([checked for checked in found.values() if checked.summary])
     for place, first in enumerate(plain):
         for second in plain[place + 1 :]:
-            _compare_pictures(found, pictures, first, second)
+            _compare_pictures(found, first, second)
     return found
 
 
 def find_pictures(
     json_file: str, root: str, entries: Sequence[PictureEntry]
 ) -> tuple[list[PictureEntry], list[Problem]]:
-    """Look for files that are not there under their names (:mod:`.file_names`).
+    """Search files that do not exist by their names (:mod:`.file_names`).
 
     Returns:
         The entries, with other names where files were found, and a problem for each of these.
     """
     entries = list(entries)
     names = [entry.file_name for entry in entries if entry.file_name]
-    missing = [name for name in names if not _is_there(root, name)]
+    missing = [name for name in names if not _exists(root, name)]
     if not missing:
         return entries, []
     found = find_files(missing, root, taken=set(names).difference(missing))
@@ -158,7 +161,7 @@ def find_pictures(
     return entries, problems
 
 
-def _is_there(root: str, name: str) -> bool:
+def _exists(root: str, name: str) -> bool:
     try:
         return os.path.exists(os.path.join(root, name))
     except ValueError:  # a null character or a lone surrogate
@@ -176,138 +179,141 @@ def require_paths(json_file: str, folder: str, kind: str = "image") -> None:
 
 
 def file_state(path: str) -> tuple[int, int]:
-    """What changes when a file is written anew: its time (nanoseconds) and size (bytes)."""
+    """What changes when a file is written again: its time (nanoseconds) and size (bytes)."""
     status = os.stat(path)
     return status.st_mtime_ns, status.st_size
 
 
-def examine(json_file: str) -> Examined:
-    """Read a JSON file, once for each state of it."""
-    return _examine(json_file, file_state(json_file))
+def examine(json_file: str) -> CheckedSet:
+    """Read a JSON file, unless that was done since it changed. Not for changing the result."""
+    return _examine_state(json_file, file_state(json_file))
 
 
-@functools.lru_cache(maxsize=8)  # checking, counting classes and registering read a file once
-def _examine(json_file: str, state: tuple[int, int]) -> Examined:
+@functools.lru_cache(maxsize=8)
+def _examine_state(json_file: str, state: tuple[int, int]) -> CheckedSet:
+    return dataclasses.replace(_examine(json_file), structure=None)
+
+
+def _examine(json_file: str) -> CheckedSet:
     structure = read_structure(json_file)
     if structure.data is None:
-        return Examined(tuple(structure.problems), None, ())
-    problems = list(structure.problems)
-    pictures = _pictures(json_file, structure, problems)
-    problems += check_objects(json_file, structure)
-    problems += _check_categories(json_file, structure)
-    summary = _summarise(json_file, structure)
+        return CheckedSet(json_file, structure.problems)
+    pictures = _pictures(structure)
+    check_objects(structure)
+    _check_categories(structure)
+    summary = summarise(structure)
     if summary.num_crowds:
         value = {"crowds": summary.num_crowds, "annotations": summary.num_annotations}
-        problems.append(Problem(json_file, None, "crowds", value))
-    return Examined(tuple(problems), summary, tuple(pictures))
+        structure.add_to_file("crowds", value)
+    # A sound file is seldom changed: its memory is given back.
+    return CheckedSet(
+        json_file, structure.problems, summary, pictures, structure if structure.problems else None
+    )
 
 
-def _pictures(json_file: str, structure: Structure, problems: list[Problem]) -> list[PictureEntry]:
-    """The entries of ``images``; what is wrong with their values is added to ``problems``."""
+def _pictures(structure: Structure) -> list[PictureEntry]:
+    """The entries of ``images``; invalid values are added to the problems."""
     pictures = []
-    for index, image in enumerate(structure.data["images"]):
-        if not isinstance(image, dict) or ("images", index) in structure.merged:
+    for index, image in dicts(structure.data["images"]):
+        if ("images", index) in structure.merged:
             continue
-        number, entry = entry_id("images", index, image), ("images", index)
         name = image.get("file_name")
         if "file_name" in image and not (isinstance(name, str) and name.strip()):
-            problems.append(Problem(json_file, number, "bad-file-name", shown(name), entry))
+            structure.add("bad-file-name", "images", index, name)
             name = None
         size = image_size(image)
         if size is None and "width" in image and "height" in image:
-            found = {side: shown(image[side]) for side in ("width", "height")}
-            problems.append(Problem(json_file, number, "bad-image-size", found, entry))
-        pictures.append(PictureEntry(index, number, name, size))
+            found = {side: image[side] for side in ("width", "height")}
+            structure.add("bad-image-size", "images", index, found)
+        pictures.append(PictureEntry(index, structure.name("images", index), name, size))
     return pictures
 
 
-def _check_categories(json_file: str, structure: Structure) -> list[Problem]:
+def _check_categories(structure: Structure) -> None:
     """Gaps in the ids and classes without an annotation: warnings."""
     indices = {id(entry): index for index, entry in enumerate(structure.data["categories"])}
-    used = {
-        annotation["category_id"]
-        for annotation in structure.data["annotations"]
-        if isinstance(annotation, dict) and type(annotation.get("category_id")) is int
-    }
-    problems = []
+    numbers = (a.get("category_id") for _, a in dicts(structure.data["annotations"]))
+    used = {number for number in numbers if type(number) is int}
     before = min((*structure.categories, 1)) - 1  # ids begin at 0 or 1
     for number, category in structure.categories.items():
-        entry = ("categories", indices[id(category)])
+        index = indices[id(category)]
         if number > before + 1:
-            gap = [before + 1, number - 1]
-            problems.append(Problem(json_file, number, "category-gap", gap, entry))
+            structure.add("category-gap", "categories", index, [before + 1, number - 1])
         before = number
         if number not in used:
-            name = category["name"]
-            problems.append(Problem(json_file, number, "empty-class", shown(name), entry))
-    return problems
+            structure.add("empty-class", "categories", index, category["name"])
 
 
-def _summarise(json_file: str, structure: Structure) -> CocoSummary:
-    categories = structure.categories
-    annotations = [a for a in structure.data["annotations"] if isinstance(a, dict)]
+def summarise(structure: Structure) -> CocoSummary:
+    """The summary of a file whose images and categories are joined."""
+    categories, given = structure.categories, given_ids(structure.categories)
+    everything = structure.data.get("annotations", ())
+    annotations = [a for a in everything if isinstance(a, dict)]
     objects = [annotation for annotation in annotations if annotation["iscrowd"] != 1]
     segmentations = [a["segmentation"] for a in objects if a.get("segmentation")]
     counts = {len(a["keypoints"]) for a in annotations if isinstance(a.get("keypoints"), list)}
     counts.discard(0)
-    keypoint_lists = {tuple(c["keypoints"]) for c in categories.values() if c.get("keypoints")}
-    named = bool(keypoint_lists)
+    names = {tuple(c["keypoints"]) for c in categories.values() if c.get("keypoints")}
     return CocoSummary(
-        json_file=json_file,
+        json_file=structure.json_file,
         class_names=tuple(category["name"] for category in categories.values()),
         category_ids=tuple(categories),
-        given_ids=tuple(given_ids(categories).get(number, number) for number in categories),
+        given_ids=tuple(given.get(number, number) for number in categories),
         num_images=len(structure.images),
-        num_annotations=len(structure.data["annotations"]),
+        num_annotations=len(everything),
         num_crowds=len(annotations) - len(objects),
         has_masks=bool(segmentations),
         has_rle=any(isinstance(segmentation, dict) for segmentation in segmentations),
         has_keypoints=any(annotation.get("keypoints") for annotation in annotations),
-        keypoint_names=keypoint_lists.pop() if len(keypoint_lists) == 1 else (),
-        num_keypoints=counts.pop() // 3 if len(counts) == 1 and not named else 0,
+        num_keypoints=counts.pop() // 3 if len(counts) == 1 and not names else 0,
+        keypoint_names=names.pop() if len(names) == 1 else (),
         without_keypoints=sum(not annotation.get("keypoints") for annotation in annotations),
         image_ids=frozenset(structure.images),
     )
 
 
-def different_categories(ours: Mapping[Any, str], theirs: Mapping[Any, str]) -> dict[Any, str]:
+def different_categories(
+    ours: Mapping[Any, str], theirs: Mapping[Any, str], files: Sequence[str]
+) -> dict[Any, str]:
     """The categories (names by id) in which two files differ, by id, as texts for a message."""
+
+    def text(names: Mapping[Any, str], number: Any, file: str) -> str:
+        return f"{names[number]!r} in {file}" if number in names else f"none in {file}"
+
     return {
-        i: f"{ours.get(i, 'absent')} / {theirs.get(i, 'absent')}"
+        i: f"{text(ours, i, files[0])}, {text(theirs, i, files[1])}"
         for i in sorted(ours.keys() | theirs.keys(), key=lambda i: (isinstance(i, str), i))
         if ours.get(i) != theirs.get(i)
     }
 
 
-def _compare_categories(found: dict[tuple[str, str], list[Problem]]) -> None:
+def _compare_categories(found: Sequence[CheckedSet]) -> None:
     """Detectron2 numbers classes by their sorted ids in each file: all must have the same ones."""
-    summaries = [(pair, examine(pair[0]).summary) for pair in found]
-    summaries = [(pair, summary) for pair, summary in summaries if summary]
-    names = [dict(zip(s.given_ids, s.class_names, strict=True)) for _, s in summaries]
-    for (pair, summary), theirs in zip(summaries[1:], names[1:], strict=True):
-        for number, text in different_categories(names[0], theirs).items():
-            value = f"{text} in {summaries[0][0][0]} / {summary.json_file}"
-            found[pair].append(Problem(pair[0], number, "different-category", value))
+    for checked in found[1:]:
+        ours, theirs = found[0].summary, checked.summary
+        files = (ours.json_file, theirs.json_file)
+        different = different_categories(ours.given_categories, theirs.given_categories, files)
+        for number, text in different.items():
+            checked.problems.append(Problem(files[1], number, "different-category", text))
 
 
 def _compare_pictures(
-    found: dict[tuple[str, str], list[Problem]],
-    pictures: Mapping[tuple[str, str], Sequence[PictureEntry]],
+    found: Mapping[tuple[str, str], CheckedSet],
     first: Sequence[tuple[str, str]],
     second: Sequence[tuple[str, str]],
 ) -> None:
     for pair in first:
-        # A data set that is learned by heart on purpose is told, not refused.
+        # The same data on both sides, to see whether it can be memorised, is allowed.
         same = [other for other in second if _real(other) == _real(pair)]
         if same:
-            found[pair].append(Problem(pair[0], None, "same-set", same[0][0]))
+            found[pair].problems.append(Problem(pair[0], None, "same-set", same[0][0]))
         sides = [
-            [(place[1], entry) for place in pairs for entry in pictures[place]]
+            [(place[1], entry) for place in pairs for entry in found[place].pictures]
             for pairs in ([pair], [other for other in second if other not in same])
         ]
         for entry, path, other in shared_pictures(*sides):
             place = ("images", entry.index)
-            found[pair].append(Problem(path, entry.id, "same-picture", other, place))
+            found[pair].problems.append(Problem(path, entry.id, "same-picture", other, place))
 
 
 def _real(pair: tuple[str, str]) -> tuple[str, str]:

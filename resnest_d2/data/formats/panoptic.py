@@ -23,13 +23,14 @@ from detectron2.data.datasets import load_coco_json
 
 from ...files import make_folder
 from ..check.data_sets import different_categories, file_state, require_paths
+from ..check.problems import counted
+from ..check.structure import read_sections
 from ..image_reader import open_image
 from .coco import (
-    check_coco_json,
     few,
     is_registered,
     name_of_files,
-    read_coco_json,
+    raise_errors,
     require_images,
     usable_copy,
 )
@@ -97,17 +98,18 @@ def register_coco_panoptic(
             taken.
     """
     image_root = os.fspath(image_root)
-    instances_json = usable_copy(os.fspath(instances_json), image_root)
-    summary = check_coco_json(instances_json, image_root)
+    instances_json, summary = usable_copy(os.fspath(instances_json), image_root)
     panoptic = _check_panoptic(os.fspath(panoptic_json), os.fspath(panoptic_root))
-    both = f"{panoptic.json_file} (its things) and {instances_json}"
+    jsons = (panoptic.json_file, instances_json)
     instances = dict(zip(summary.category_ids, summary.class_names, strict=True))
-    if different := different_categories(panoptic.things, instances):
+    if different := different_categories(panoptic.things, instances, jsons):
         texts = [f"id {number}: {text}" for number, text in different.items()]
-        raise ValueError(f"the categories of {both} differ: {few(texts)}")
+        raise ValueError(f"the categories of things differ: {few(texts)}")
     mask_names = {a["image_id"]: a["file_name"] for a in panoptic.annotations}
     if single := sorted(summary.image_ids ^ mask_names.keys()):
-        raise ValueError(f"{len(single)} images are in one of {both} only: {few(single)}")
+        raise ValueError(
+            f"{counted(len(single), 'image')} in only one of {' and '.join(jsons)}: {few(single)}"
+        )
 
     files = {
         "panoptic_json": panoptic.json_file,
@@ -220,8 +222,9 @@ def _stuff_mask(panoptic: _Panoptic, annotation: dict) -> np.ndarray:
 
 def _check_panoptic(json_file: str, root: str) -> _Panoptic:
     require_paths(json_file, root, "panoptic")
-    data = read_coco_json(json_file, _REQUIRED)
-    images, annotations, categories = (data[section] for section in _REQUIRED)
+    structure = read_sections(json_file, _REQUIRED)
+    raise_errors(json_file, structure.problems)
+    images, annotations, categories = (structure.data[section] for section in _REQUIRED)
 
     names: dict[int, dict[int, str]] = {0: {}, 1: {}}  # stuff, things
     for category in sorted(categories, key=lambda category: category["id"]):

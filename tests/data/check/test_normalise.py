@@ -11,7 +11,7 @@ from detectron2.structures import Boxes, Instances
 
 from resnest_d2.analysis.evaluated_run import RESULTS
 from resnest_d2.data import check_coco, register_coco
-from resnest_d2.data.check.data_sets.normalise import GIVEN_ID, normalise
+from resnest_d2.data.check.normalise import GIVEN_ID, normalise
 from resnest_d2.evaluation import CocoEvaluator
 
 SQUARE = [[1, 1, 5, 1, 5, 5, 1, 5]]

@@ -12,10 +12,11 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 
 from resnest_d2.data import check_coco, fix_coco, register_coco, split_coco
-from resnest_d2.data.check.data_sets.file_names import find_files
-from resnest_d2.data.check.data_sets.normalise import GIVEN_ID
-from resnest_d2.data.check.data_sets.objects import TOLERANCE
-from resnest_d2.data.check.data_sets.repair import make_usable
+from resnest_d2.data.check.data_sets import check_data_sets
+from resnest_d2.data.check.file_names import find_files
+from resnest_d2.data.check.normalise import GIVEN_ID
+from resnest_d2.data.check.objects import TOLERANCE
+from resnest_d2.data.check.repair import make_usable
 from resnest_d2_command import main
 
 WIDTH, HEIGHT = 48, 32  # of all images here
@@ -180,7 +181,7 @@ def test_without_a_keypoint_head_bad_keypoints_cost_no_object(make, changes):
     person = {"id": 1, "name": "person", "keypoints": ["a", "b"]}
     pair = make([_object(keypoints=[1, 1, 2, 3, 3, 2]), _object(**changes)], categories=[person])
     assert "error" in _kinds(pair).values()
-    usable = make_usable(pair[0], check_coco(*pair), keypoints=False)
+    usable = make_usable(check_data_sets([pair])[pair], keypoints=False)
     assert usable.refused == () and usable.lost == 0
 
 
@@ -188,7 +189,7 @@ def test_crowds_need_no_mask_and_are_left_out_where_masks_are_learned(make):
     crowds = [_object(iscrowd=1, segmentation=mask) for mask in ([], [[1, 2]], None)]
     pair = make([_object(), *crowds])
     assert _kinds(pair) == {"maskless-crowd": "warning", "crowds": "warning"}
-    usable = make_usable(pair[0], check_coco(*pair))
+    usable = make_usable(check_data_sets([pair])[pair])
     assert (usable.objects, usable.lost, len(usable.content["annotations"])) == (1, 0, 1)
     assert len(_copy(register_coco(*pair))) == 1
     assert len(_copy(register_coco(*pair, masks=False))) == 4
