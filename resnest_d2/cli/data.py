@@ -18,7 +18,7 @@ __all__ = ["check", "fix", "show", "split", "stats"]
 
 def check(args: argparse.Namespace) -> int:
     from ..data import check_sets
-    from ..data.check.problems import report
+    from ..data.check.problems import counted, report
 
     try:
         if len(args.paths) % 2:
@@ -36,7 +36,8 @@ def check(args: argparse.Namespace) -> int:
             say(report(problems, limit=40))
         more = ". All of them: --json" if len(problems) > 40 else ""
         if not args.quiet:
-            say(f"{errors} errors, {len(problems) - errors} warnings{more}")
+            warnings = counted(len(problems) - errors, "warning")
+            say(f"{counted(errors, 'error')}, {warnings}{more}")
     return 1 if errors else 0
 
 

@@ -1,4 +1,9 @@
-"""Data sets (checked and registered COCO files, the sample set that needs no download), loaders."""
+"""Data sets: files read, checked, repaired, split and registered; images read; loaders; samples.
+
+No models and no runs: what a run does with its data is in :mod:`..engine`.
+"""
+
+import warnings
 
 from .check.data_sets import CocoSummary, check_coco, check_sets
 from .check.problems import Problem
@@ -47,3 +52,11 @@ __all__ = [
     "summarise_training_data",
     "write_stuff_masks",
 ]
+
+
+def __getattr__(name: str):
+    if name != "check_same_classes":
+        raise AttributeError(f"module {__name__} has no attribute {name!r}")
+    message = f"{__name__}.check_same_classes is now {__name__}.require_same_categories"
+    warnings.warn(message, DeprecationWarning, stacklevel=2)
+    return require_same_categories

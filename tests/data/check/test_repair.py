@@ -1,5 +1,6 @@
 """Broken data: kept where that can be, repaired before it is left out, and counted in objects."""
 
+import dataclasses
 import json
 import os
 
@@ -12,11 +13,11 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 
 from resnest_d2.data import check_coco, fix_coco, register_coco, split_coco
-from resnest_d2.data.check.data_sets import check_data_sets
+from resnest_d2.data.check.data_sets import check_data_sets, examine
 from resnest_d2.data.check.file_names import find_files
 from resnest_d2.data.check.normalise import GIVEN_ID
 from resnest_d2.data.check.objects import TOLERANCE
-from resnest_d2.data.check.repair import make_usable
+from resnest_d2.data.check.repair import make_usable, write_usable
 from resnest_d2_command import main
 
 WIDTH, HEIGHT = 48, 32  # of all images here
@@ -119,7 +120,7 @@ UNREADABLE = ([[1, 2, 3, 4]], [[]], "text", [None], {"size": [5, 5], "counts": [
 @pytest.mark.parametrize("segmentation", UNREADABLE)
 def test_without_masks_an_unreadable_segmentation_costs_no_object(make, segmentation):
     pair = make([_object(segmentation=segmentation), _object()])
-    with pytest.raises(ValueError, match="has 1 problems"):
+    with pytest.raises(ValueError, match=r"has 1 problem \("):
         register_coco(*pair)
     name = register_coco(*pair, masks=False)
     assert len(DatasetCatalog.get(name)[0]["annotations"]) == 2
@@ -195,6 +196,19 @@ def test_crowds_need_no_mask_and_are_left_out_where_masks_are_learned(make):
     assert len(_copy(register_coco(*pair, masks=False))) == 4
 
 
+def test_the_summary_of_what_is_used_is_that_of_the_written_file(make, tmp_path):
+    person = {"id": 1, "name": "person", "keypoints": ["a", "b"]}
+    rle = {"size": [HEIGHT, WIDTH], "counts": [10, 20, HEIGHT * WIDTH - 30]}
+    annotations = [_object(segmentation=rle, iscrowd=1), _object(bbox=None), _object(image_id=9)]
+    pair = make(annotations, categories=[person, {"id": "x", "name": "cat"}])
+    checked = check_data_sets([pair])[pair]
+    usable = make_usable(checked, on_bad_data="skip", keypoints=False)
+    written = examine(write_usable(usable, tmp_path / "written"))
+    assert dataclasses.replace(written.summary, json_file=pair[0]) == usable.summary
+    assert (usable.summary.num_annotations, usable.summary.num_crowds) == (2, 1)
+    assert usable.summary.given_ids == (1, "x")
+
+
 def test_a_box_recipe_takes_a_box_from_the_good_polygon_too(make):
     stray = _object(bbox=None, segmentation=[[1, 1, 2, 2], *SQUARE])
     for masks in (True, False):
@@ -253,7 +267,7 @@ def test_fix_refuses_what_cannot_be_repaired_and_skips_it_when_told(make, tmp_pa
 
 def test_check_exits_with_0_on_warnings_alone(make, capsys):
     assert main(["data", "check", *make([_object(area=None)])]) == 0
-    assert "0 errors, 1 warnings" in capsys.readouterr().out
+    assert "0 errors, 1 warning\n" in capsys.readouterr().out
     assert main(["data", "check", *make([_object(bbox=None)])]) == 1
 
 
