@@ -1,9 +1,9 @@
-"""The image files of a data set: there, whole, and of the size that the JSON says.
+"""The image files of a data set: whether they exist, are whole, and have the size of the JSON.
 
-Only headers are read where that is enough. A JPEG file that ends with its end marker is whole, as
-is a PNG file that ends with its last chunk and whose checksums are right; every other file (also
-one with bytes after its end) is decoded, which is what training would do. Of images with more than
-8 bits a few are decoded to see whether their values fit the default rule of :mod:`.intensity`.
+Only headers are read where that is enough. A JPEG file that ends with its end marker is whole, and
+so is a PNG file that ends with its last chunk and has the right checksums; every other file (also
+one with bytes after its end) is decoded, as in training. Of images with more than 8 bits a few are
+decoded to see whether their values fit the default rule of :mod:`..intensity`.
 """
 
 import contextlib
@@ -43,8 +43,8 @@ class PictureEntry:
     Attributes:
         index: in the section.
         id: or the entry's place.
-        file_name: None where there is no usable one.
-        size: (width, height) in pixels; None where they are no sizes.
+        file_name: None where it is missing or invalid.
+        size: (width, height) in pixels; None where they are missing or invalid.
     """
 
     index: int
@@ -55,7 +55,7 @@ class PictureEntry:
 
 @dataclass(frozen=True)
 class _Picture:
-    """What a file holds: a kind of problem, or the size as shown and the bytes."""
+    """A kind of problem, or the size as shown and the number of bytes."""
 
     kind: str | None = None
     value: str | None = None
@@ -109,7 +109,7 @@ def shared_pictures(
 ) -> list[tuple[PictureEntry, str, str]]:
     """Files that two sets share, byte by byte, whatever their names.
 
-    Pictures that were encoded anew are not found.
+    Images that were encoded again are not found.
 
     Args:
         first, second: image folders and entries.
@@ -117,28 +117,29 @@ def shared_pictures(
     Returns:
         Entries of ``first``, their paths, and the paths in ``second``.
     """
-    sides = []
-    for side in (first, second):
-        pairs = [(root, entry) for root, entry in side if entry.file_name is not None]
-        pictures = _look_at(os.path.join(root, entry.file_name) for root, entry in pairs)
-        sides.append(
-            [
-                (entry, path, (picture.num_bytes, *picture.size))
-                for (_, entry), (path, picture) in zip(pairs, pictures, strict=True)
-                if not picture.kind
-            ]
-        )
-    # Only files of one length and picture size are read.
-    lengths = {key for _, _, key in sides[0]} & {key for _, _, key in sides[1]}
-    ours, theirs = (
-        [(entry, path) for entry, path, key in side if key in lengths] for side in sides
-    )
-    digests = file_digests([path for _, path in (*ours, *theirs)])
-    first = dict(zip(reversed(digests[len(ours) :]), (p for _, p in reversed(theirs)), strict=True))
+    ours, theirs = _readable(first), _readable(second)
+    # Only files of one length and image size are read.
+    keys = {key for *_, key in ours} & {key for *_, key in theirs}
+    ours, theirs = ([item for item in side if item[2] in keys] for side in (ours, theirs))
+    digests = file_digests([path for _, path, _ in (*ours, *theirs)])
+    found: dict[bytes, str] = {}
+    for (_, path, _), digest in zip(theirs, digests[len(ours) :], strict=True):
+        found.setdefault(digest, path)
     return [
-        (entry, path, first[digest])
-        for (entry, path), digest in zip(ours, digests[: len(ours)], strict=True)
-        if digest in first
+        (entry, path, found[digest])
+        for (entry, path, _), digest in zip(ours, digests[: len(ours)], strict=True)
+        if digest in found
+    ]
+
+
+def _readable(side: Iterable[tuple[str, PictureEntry]]) -> list[tuple[PictureEntry, str, tuple]]:
+    """Entries, paths, and what equal files have in common."""
+    named = [(root, entry) for root, entry in side if entry.file_name is not None]
+    pictures = _look_at(os.path.join(root, entry.file_name) for root, entry in named)
+    return [
+        (entry, path, (picture.num_bytes, picture.size))
+        for (_, entry), (path, picture) in zip(named, pictures, strict=True)
+        if not picture.kind
     ]
 
 
@@ -176,44 +177,37 @@ def _in_threads(function: Callable[[str], T], paths: Sequence[str], doing: str) 
 def _look(path: str) -> _Picture:
     try:
         status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a file"
+            return _Picture("not-an-image", what)
+        if not status.st_size:
+            return _Picture("empty-image", "0 bytes")
+        return _read(path, status.st_mtime_ns, status.st_size)
     except (FileNotFoundError, NotADirectoryError):
-        return _Picture("missing-image", "no such file")
-    except (OSError, ValueError) as error:  # ValueError: a null character
-        return _Picture("unreadable-image", str(error))
-    if not stat.S_ISREG(status.st_mode):
-        return _Picture("not-an-image", "a folder" if stat.S_ISDIR(status.st_mode) else "no file")
-    if not status.st_size:
-        return _Picture("empty-image", "0 bytes")
-    return _read(path, status.st_mtime_ns, status.st_size)
-
-
-@functools.lru_cache(maxsize=1 << 18)  # a file is read again when it has changed
-def _read(path: str, mtime_ns: int, num_bytes: int) -> _Picture:
-    try:
-        return _read_picture(path, num_bytes)
-    except FileNotFoundError:
         return _Picture("missing-image", "no such file")
     except PictureError as error:
         if isinstance(error.__cause__, UnidentifiedImageError):
             return _Picture("not-an-image", error.reason)
         truncated = "truncated" in error.reason.lower()
         return _Picture("truncated-image" if truncated else "unreadable-image", error.reason)
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        return _Picture("unreadable-image", str(error))
 
 
-def _read_picture(path: str, num_bytes: int) -> _Picture:
+@functools.lru_cache(maxsize=1 << 18)  # a file is read again when it has changed
+def _read(path: str, mtime_ns: int, num_bytes: int) -> _Picture:
     with open(path, "rb") as f:
         f.seek(max(0, num_bytes - len(_PNG_END)))
         end = f.read()
     with open_image(path) as image:
         many_bits = has_many_bits(image)
-        if image.format in ("JPEG", "MPO") and end.endswith(_JPEG_END):
-            turned = orientation(image)
-        elif image.format == "PNG" and end == _PNG_END:
+        if image.format == "PNG" and end == _PNG_END:
             turned = orientation(image)
             image.verify()  # the checksums
         else:
-            with _budget.take(image.width * image.height):
-                image.load()
+            if image.format not in ("JPEG", "MPO") or not end.endswith(_JPEG_END):
+                with _budget.take(image.width * image.height):
+                    image.load()
             turned = orientation(image)
         size = image.size[::-1] if turned in _TURNED else image.size
     return _Picture(size=size, num_bytes=num_bytes, orientation=turned, many_bits=many_bits)
@@ -228,7 +222,7 @@ class _Budget:
 
     @contextlib.contextmanager
     def take(self, amount: int) -> Iterator[None]:
-        """Take an amount for as long as the block runs; all, where it is more than all."""
+        """Take an amount, or all where it is more, for as long as the block runs."""
         amount = min(amount, self._total)
         with self._changed:
             self._changed.wait_for(lambda: amount <= self._left)

@@ -178,9 +178,7 @@ def register_coco(
         ValueError: with all that is refused, or the name is taken by other files.
     """
     json_file, image_root = os.fspath(json_file), os.fspath(image_root)
-    usable_file, summary = usable_copy(
-        json_file, image_root, on_bad_data=on_bad_data, masks=masks
-    )
+    usable_file, summary = usable_copy(json_file, image_root, on_bad_data=on_bad_data, masks=masks)
     return register_usable(usable_file, image_root, summary, name=name, flip_pairs=flip_pairs).name
 
 
@@ -328,9 +326,7 @@ def require_same_categories(train: CocoSummary, val: CocoSummary) -> None:
     files = (train.json_file, val.json_file)
     if different := different_categories(train.given_categories, val.given_categories, files):
         texts = [f"id {number}: {text}" for number, text in different.items()]
-        raise ValueError(
-            f"the categories of training and validation data differ: {few(texts)}"
-        )
+        raise ValueError(f"the categories of training and validation data differ: {few(texts)}")
 
 
 def require_registered(names: Iterable[str]) -> None:

@@ -1,11 +1,11 @@
 """COCO panoptic data sets in the form that Panoptic FPN learns from: things and stuff apart.
 
-A panoptic annotation is a picture whose colours number segments (id = R + 256 G + 256² B, 0 where
+A panoptic annotation is an image whose colours number segments (id = R + 256 G + 256² B, 0 where
 nothing is labelled) and a JSON file that gives each segment its category. Panoptic FPN (arXiv
-1901.02446) learns things from a COCO instance file and the rest from semantic masks of
-Detectron2's contiguous stuff classes: class 0 is every thing, 1, 2, … are the stuff categories by
-ascending id, and 255 is unlabelled. Detectron2 makes those masks by a script that needs
-panopticapi; :func:`write_stuff_masks` writes the same ones with numpy and Pillow.
+1901.02446) learns things from a COCO instance file and the rest from semantic masks of Detectron2's
+contiguous stuff classes: class 0 is every thing, 1, 2, … are the stuff categories by ascending id,
+and 255 is unlabelled. Detectron2 makes those masks by a script that needs panopticapi;
+:func:`write_stuff_masks` writes the same ones with numpy and Pillow.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ _REQUIRED = {
 
 @dataclass(frozen=True)
 class _Panoptic:
-    """A checked panoptic file: names by category id, ascending, and the annotated pictures."""
+    """A checked panoptic file: names by category id, ascending, and the annotated images."""
 
     json_file: str
     root: str
@@ -78,22 +78,22 @@ def register_coco_panoptic(
 
     Its classes go into ``MODEL.ROI_HEADS.NUM_CLASSES`` (things) and
     ``MODEL.SEM_SEG_HEAD.NUM_CLASSES`` (stuff categories and one more, for all things). Instance
-    masks in RLE need ``INPUT.MASK_FORMAT: bitmask``. Call it where every process passes, at the
-    top level of a script: each one has a catalog of its own.
+    masks in RLE need ``INPUT.MASK_FORMAT: bitmask``. Call it at the top level of a script, which
+    every process runs: each one has its own catalog.
 
     Args:
-        panoptic_json, panoptic_root: the panoptic annotations, and the folder of their pictures.
-        instances_json, image_root: the same images' instances in COCO's format, whose categories
-            are the things, and the folder that image names start from.
-        name: by default one that belongs to these paths, the same in every process.
+        panoptic_json, panoptic_root: the panoptic annotations, and the folder of their images.
+        instances_json, image_root: the instances of the same images in COCO's format (their
+            categories are the things), and the folder that image names start from.
+        name: by default one that is computed from these paths, the same in every process.
         sem_seg_root: folder for the semantic masks (see :func:`write_stuff_masks`); by default
-            one in the cache folder that Detectron2 uses, anew for every version of the file.
+            one in Detectron2's cache folder, another one for every version of the file.
 
     Returns:
         The name, for ``DATASETS.TRAIN`` or ``DATASETS.TEST``.
 
     Raises:
-        FileNotFoundError: a file, a folder or pictures in it are missing.
+        FileNotFoundError: a file, a folder or images in it are missing.
         ValueError: the files are not in COCO's formats, contradict each other, or the name is
             taken.
     """
@@ -157,12 +157,12 @@ def write_stuff_masks(
 ) -> None:
     """Write the semantic masks of a panoptic data set: Detectron2's ``panoptic_stuff_…`` folder.
 
-    Each is an 8-bit PNG of its annotation's name: 0 on things, 1, 2, … on stuff, 255 elsewhere.
-    A folder that is there and has all of them is left as it is.
+    Each is an 8-bit PNG with the name of its annotation: 0 on things, 1, 2, … on stuff, 255
+    elsewhere. A folder that exists and has all of them is left as it is.
 
     Raises:
-        FileNotFoundError: the file, the folder or pictures in it are missing.
-        ValueError: a wrong file or picture, or ``sem_seg_root`` lacks some of the masks.
+        FileNotFoundError: the file, the folder or images in it are missing.
+        ValueError: an invalid file or image, or ``sem_seg_root`` lacks some of the masks.
     """
     panoptic = _check_panoptic(os.fspath(panoptic_json), os.fspath(panoptic_root))
     _write_masks(panoptic, os.fspath(sem_seg_root))
@@ -185,16 +185,15 @@ def _write_masks(panoptic: _Panoptic, sem_seg_root: str) -> None:
             mask = Image.fromarray(_stuff_mask(panoptic, annotation))
             mask.save(os.path.join(folder, annotation["file_name"]))
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow and zlib leave the GIL
-            for _ in pool.map(write, panoptic.annotations):
-                pass
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow and zlib release the GIL
+            list(pool.map(write, panoptic.annotations))  # raises what was raised
 
-    logger.info(f"Writing {len(names)} semantic masks into {sem_seg_root}, once")
+    logger.info(f"Writing {len(names)} semantic masks into {sem_seg_root}")
     make_folder(sem_seg_root, write_all)
 
 
 def _stuff_mask(panoptic: _Panoptic, annotation: dict) -> np.ndarray:
-    """The semantic mask of one picture, (H, W) uint8."""
+    """The semantic mask of one image, (H, W) uint8."""
     path = os.path.join(panoptic.root, annotation["file_name"])
     with open_image(path) as image:
         mode, size, colours = image.mode, image.size, np.asarray(image)
@@ -264,14 +263,13 @@ def _check_segments(segments: list[dict], where: str, categories: set[int]) -> N
     for segment in segments:
         if missing := [key for key in ("id", "category_id") if key not in segment]:
             raise ValueError(f"{where}: a segment has no '{missing[0]}'")
-        number = segment["id"]
+        number, category = segment["id"], segment["category_id"]
         if not isinstance(number, int) or not 0 < number < 256**3 or number in ids:
             raise ValueError(
                 f"{where}: segment ids must be 1 to {256**3 - 1}, each once, got {number!r}"
             )
         ids.add(number)
-        if segment["category_id"] not in categories:
+        if category not in categories:
             raise ValueError(
-                f"{where}: segment {number} names category {segment['category_id']}, which is not "
-                f"in the file"
+                f"{where}: segment {number} names category {category}, which is not in the file"
             )
