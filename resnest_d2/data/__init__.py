@@ -5,9 +5,10 @@ No models and no runs: what a run does with its data is in :mod:`..engine`.
 
 import warnings
 
-from .check.data_sets import CocoSummary, check_coco, check_sets
+from .check.data_sets import check_coco, check_sets
 from .check.problems import Problem
 from .check.repair import fix_coco
+from .check.summary import CocoSummary
 from .formats.coco import (
     check_coco_json,
     known_category_ids,

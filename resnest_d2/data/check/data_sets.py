@@ -9,19 +9,17 @@ import dataclasses
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from .file_names import describe_rules, find_files
 from .image_files import PictureEntry, check_pictures, shared_pictures
-from .normalise import dicts, given_ids
+from .normalise import dicts
 from .objects import check_objects
 from .problems import Problem, shown
 from .structure import Structure, image_size, read_structure
+from .summary import summarise
 
 __all__ = [
-    "CheckedSet",
-    "CocoSummary",
     "check_coco",
     "check_data_sets",
     "check_sets",
@@ -30,73 +28,9 @@ __all__ = [
     "file_state",
     "find_pictures",
     "require_paths",
-    "summarise",
 ]
 
 _Pair = tuple[str | os.PathLike, str | os.PathLike]  # JSON file, image folder
-
-
-@dataclass(frozen=True)
-class CocoSummary:
-    """What a COCO-format file holds.
-
-    Attributes:
-        class_names: ordered by category id, hence by Detectron2's contiguous class number.
-        category_ids: ascending, one for each class name.
-        given_ids: the same as they are in the file, which may be texts.
-        num_annotations: crowds included.
-        num_crowds: annotations with ``iscrowd`` 1, which are neither trained nor scored.
-        has_masks: whether an object that is not a crowd has a segmentation.
-        has_rle: whether such a segmentation is run-length encoded, which Detectron2 trains only
-            with ``INPUT.MASK_FORMAT: bitmask``.
-        has_keypoints: whether an annotation has keypoints.
-        keypoint_names: names of the keypoints, where all categories that have some agree.
-        num_keypoints: how many the objects have, where all that have some agree and no category
-            names its keypoints; else 0.
-        without_keypoints: number of annotations without ``keypoints``, which a keypoint head needs.
-    """
-
-    json_file: str
-    class_names: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    given_ids: tuple[int | float | str, ...]
-    num_images: int
-    num_annotations: int
-    num_crowds: int
-    has_masks: bool
-    has_rle: bool
-    has_keypoints: bool
-    keypoint_names: tuple[str, ...] = ()
-    num_keypoints: int = 0
-    without_keypoints: int = 0
-    image_ids: frozenset[int] = frozenset()
-
-    @property
-    def num_objects(self) -> int:
-        """Annotations that are trained and scored."""
-        return self.num_annotations - self.num_crowds
-
-    @property
-    def given_categories(self) -> dict[int | float | str, str]:
-        """Class names by the ids of the file."""
-        return dict(zip(self.given_ids, self.class_names, strict=True))
-
-
-@dataclass
-class CheckedSet:
-    """What is known of a JSON file, and of its images where these were checked too.
-
-    Attributes:
-        summary: None where the file is unusable as a whole.
-        pictures: the entries of its images.
-        structure: the content, for the first who changes it; None where it must be read again.
-    """
-
-    json_file: str
-    problems: list[Problem]
-    summary: CocoSummary | None = None
-    pictures: list[PictureEntry] = dataclasses.field(default_factory=list)
-    structure: Structure | None = None
 
 
 def check_coco(json_file: str | os.PathLike, image_root: str | os.PathLike) -> list[Problem]:
@@ -118,7 +52,7 @@ def check_sets(*groups: Sequence[_Pair]) -> list[Problem]:
     return [p for checked in check_data_sets(*groups).values() for p in checked.problems]
 
 
-def check_data_sets(*groups: Sequence[_Pair]) -> dict[tuple[str, str], CheckedSet]:
+def check_data_sets(*groups: Sequence[_Pair]) -> dict[tuple[str, str], Structure]:
     """What :func:`check_sets` finds, by pair."""
     plain = [[(os.fspath(file), os.fspath(root)) for file, root in group] for group in groups]
     pairs = dict.fromkeys(pair for group in plain for pair in group)
@@ -184,36 +118,36 @@ def file_state(path: str) -> tuple[int, int]:
     return status.st_mtime_ns, status.st_size
 
 
-def examine(json_file: str) -> CheckedSet:
-    """Read a JSON file, unless that was done since it changed. Not for changing the result."""
+def examine(json_file: str) -> Structure:
+    """Read a JSON file, unless that was done since it changed. The result must not be changed."""
     return _examine_state(json_file, file_state(json_file))
 
 
 @functools.lru_cache(maxsize=8)
-def _examine_state(json_file: str, state: tuple[int, int]) -> CheckedSet:
-    return dataclasses.replace(_examine(json_file), structure=None)
+def _examine_state(json_file: str, state: tuple[int, int]) -> Structure:
+    return _examine(json_file).without_content()
 
 
-def _examine(json_file: str) -> CheckedSet:
+def _examine(json_file: str) -> Structure:
     structure = read_structure(json_file)
     if structure.data is None:
-        return CheckedSet(json_file, structure.problems)
-    pictures = _pictures(structure)
+        return structure
+    _check_images(structure)
     check_objects(structure)
     _check_categories(structure)
-    summary = summarise(structure)
+    annotations = [annotation for _, annotation in dicts(structure.data["annotations"])]
+    structure.summary = summary = summarise(
+        json_file, structure.images, structure.categories, annotations
+    )
     if summary.num_crowds:
         value = {"crowds": summary.num_crowds, "annotations": summary.num_annotations}
         structure.add_to_file("crowds", value)
-    # A sound file is seldom changed: its memory is given back.
-    return CheckedSet(
-        json_file, structure.problems, summary, pictures, structure if structure.problems else None
-    )
+    # The content of a sound file is seldom needed again.
+    return structure if structure.problems else structure.without_content()
 
 
-def _pictures(structure: Structure) -> list[PictureEntry]:
-    """The entries of ``images``; invalid values are added to the problems."""
-    pictures = []
+def _check_images(structure: Structure) -> None:
+    """Check the values of ``images``, and collect what is to be checked of the files."""
     for index, image in dicts(structure.data["images"]):
         if ("images", index) in structure.merged:
             continue
@@ -225,8 +159,8 @@ def _pictures(structure: Structure) -> list[PictureEntry]:
         if size is None and "width" in image and "height" in image:
             found = {side: image[side] for side in ("width", "height")}
             structure.add("bad-image-size", "images", index, found)
-        pictures.append(PictureEntry(index, structure.name("images", index), name, size))
-    return pictures
+        entry = PictureEntry(index, structure.name("images", index), name, size)
+        structure.pictures.append(entry)
 
 
 def _check_categories(structure: Structure) -> None:
@@ -244,34 +178,6 @@ def _check_categories(structure: Structure) -> None:
             structure.add("empty-class", "categories", index, category["name"])
 
 
-def summarise(structure: Structure) -> CocoSummary:
-    """The summary of a file whose images and categories are joined."""
-    categories, given = structure.categories, given_ids(structure.categories)
-    everything = structure.data.get("annotations", ())
-    annotations = [a for a in everything if isinstance(a, dict)]
-    objects = [annotation for annotation in annotations if annotation["iscrowd"] != 1]
-    segmentations = [a["segmentation"] for a in objects if a.get("segmentation")]
-    counts = {len(a["keypoints"]) for a in annotations if isinstance(a.get("keypoints"), list)}
-    counts.discard(0)
-    names = {tuple(c["keypoints"]) for c in categories.values() if c.get("keypoints")}
-    return CocoSummary(
-        json_file=structure.json_file,
-        class_names=tuple(category["name"] for category in categories.values()),
-        category_ids=tuple(categories),
-        given_ids=tuple(given.get(number, number) for number in categories),
-        num_images=len(structure.images),
-        num_annotations=len(everything),
-        num_crowds=len(annotations) - len(objects),
-        has_masks=bool(segmentations),
-        has_rle=any(isinstance(segmentation, dict) for segmentation in segmentations),
-        has_keypoints=any(annotation.get("keypoints") for annotation in annotations),
-        num_keypoints=counts.pop() // 3 if len(counts) == 1 and not names else 0,
-        keypoint_names=names.pop() if len(names) == 1 else (),
-        without_keypoints=sum(not annotation.get("keypoints") for annotation in annotations),
-        image_ids=frozenset(structure.images),
-    )
-
-
 def different_categories(
     ours: Mapping[Any, str], theirs: Mapping[Any, str], files: Sequence[str]
 ) -> dict[Any, str]:
@@ -287,7 +193,7 @@ def different_categories(
     }
 
 
-def _compare_categories(found: Sequence[CheckedSet]) -> None:
+def _compare_categories(found: Sequence[Structure]) -> None:
     """Detectron2 numbers classes by their sorted ids in each file: all must have the same ones."""
     for checked in found[1:]:
         ours, theirs = found[0].summary, checked.summary
@@ -298,7 +204,7 @@ def _compare_categories(found: Sequence[CheckedSet]) -> None:
 
 
 def _compare_pictures(
-    found: Mapping[tuple[str, str], CheckedSet],
+    found: Mapping[tuple[str, str], Structure],
     first: Sequence[tuple[str, str]],
     second: Sequence[tuple[str, str]],
 ) -> None:

@@ -5,7 +5,7 @@ from pycocotools import mask as mask_util
 from ...progress import progress_bar
 from .kinds import UNREADABLE
 from .normalise import is_finite_list
-from .rle import check_counts, check_texts
+from .rle import check_counts, check_text
 from .structure import Structure, image_size
 
 __all__ = ["TOLERANCE", "check_objects", "polygon_problem"]
@@ -34,7 +34,6 @@ class _Checker:
     def __init__(self, structure: Structure):
         self._structure = structure
         self._sizes = {number: image_size(image) for number, image in structure.images.items()}
-        self._texts: list[tuple[int, str, int]] = []  # compressed masks, with their pixels
         self._without_mask: list[int] = []
         self._masks = False
         self.index = -1
@@ -59,17 +58,9 @@ class _Checker:
         self._check_keypoints(annotation.get("keypoints"))
 
     def finish(self) -> None:
-        """Check what needs all annotations."""
-        annotations = self._structure.data["annotations"]
-        messages = check_texts([text[1] for text in self._texts], [text[2] for text in self._texts])
-        for (index, _, _), message in zip(self._texts, messages, strict=True):
-            self.index, self.annotation = index, annotations[index]
-            if message:
-                self.add("bad-rle", message)
-            elif not mask_util.area(self.annotation["segmentation"]):
-                self.add("empty-mask", self.annotation["segmentation"])
+        """Find missing masks, which only matter where other annotations have one."""
         for index in self._without_mask if self._masks else ():
-            self.index, self.annotation = index, annotations[index]
+            self.index, self.annotation = index, self._structure.data["annotations"][index]
             self.add("missing-mask", self.annotation.get("segmentation"))
 
     def _check_box(self, box: object) -> None:
@@ -118,15 +109,14 @@ class _Checker:
             self.add("rle-size", {"size": shape, "image": image})
         if not whole:
             return
-        pixels = shape[0] * shape[1]
-        if isinstance(counts, str):
-            self._texts.append((self.index, counts, pixels))
-            return
-        what = f"counts is a {type(counts).__name__}"
-        message = check_counts(counts, pixels) if isinstance(counts, list) else what
+        if isinstance(counts, (list, str)):
+            check = check_counts if isinstance(counts, list) else check_text
+            message = check(counts, shape[0] * shape[1])
+        else:
+            message = f"counts is a {type(counts).__name__}"
         if message:
             self.add("bad-rle", message)
-        elif not sum(counts[1::2]):
+        elif not (sum(counts[1::2]) if isinstance(counts, list) else mask_util.area(segmentation)):
             self.add("empty-mask", segmentation)
 
     def _check_keypoints(self, keypoints: object) -> None:

@@ -24,18 +24,16 @@ from pycocotools import mask as mask_util
 from ...errors import check_choice
 from ...files import write_text
 from .data_sets import (
-    CheckedSet,
-    CocoSummary,
     check_data_sets,
     examine,
     require_paths,
-    summarise,
 )
 from .kinds import MENDED, OF_KEYPOINTS, OF_MASKS, UNREADABLE, UNUSABLE
-from .normalise import dicts, without_given_ids
+from .normalise import dicts, is_id, without_given_ids
 from .objects import polygon_problem
 from .problems import Problem, errors, report
-from .structure import Structure, image_size, is_id, read_structure
+from .structure import Structure, image_size, read_structure
+from .summary import CocoSummary, summarise
 
 __all__ = [
     "OF_SOME_MODELS",
@@ -101,7 +99,7 @@ def relevant(problems: Iterable[Problem], *, masks: bool, keypoints: bool) -> li
 
 
 def make_usable(
-    checked: CheckedSet,
+    checked: Structure,
     *,
     on_bad_data: str = "refuse",
     masks: bool = True,
@@ -115,7 +113,7 @@ def make_usable(
     ``area`` is computed where it is missing: the mask's where there is one, else the box's.
 
     Args:
-        checked: a file that is usable as a whole. Its ``structure`` is used up.
+        checked: a file that is usable as a whole. Its content is used up.
         on_bad_data: one of :data:`.kinds.BEHAVIOURS`.
         masks: whether masks are wanted; without them, unreadable ones are taken out and the objects
             stay.
@@ -138,7 +136,10 @@ def make_usable(
     mended = [problem for problem in problems if problem.kind in MENDED]
     if not (mended or left or taken_out or always):
         return UsableSet(checked.json_file, summary=checked.summary)
-    structure, checked.structure = checked.structure or read_structure(checked.json_file), None
+    structure = dataclasses.replace(checked)
+    if structure.data is None:
+        structure = read_structure(checked.json_file)
+    checked.data = None
     annotations = structure.data["annotations"]
     for problem in taken_out:
         is_mask = problem.kind in UNREADABLE["segmentation"]
@@ -169,15 +170,18 @@ def make_usable(
                 annotation["area"] = _area(annotation, structure)
     if any(problem.kind == "no-annotations" for problem in mended):
         del kept["annotations"]  # evaluators take this for nothing to score
-    images, categories = (
-        {entry["id"]: entry for entry in sorted(kept[section], key=_id)} if not refused else {}
-        for section in ("images", "categories")
-    )
-    rest = Structure(checked.json_file, kept, images=images, categories=categories)
+    summary = None
+    if not refused:
+        summary = summarise(
+            checked.json_file,
+            [image["id"] for image in kept["images"]],
+            {c["id"]: c for c in sorted(kept["categories"], key=_id)},
+            kept.get("annotations", ()),
+        )
     return UsableSet(
         checked.json_file,
         kept,
-        None if refused else summarise(rest),
+        summary,
         tuple(mended),
         tuple(left_out),
         tuple(refused),

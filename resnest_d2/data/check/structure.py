@@ -9,9 +9,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from .image_files import PictureEntry
 from .kinds import MERGED
 from .normalise import GIVEN_ID, dicts, is_id, normalise
 from .problems import SINGULAR, Problem, errors, shown
+from .summary import CocoSummary
 
 __all__ = ["Structure", "image_size", "read_sections", "read_structure"]
 
@@ -24,12 +26,15 @@ _COCO_KEYS = {
 
 @dataclass
 class Structure:
-    """A file's content and the problems that are found in it.
+    """A file's content and what is known of it.
 
     Attributes:
-        data: the content; None where the file is unusable as a whole.
+        data: the content; None where the file is unusable as a whole, or is to be read again.
+        problems: of the file, and of its images where they are checked too.
         images, categories: usable ones by id, categories ascending.
         merged: section and index of entries that are taken together with an earlier one.
+        pictures: what has to be checked of the images.
+        summary: None where the file is unusable as a whole.
     """
 
     json_file: str
@@ -38,6 +43,8 @@ class Structure:
     images: dict[int, dict] = field(default_factory=dict)
     categories: dict[int, dict] = field(default_factory=dict)
     merged: set[tuple[str, int]] = field(default_factory=set)
+    pictures: list[PictureEntry] = field(default_factory=list)
+    summary: CocoSummary | None = None
 
     def name(self, section: str, index: int) -> int | float | str:
         """An entry's id in the file, or its place where it has none."""
@@ -53,6 +60,12 @@ class Structure:
     def add_to_file(self, kind: str, value: object) -> None:
         """Add a problem of the file as a whole."""
         self.problems.append(Problem(self.json_file, None, kind, value))
+
+    def without_content(self) -> "Structure":
+        """The same without what takes memory."""
+        return Structure(
+            self.json_file, problems=self.problems, pictures=self.pictures, summary=self.summary
+        )
 
 
 def image_size(image: dict) -> tuple[int, int] | None:

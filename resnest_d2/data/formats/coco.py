@@ -18,8 +18,6 @@ from detectron2.data.datasets import register_coco_instances
 
 from ...errors import check_choice
 from ..check.data_sets import (
-    CheckedSet,
-    CocoSummary,
     check_data_sets,
     different_categories,
     examine,
@@ -30,7 +28,8 @@ from ..check.data_sets import (
 from ..check.kinds import BEHAVIOURS, UNUSABLE
 from ..check.problems import Problem, counted, errors, report
 from ..check.repair import OF_SOME_MODELS, UsableSet, make_usable, without_entries, write_usable
-from ..check.structure import read_structure
+from ..check.structure import Structure, read_structure
+from ..check.summary import CocoSummary
 from ..flip_pairs import flip_pairs as find_flip_pairs
 
 _OWN_FILES = "--train-json/--train-images/--val-json/--val-images"
@@ -66,7 +65,7 @@ def check_coco_json(json_file: str | os.PathLike, image_root: str | os.PathLike)
     return checked.summary
 
 
-def _require_pictures(checked: CheckedSet, image_root: str) -> None:
+def _require_pictures(checked: Structure, image_root: str) -> None:
     names = [entry.file_name for entry in checked.pictures]
     try:
         require_images(names, checked.json_file, image_root)
