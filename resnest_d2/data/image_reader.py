@@ -31,20 +31,6 @@ from detectron2.utils.file_io import PathManager
 
 from .intensity import BY_TYPE, Intensity, ValueRange
 
-__all__ = [
-    "SUFFIXES",
-    "Picture",
-    "PictureError",
-    "count_pixels",
-    "has_many_bits",
-    "load_image",
-    "open_image",
-    "orientation",
-    "read_mask",
-    "read_picture",
-    "value_ranges",
-]
-
 SUFFIXES = (
     *(".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff"),
     ".webp",

@@ -22,8 +22,6 @@ from detectron2.config import CfgNode
 
 from ..errors import check_choice
 
-__all__ = ["BY_TYPE", "RULES", "Intensity", "ValueRange", "fitting_keys"]
-
 RULES = ("type", "none", "percentile", "range")
 
 _PERCENTILES = (0.5, 99.5)

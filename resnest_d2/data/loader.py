@@ -36,8 +36,6 @@ from .mapper import ImageMapper
 from .randomness import EXAMPLE, kept_generators, seed_generators
 from .worker_errors import CheckedLoader, Failure, NamedErrors, hand_over
 
-__all__ = ["SAMPLERS", "TrainLoader", "build_test_loader", "build_train_loader"]
-
 logger = logging.getLogger(__name__)
 
 SAMPLERS = (

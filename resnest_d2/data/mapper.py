@@ -27,8 +27,6 @@ from detectron2.data.detection_utils import (
 from .image_reader import load_image, read_mask
 from .intensity import Intensity
 
-__all__ = ["ImageMapper", "build_train_mapper", "check_jitter", "check_sizes"]
-
 
 class ImageMapper(DatasetMapper):
     """Detectron2's mapper, which reads images and semantic masks with :mod:`.pictures`.

@@ -14,8 +14,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["pack", "unpack"]
-
 _ALIGNMENT = 64  # bytes, as PyTorch's own tensors
 
 

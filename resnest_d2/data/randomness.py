@@ -13,8 +13,6 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-__all__ = ["EXAMPLE", "ITERATION", "kept_generators", "seed_generators"]
-
 # What the numbers count. The same number means other random numbers in each.
 EXAMPLE, ITERATION = 0, 1
 

@@ -25,8 +25,6 @@ from PIL import Image
 
 from ..files import make_folder
 
-__all__ = ["CLASS_NAMES", "KEYPOINTS", "SHAPES", "DrawnObject", "draw_picture", "sample_set"]
-
 logger = logging.getLogger(__name__)
 
 VERSION = 1  # of the drawing: raise it with every change of a pixel or an annotation

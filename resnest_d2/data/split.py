@@ -17,8 +17,6 @@ from .check.image_files import file_digests
 from .check.normalise import without_given_ids
 from .formats.coco import read_sound_coco, require_images
 
-__all__ = ["Split", "split_coco"]
-
 
 @dataclass(frozen=True)
 class Split:

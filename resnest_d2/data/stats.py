@@ -14,8 +14,6 @@ from ..text import printable
 from .check.normalise import is_finite_list
 from .formats.coco import read_sound_coco
 
-__all__ = ["ClassStats", "CocoStats", "coco_stats", "stats_table"]
-
 _SMALL, _LARGE = 32**2, 96**2  # pixels of area: COCO's bounds
 _BINS = (0, 1, 2, 3, 5, 10, 20, 50, 100)  # lowest objects per image of each bin
 

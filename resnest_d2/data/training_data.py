@@ -16,8 +16,6 @@ from detectron2.data.build import (
 from .check.data_sets import file_state
 from .check.image_files import sample
 
-__all__ = ["TrainingData", "summarise_training_data"]
-
 _SAMPLED = 16  # files
 
 

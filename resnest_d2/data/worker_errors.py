@@ -22,15 +22,6 @@ from detectron2.utils.serialize import PicklableWrapper
 from .image_reader import PictureError
 from .packing import pack, unpack
 
-__all__ = [
-    "CheckedLoader",
-    "DataWorkerError",
-    "Failure",
-    "NamedErrors",
-    "explained_worker_errors",
-    "hand_over",
-]
-
 _WORKER_REMEDY = (
     "Likely causes: the machine is out of memory, or /dev/shm is full (in a container: raise "
     "--shm-size). Lower DATALOADER.NUM_WORKERS (0 reads without workers); training goes on with "

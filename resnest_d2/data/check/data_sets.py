@@ -7,6 +7,7 @@ read once, and of images the headers (see :mod:`.image_files`).
 
 import dataclasses
 import functools
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,17 +19,6 @@ from .objects import check_objects
 from .problems import Problem, shown
 from .structure import Structure, image_size, read_structure
 from .summary import summarise
-
-__all__ = [
-    "check_coco",
-    "check_data_sets",
-    "check_sets",
-    "different_categories",
-    "examine",
-    "file_state",
-    "find_pictures",
-    "require_paths",
-]
 
 _Pair = tuple[str | os.PathLike, str | os.PathLike]  # JSON file, image folder
 
@@ -64,9 +54,8 @@ def check_data_sets(*groups: Sequence[_Pair]) -> dict[tuple[str, str], Structure
         checked.pictures, misnamed = find_pictures(json_file, root, checked.pictures)
         checked.problems += [*misnamed, *check_pictures(json_file, root, checked.pictures)]
     _compare_categories([checked for checked in found.values() if checked.summary])
-    for place, first in enumerate(plain):
-        for second in plain[place + 1 :]:
-            _compare_pictures(found, first, second)
+    for first, second in itertools.combinations(plain, 2):
+        _compare_pictures(found, first, second)
     return found
 
 
@@ -210,17 +199,13 @@ def _compare_pictures(
 ) -> None:
     for pair in first:
         # The same data on both sides, to see whether it can be memorised, is allowed.
-        same = [other for other in second if _real(other) == _real(pair)]
+        paths = tuple(map(os.path.realpath, pair))
+        same = [other for other in second if tuple(map(os.path.realpath, other)) == paths]
         if same:
-            found[pair].problems.append(Problem(pair[0], None, "same-set", same[0][0]))
+            found[pair].add_to_file("same-set", same[0][0])
         sides = [
             [(place[1], entry) for place in pairs for entry in found[place].pictures]
             for pairs in ([pair], [other for other in second if other not in same])
         ]
         for entry, path, other in shared_pictures(*sides):
-            place = ("images", entry.index)
-            found[pair].problems.append(Problem(path, entry.id, "same-picture", other, place))
-
-
-def _real(pair: tuple[str, str]) -> tuple[str, str]:
-    return os.path.realpath(pair[0]), os.path.realpath(pair[1])
+            found[pair].problems.append(entry.problem(path, "same-picture", other))

@@ -24,8 +24,6 @@ from ..image_reader import PictureError, has_many_bits, open_image, orientation,
 from ..intensity import BY_TYPE, fitting_keys
 from .problems import Problem, shown
 
-__all__ = ["PictureEntry", "check_pictures", "file_digests", "shared_pictures"]
-
 _THREADS = 8  # files wait for disks and networks more than for processors
 _DECODED_PIXELS = 1 << 27  # at the same time, of 4 bytes; an image with more is decoded alone
 _SAMPLED = 16  # images with more than 8 bits whose values are looked at
@@ -52,6 +50,10 @@ class PictureEntry:
     file_name: str | None
     size: tuple[int, int] | None
 
+    def problem(self, file: str, kind: str, value: object) -> Problem:
+        """A problem of the image, in its JSON file or its image file."""
+        return Problem(file, self.id, kind, shown(value), ("images", self.index))
+
 
 @dataclass(frozen=True)
 class _Picture:
@@ -74,23 +76,17 @@ def check_pictures(
     named = [entry for entry in entries if entry.file_name is not None]
     pictures = _look_at(os.path.join(image_root, entry.file_name) for entry in named)
     for entry, (path, picture) in zip(named, pictures, strict=True):
-
-        def add(file: str, kind: str, value: object, entry: PictureEntry = entry) -> None:
-            place = ("images", entry.index)
-            problems.append(Problem(file, entry.id, kind, shown(value), place))
-
-        plain = os.path.normpath(entry.file_name)
-        if plain in seen:
-            value = {"file_name": entry.file_name, "first": seen[plain].id}
-            add(json_file, "duplicate-file-name", value)
-        seen.setdefault(plain, entry)
+        first = seen.setdefault(os.path.normpath(entry.file_name), entry)
+        if first is not entry:
+            value = {"file_name": entry.file_name, "first": first.id}
+            problems.append(entry.problem(json_file, "duplicate-file-name", value))
         if picture.kind:
-            add(path, picture.kind, picture.value)
+            problems.append(entry.problem(path, picture.kind, picture.value))
         elif entry.size and entry.size != picture.size:
             value = {"json": list(entry.size), "file": list(picture.size)}
             if picture.orientation:
                 value["exif_orientation"] = picture.orientation
-            add(path, "size-mismatch", value)
+            problems.append(entry.problem(path, "size-mismatch", value))
     sampled = sample([path for path, picture in pictures if picture.many_bits], _SAMPLED)
     seen = value_ranges(sampled)
     if reasons := [reason for values in seen if (reason := BY_TYPE.misfit(values))]:

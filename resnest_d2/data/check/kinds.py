@@ -6,19 +6,6 @@ PyTorch.
 
 import re
 
-__all__ = [
-    "BEHAVIOURS",
-    "KINDS",
-    "MENDED",
-    "MERGED",
-    "OF_KEYPOINTS",
-    "OF_MASKS",
-    "REPAIRABLE",
-    "UNREADABLE",
-    "UNUSABLE",
-    "WARNINGS",
-]
-
 BEHAVIOURS = ("refuse", "repair", "skip")
 """Values of ``on_bad_data``; each does what the one before it does, and more."""
 

@@ -14,16 +14,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-__all__ = [
-    "GIVEN_ID",
-    "dicts",
-    "given_ids",
-    "is_finite_list",
-    "is_id",
-    "normalise",
-    "without_given_ids",
-]
-
 GIVEN_ID = "resnest_d2_given_id"
 """The key of an entry for its id in the file, where that was replaced."""
 

@@ -8,8 +8,6 @@ from .normalise import is_finite_list
 from .rle import check_counts, check_text
 from .structure import Structure, image_size
 
-__all__ = ["TOLERANCE", "check_objects", "polygon_problem"]
-
 TOLERANCE = 2.0
 """Pixels by which boxes and polygons may leave the image; rounding in real data costs up to one."""
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from ...text import printable
 from .kinds import KINDS, WARNINGS
 
-__all__ = ["SINGULAR", "Problem", "count_kinds", "counted", "errors", "report", "shown"]
-
 SINGULAR = {"images": "image", "annotations": "annotation", "categories": "category"}
 
 _EXAMPLES = 3  # of a kind of warnings

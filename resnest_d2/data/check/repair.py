@@ -28,24 +28,12 @@ from .data_sets import (
     examine,
     require_paths,
 )
-from .kinds import MENDED, OF_KEYPOINTS, OF_MASKS, UNREADABLE, UNUSABLE
+from .kinds import BEHAVIOURS, MENDED, OF_KEYPOINTS, OF_MASKS, UNREADABLE, UNUSABLE
 from .normalise import dicts, is_id, without_given_ids
 from .objects import polygon_problem
-from .problems import Problem, errors, report
+from .problems import Problem, counted, errors, report
 from .structure import Structure, image_size, read_structure
 from .summary import CocoSummary, summarise
-
-__all__ = [
-    "OF_SOME_MODELS",
-    "UsableSet",
-    "fix_coco",
-    "make_usable",
-    "read_problems",
-    "relevant",
-    "without_entries",
-    "write_problems",
-    "write_usable",
-]
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +50,8 @@ class UsableSet:
         summary: of the content; None where something is refused.
         mended: problems that are solved.
         left_out: problems whose entries are left out, with what depends on them.
-        refused: problems that are neither; with ``skip`` there are none.
+        refused: problems that are neither, of which there are none with ``skip``. With some, only
+            these are known.
         objects, lost: annotations of the file, each counted once, and how many are left out.
         file: where :func:`fix_coco` has written the content.
     """
@@ -70,9 +59,9 @@ class UsableSet:
     json_file: str
     content: dict | None = None
     summary: CocoSummary | None = None
-    mended: tuple[Problem, ...] = ()
-    left_out: tuple[Problem, ...] = ()
-    refused: tuple[Problem, ...] = ()
+    mended: Sequence[Problem] = ()
+    left_out: Sequence[Problem] = ()
+    refused: Sequence[Problem] = ()
     objects: int = 0
     lost: int = 0
     file: str = ""
@@ -134,6 +123,8 @@ def make_usable(
     problems = relevant(problems, masks=masks, keypoints=keypoints)
     left = errors(problems)
     mended = [problem for problem in problems if problem.kind in MENDED]
+    if left and on_bad_data == "refuse":
+        return UsableSet(checked.json_file, refused=left)
     if not (mended or left or taken_out or always):
         return UsableSet(checked.json_file, summary=checked.summary)
     structure = dataclasses.replace(checked)
@@ -145,17 +136,16 @@ def make_usable(
         is_mask = problem.kind in UNREADABLE["segmentation"]
         for key in ("segmentation",) if is_mask else ("keypoints", "num_keypoints"):
             annotations[problem.entry[1]].pop(key, None)
-    _repair(mended, structure)
-    if on_bad_data != "refuse":
-        unsound = {p.entry for p in left if p.kind in UNREADABLE["segmentation"]}
-        done = _repair([p for p in left if p.entry not in unsound], structure)
-        mended += done
-        repaired = set(map(id, done))
-        left = [problem for problem in left if id(problem) not in repaired]
-    left_out, refused = (left, []) if on_bad_data == "skip" else ([], left)
+    unsound = {problem.entry for problem in left if problem.kind in UNREADABLE["segmentation"]}
+    repairable = [problem for problem in left if problem.entry not in unsound]
+    repaired = {id(problem) for problem in _repair([*mended, *repairable], structure)}
+    mended += [problem for problem in left if id(problem) in repaired]
+    left = [problem for problem in left if id(problem) not in repaired]
+    if left and on_bad_data == "repair":
+        return UsableSet(checked.json_file, refused=left)
     spare = structure.merged | {p.entry for p in mended if p.kind == "maskless-crowd"}
     objects = sum(("annotations", index) not in spare for index in range(len(annotations)))
-    kept = without_entries(structure, spare | {problem.entry for problem in left_out})
+    kept = without_entries(structure, spare | {problem.entry for problem in left})
     lost = objects - len(kept["annotations"])
     if iscrowd is not None:
         before = len(structure.problems)
@@ -164,30 +154,48 @@ def make_usable(
                 structure.add("changed-iscrowd", "annotations", index, annotation["iscrowd"])
                 annotation["iscrowd"] = iscrowd
         mended += structure.problems[before:]
-    if not refused:
-        for annotation in kept["annotations"]:
-            if "area" not in annotation:
-                annotation["area"] = _area(annotation, structure)
+    for annotation in kept["annotations"]:
+        if "area" not in annotation:
+            annotation["area"] = _area(annotation, structure)
+    categories = {c["id"]: c for c in sorted(kept["categories"], key=lambda c: c["id"])}
+    images = [image["id"] for image in kept["images"]]
+    summary = summarise(checked.json_file, images, categories, kept["annotations"])
     if any(problem.kind == "no-annotations" for problem in mended):
         del kept["annotations"]  # evaluators take this for nothing to score
-    summary = None
-    if not refused:
-        summary = summarise(
-            checked.json_file,
-            [image["id"] for image in kept["images"]],
-            {c["id"]: c for c in sorted(kept["categories"], key=_id)},
-            kept.get("annotations", ()),
-        )
-    return UsableSet(
-        checked.json_file,
-        kept,
-        summary,
-        tuple(mended),
-        tuple(left_out),
-        tuple(refused),
-        objects,
-        lost,
-    )
+    return UsableSet(checked.json_file, kept, summary, mended, left, [], objects, lost)
+
+
+def usable_part(
+    json_file: str, image_root: str | os.PathLike | None, on_bad_data: str, **kwargs
+) -> UsableSet:
+    """Check a file, with its images where their folder is given, and make it usable.
+
+    Args:
+        kwargs: as for :func:`make_usable`.
+
+    Raises:
+        ValueError: with all that is refused.
+    """
+    check_choice("on_bad_data", on_bad_data, BEHAVIOURS)
+    if image_root is None:
+        checked = examine(json_file)
+    else:
+        (checked,) = check_data_sets([(json_file, image_root)]).values()
+    if any(problem.kind in UNUSABLE for problem in checked.problems):
+        raise_errors(json_file, checked.problems)
+    usable = make_usable(checked, on_bad_data=on_bad_data, **kwargs)
+    raise_errors(json_file, usable.refused)
+    return usable
+
+
+def raise_errors(json_file: str, problems: Sequence[Problem]) -> None:
+    """Raise a ValueError with all errors, if there are any."""
+    if found := errors(problems):
+        ways = ""
+        if not any(problem.kind in UNUSABLE for problem in found):
+            ways = " (on_bad_data 'repair' repairs what it can, 'skip' leaves out the rest)"
+        number = counted(len(found), "problem")
+        raise ValueError(f"{json_file} has {number}{ways}\n{report(found)}")
 
 
 def without_entries(structure: Structure, dropped: Container[tuple[str, int]]) -> dict:
@@ -350,26 +358,16 @@ def fix_coco(
     list_file = f"{out.removesuffix('.json')}.changes.json"
     if found := [path for path in (out, list_file) if os.path.exists(path)]:
         raise FileExistsError(f"{' and '.join(found)}: there already, and not overwritten")
-    if image_root is None:
-        require_paths(json_file, os.path.dirname(json_file) or ".")
-        checked = examine(json_file)
-    else:
-        (checked,) = check_data_sets([(json_file, image_root)]).values()
-    if any(problem.kind in UNUSABLE for problem in checked.problems):
-        raise ValueError(f"{json_file} is unusable as a whole:\n{report(errors(checked.problems))}")
-    usable = make_usable(
-        checked,
-        on_bad_data=on_bad_data,
-        masks=masks,
+    require_paths(json_file, os.path.dirname(json_file) or ".")
+    usable = usable_part(
+        json_file,
+        image_root,
+        on_bad_data,
         ignored=("missing-mask",),
+        masks=masks,
         iscrowd=iscrowd,
         always=True,
     )
-    if usable.refused:
-        raise ValueError(
-            f"{json_file}: not all can be repaired; --on-bad-data skip leaves out the rest\n"
-            f"{report(usable.refused)}"
-        )
     write_text(out, json.dumps(without_given_ids(usable.content)))
     fixed = dataclasses.replace(usable, content=None, file=out)
     write_text(list_file, json.dumps(fixed.as_dict(), indent=1))

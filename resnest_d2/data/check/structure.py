@@ -15,8 +15,6 @@ from .normalise import GIVEN_ID, dicts, is_id, normalise
 from .problems import SINGULAR, Problem, errors, shown
 from .summary import CocoSummary
 
-__all__ = ["Structure", "image_size", "read_sections", "read_structure"]
-
 _COCO_KEYS = {
     "images": ("id", "file_name", "height", "width"),
     "annotations": ("image_id", "category_id"),

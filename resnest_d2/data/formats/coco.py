@@ -16,18 +16,21 @@ from iopath.common.file_io import get_cache_dir
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
-from ...errors import check_choice
 from ..check.data_sets import (
-    check_data_sets,
     different_categories,
     examine,
     file_state,
     find_pictures,
     require_paths,
 )
-from ..check.kinds import BEHAVIOURS, UNUSABLE
-from ..check.problems import Problem, counted, errors, report
-from ..check.repair import OF_SOME_MODELS, UsableSet, make_usable, without_entries, write_usable
+from ..check.problems import report
+from ..check.repair import (
+    OF_SOME_MODELS,
+    raise_errors,
+    usable_part,
+    without_entries,
+    write_usable,
+)
 from ..check.structure import Structure, read_structure
 from ..check.summary import CocoSummary
 from ..flip_pairs import flip_pairs as find_flip_pairs
@@ -49,9 +52,7 @@ _STUFF_MASKS = (
 
 
 def check_coco_json(json_file: str | os.PathLike, image_root: str | os.PathLike) -> CocoSummary:
-    """Read a COCO-format file and check that it can be used with these images.
-
-    Of the images only their presence is checked here; :func:`check_coco` reads them too.
+    """Read a COCO-format file and check that it can be used, and that its images exist.
 
     Raises:
         FileNotFoundError: the file, the folder or images in it are missing.
@@ -76,16 +77,6 @@ def _require_pictures(checked: Structure, image_root: str) -> None:
         raise FileNotFoundError(f"{error}\n{report(misnamed, limit=3)}") from None
 
 
-def raise_errors(json_file: str, problems: Sequence[Problem]) -> None:
-    """Raise a ValueError with all errors, if there are any."""
-    if found := errors(problems):
-        ways = ""
-        if not any(problem.kind in UNUSABLE for problem in found):
-            ways = " (on_bad_data 'repair' repairs what it can, 'skip' leaves out the rest)"
-        number = counted(len(found), "problem")
-        raise ValueError(f"{json_file} has {number}{ways}\n{report(found)}")
-
-
 def require_images(names: Sequence[str], json_file: str, folder: str) -> None:
     """Raise a FileNotFoundError unless all these files are in the folder."""
     missing = [name for name in names if not os.path.exists(os.path.join(folder, name))]
@@ -94,27 +85,6 @@ def require_images(names: Sequence[str], json_file: str, folder: str) -> None:
             f"{len(missing)} of the {len(names)} images of {json_file} are not in {folder}: "
             f"{few(missing)}"
         )
-
-
-def _check(
-    json_file: str, image_root: str | None, on_bad_data: str, *, masks: bool = True, **kwargs
-) -> UsableSet:
-    """The usable part of a file; with ``on_bad_data="refuse"`` the images are not read."""
-    check_choice("on_bad_data", on_bad_data, BEHAVIOURS)
-    if on_bad_data == "refuse" or image_root is None:
-        checked = examine(json_file)
-    else:
-        (checked,) = check_data_sets([(json_file, image_root)]).values()
-    if any(problem.kind in UNUSABLE for problem in checked.problems):
-        raise_errors(json_file, checked.problems)
-    if on_bad_data == "refuse":
-        _require_pictures(checked, image_root)
-    usable = make_usable(
-        checked, on_bad_data=on_bad_data, masks=masks, ignored=OF_SOME_MODELS, **kwargs
-    )
-    raise_errors(json_file, usable.refused)
-    usable.warn_of_losses()
-    return usable
 
 
 def read_sound_coco(
@@ -134,15 +104,15 @@ def read_sound_coco(
         FileNotFoundError: the file does not exist.
         ValueError: with all that is wrong.
     """
-    check_choice("on_bad_data", on_bad_data, BEHAVIOURS)
     json_file = os.fspath(json_file)
     require_paths(json_file, os.path.dirname(json_file) or ".")
     if on_bad_data == "refuse":
         structure = read_structure(json_file)
         raise_errors(json_file, structure.problems)
         return without_entries(structure, structure.merged)
-    root = None if image_root is None else os.fspath(image_root)
-    return {"annotations": [], **_check(json_file, root, on_bad_data, always=True).content}
+    usable = usable_part(json_file, image_root, on_bad_data, ignored=OF_SOME_MODELS, always=True)
+    usable.warn_of_losses()
+    return {"annotations": [], **usable.content}
 
 
 def register_coco(
@@ -186,7 +156,15 @@ def usable_copy(
 ) -> tuple[str, CocoSummary]:
     """The file, or a changed copy of it that can be used. Errors of :func:`register_coco`."""
     require_paths(json_file, image_root)
-    usable = _check(json_file, image_root, on_bad_data, masks=masks, keypoints=False)
+    if on_bad_data == "refuse":
+        checked = examine(json_file)
+        if checked.summary:
+            _require_pictures(checked, image_root)
+        image_root = None  # only their presence is checked
+    usable = usable_part(
+        json_file, image_root, on_bad_data, ignored=OF_SOME_MODELS, masks=masks, keypoints=False
+    )
+    usable.warn_of_losses()
     folder = os.path.join(get_cache_dir(), "resnest_d2", "coco")
     return write_usable(usable, folder), usable.summary
 
@@ -247,7 +225,7 @@ def register_usable(
         metadata["keypoint_names"] = list(names)
         metadata["keypoint_flip_map"] = [tuple(pair) for pair in pairs]
     source = summary.json_file
-    name = name or name_of_files("coco", {"json_file": source, "image_root": image_root})
+    name = name or name_of_files(source, image_root)
     files = CocoFiles(name, json_file, image_root, source, metadata, file_state(json_file))
     files.register()
     return files
@@ -273,11 +251,11 @@ def known_category_ids(datasets: Sequence[str], class_names: Sequence[str]) -> l
     return sorted(numbers, key=numbers.get)
 
 
-def name_of_files(prefix: str, files: Mapping[str, str]) -> str:
-    """A name that belongs to these paths, the first of them a JSON file, in every process."""
-    stem = os.path.splitext(os.path.basename(next(iter(files.values()))))[0]
-    paths = "\0".join(os.path.realpath(path) for path in files.values())
-    return f"{prefix}_{stem}_{hashlib.sha256(paths.encode()).hexdigest()[:8]}"
+def name_of_files(json_file: str, *others: str) -> str:
+    """A name that is computed from paths, hence the same in every process."""
+    stem = os.path.splitext(os.path.basename(json_file))[0]
+    paths = "\0".join(map(os.path.realpath, (json_file, *others)))
+    return f"coco_{stem}_{hashlib.sha256(paths.encode()).hexdigest()[:8]}"
 
 
 _registered: dict[str, tuple[dict[str, str], Any]] = {}  # files and state by name
@@ -290,7 +268,7 @@ def is_registered(name: str, files: Mapping[str, str], state: Any) -> bool:
 
     Args:
         files: metadata keys and paths.
-        state: what changes where the files, or what is registered with them, change.
+        state: anything that changes when the files, or what is registered with them, change.
 
     Raises:
         ValueError: the name is taken by other files.

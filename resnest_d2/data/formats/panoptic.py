@@ -35,8 +35,6 @@ from .coco import (
     usable_copy,
 )
 
-__all__ = ["register_coco_panoptic", "write_stuff_masks"]
-
 logger = logging.getLogger(__name__)
 
 _THINGS = "things"  # Detectron2's name for stuff class 0
@@ -117,7 +115,7 @@ def register_coco_panoptic(
         "json_file": instances_json,
         "image_root": image_root,
     }
-    name = name or name_of_files("coco", files)
+    name = name or name_of_files(*files.values())
     state = [file_state(file) for file in (panoptic.json_file, instances_json)]
     if is_registered(name, files, state):
         return name

@@ -183,7 +183,7 @@ def test_without_a_keypoint_head_bad_keypoints_cost_no_object(make, changes):
     pair = make([_object(keypoints=[1, 1, 2, 3, 3, 2]), _object(**changes)], categories=[person])
     assert "error" in _kinds(pair).values()
     usable = make_usable(check_data_sets([pair])[pair], keypoints=False)
-    assert usable.refused == () and usable.lost == 0
+    assert not usable.refused and usable.lost == 0
 
 
 def test_crowds_need_no_mask_and_are_left_out_where_masks_are_learned(make):
