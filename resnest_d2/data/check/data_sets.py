@@ -69,7 +69,7 @@ def find_pictures(
     """
     entries = list(entries)
     names = [entry.file_name for entry in entries if entry.file_name]
-    missing = [name for name in names if not _exists(root, name)]
+    missing = [name for name in names if not os.path.exists(os.path.join(root, name))]
     if not missing:
         return entries, []
     found = find_files(missing, root, taken=set(names).difference(missing))
@@ -82,13 +82,6 @@ def find_pictures(
             problems.append(Problem(json_file, entry.id, "misnamed-image", value, at))
             entries[place] = dataclasses.replace(entry, file_name=file.file_name)
     return entries, problems
-
-
-def _exists(root: str, name: str) -> bool:
-    try:
-        return os.path.exists(os.path.join(root, name))
-    except ValueError:  # a null character or a lone surrogate
-        return False
 
 
 def require_paths(json_file: str, folder: str, kind: str = "image") -> None:

@@ -20,10 +20,9 @@ from ..check.data_sets import (
     different_categories,
     examine,
     file_state,
-    find_pictures,
     require_paths,
 )
-from ..check.problems import report
+from ..check.file_names import describe_rules, find_files
 from ..check.repair import (
     OF_SOME_MODELS,
     raise_errors,
@@ -31,7 +30,7 @@ from ..check.repair import (
     without_entries,
     write_usable,
 )
-from ..check.structure import Structure, read_structure
+from ..check.structure import read_structure
 from ..check.summary import CocoSummary
 from ..flip_pairs import flip_pairs as find_flip_pairs
 
@@ -62,28 +61,25 @@ def check_coco_json(json_file: str | os.PathLike, image_root: str | os.PathLike)
     require_paths(json_file, image_root)
     checked = examine(json_file)
     raise_errors(json_file, [p for p in checked.problems if p.kind not in OF_SOME_MODELS])
-    _require_pictures(checked, image_root)
+    require_images((entry.file_name for entry in checked.pictures), json_file, image_root)
     return checked.summary
 
 
-def _require_pictures(checked: Structure, image_root: str) -> None:
-    names = [entry.file_name for entry in checked.pictures]
-    try:
-        require_images(names, checked.json_file, image_root)
-    except FileNotFoundError as error:
-        _, misnamed = find_pictures(checked.json_file, image_root, checked.pictures)
-        if not misnamed:
-            raise
-        raise FileNotFoundError(f"{error}\n{report(misnamed, limit=3)}") from None
-
-
-def require_images(names: Sequence[str], json_file: str, folder: str) -> None:
+def require_images(names: Iterable[str | None], json_file: str, folder: str) -> None:
     """Raise a FileNotFoundError unless all these files are in the folder."""
+    names = [name for name in names if name]
     missing = [name for name in names if not os.path.exists(os.path.join(folder, name))]
     if missing:
+        found = find_files(missing, folder, taken=set(names).difference(missing))
+        hint = ""
+        if found:
+            files = few([file.file_name for file in found.values()])
+            hint = (
+                f"; {describe_rules(found, len(missing))}: {files}. on_bad_data 'repair' takes them"
+            )
         raise FileNotFoundError(
             f"{len(missing)} of the {len(names)} images of {json_file} are not in {folder}: "
-            f"{few(missing)}"
+            f"{few(missing)}{hint}"
         )
 
 
@@ -156,13 +152,13 @@ def usable_copy(
 ) -> tuple[str, CocoSummary]:
     """The file, or a changed copy of it that can be used. Errors of :func:`register_coco`."""
     require_paths(json_file, image_root)
+    root = image_root
     if on_bad_data == "refuse":
-        checked = examine(json_file)
-        if checked.summary:
-            _require_pictures(checked, image_root)
-        image_root = None  # only their presence is checked
+        names = (entry.file_name for entry in examine(json_file).pictures)
+        require_images(names, json_file, image_root)
+        root = None  # only their presence is checked
     usable = usable_part(
-        json_file, image_root, on_bad_data, ignored=OF_SOME_MODELS, masks=masks, keypoints=False
+        json_file, root, on_bad_data, ignored=OF_SOME_MODELS, masks=masks, keypoints=False
     )
     usable.warn_of_losses()
     folder = os.path.join(get_cache_dir(), "resnest_d2", "coco")

@@ -17,6 +17,7 @@ from detectron2.data import MetadataCatalog
 
 from resnest_d2.checkpoint import RECORD_KEY
 from resnest_d2.data import check_coco, check_sets, sample_set
+from resnest_d2.data.check import image_files
 from resnest_d2.data.check.kinds import (
     KINDS,
     OF_KEYPOINTS,
@@ -313,6 +314,16 @@ def test_a_png_with_broken_bytes_in_its_middle_is_unreadable(shapes, tmp_path):
     assert [(p.kind, p.id) for p in problems if p.severity == "error"] == [("unreadable-image", 1)]
     shutil.copy(os.path.join(shapes["val"][1], "000001.png"), picture)  # mended: it is looked at
     assert {p.kind for p in check_coco(shapes["val"][0], tmp_path / "images")} <= WARNINGS
+
+
+def test_an_image_that_may_not_be_opened_is_unreadable(shapes, monkeypatch):
+    def refuse(*args):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(image_files, "open", refuse, raising=False)
+    shutil.copystat(shapes["val"][0], os.path.join(shapes["val"][1], "000001.png"))  # not cached
+    problems = [p for p in check_coco(*shapes["val"]) if p.severity == "error"]
+    assert [(p.kind, p.id) for p in problems] == [("unreadable-image", 1)]
 
 
 def test_a_turned_jpeg_has_the_size_that_detectron2_reads(tmp_path):

@@ -313,9 +313,14 @@ def test_no_file_is_found_twice_or_taken_from_another_entry(files):
     assert find_files(["x/a.png"], str(files), taken=["./a.png"]) == {}
 
 
+def test_an_image_without_a_file_name_is_a_problem_when_registered(make):
+    with pytest.raises(ValueError, match="bad-file-name"):
+        register_coco(*make([_object()], names=(None, "b.png")))
+
+
 def test_a_misnamed_file_is_named_when_refused_and_taken_when_repaired(make):
     pair = make([_object()], names=("set\\a.png", "set\\b.png"))
-    with pytest.raises(FileNotFoundError, match=r"(?s)2 of the 2.*found a\.png.*2 of 2 missing"):
+    with pytest.raises(FileNotFoundError, match=r"2 of the 2.*2 of 2 missing .*: a\.png, b\.png\. .*repair"):
         register_coco(*pair)
     records = DatasetCatalog.get(register_coco(*pair, on_bad_data="repair"))
     assert [os.path.basename(record["file_name"]) for record in records] == ["a.png", "b.png"]
