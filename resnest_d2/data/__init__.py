@@ -1,6 +1,6 @@
-"""Data sets: files read, checked, repaired, split and registered; images read; loaders; samples.
+"""Data sets: checking, repairing, splitting and registering files; reading images; loading batches.
 
-No models and no runs: what a run does with its data is in :mod:`..engine`.
+Also the sample set. Which data a run uses, and what it refuses, is decided in :mod:`..engine`.
 """
 
 import warnings

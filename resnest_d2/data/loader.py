@@ -59,7 +59,7 @@ class TrainLoader(CheckedLoader):
         raise TypeError("a training stream has no end")
 
     def seek(self, start: int) -> None:
-        """Let iterators that are made from now on begin at batch number ``start``, from 0."""
+        """Let new iterators begin at batch number ``start``, from 0."""
         self._batches.start = start
 
 
@@ -210,14 +210,9 @@ def _data_set_factors(cfg: CfgNode, *, by_category: bool) -> torch.Tensor:
 class _Batches:
     """Batches of (position, index): which record, and where in the stream of all processes.
 
-    A batch comes as soon as its group has enough images. That is Detectron2's
-    ``AspectRatioGroupedDataset``, on indices.
-
-    Args:
-        sampler: this process's endless indices, the same whenever it is iterated.
-        groups: of each record, which of two it is in.
-        size: of a batch.
-        start: how many batches are left out.
+    A batch comes as soon as its group has enough images, as in Detectron2's
+    ``AspectRatioGroupedDataset``. ``sampler`` gives this process's endless indices, the same
+    whenever it is iterated; ``groups`` says of each record which of two it is in.
     """
 
     def __init__(self, sampler: Iterable[int], groups: Sequence[bool], size: int, start: int):

@@ -110,12 +110,7 @@ def _groups(
 
 
 def _choose(sizes: list[int], classes: list[set[int]], val: float, seed: int) -> set[int]:
-    """The places of the groups for validation.
-
-    Args:
-        sizes: images in each group.
-        classes: category ids in each group.
-    """
+    """The places of the groups for validation, by their numbers of images and category ids."""
     order = list(range(len(sizes)))
     random.Random(seed).shuffle(order)
     total = sum(sizes)
@@ -127,7 +122,7 @@ def _choose(sizes: list[int], classes: list[set[int]], val: float, seed: int) ->
     images = 0
 
     def fits(place: int) -> bool:
-        """Whether training keeps a group, and one of each class of this group."""
+        """Whether the share has room for a group, and training keeps each of its classes."""
         if place in chosen or images + sizes[place] > target:
             return False
         return all(left[c] > 1 for c in classes[place])

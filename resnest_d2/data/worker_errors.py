@@ -64,7 +64,7 @@ class Failure:
 
 
 def _for_sending(error: Exception) -> Exception:
-    """The error if a pickle can hold it and its stack is of no use, else one with its stack."""
+    """The error itself where it can be pickled and is of a file, else its text and stack."""
     with contextlib.suppress(Exception):
         sent = pickle.loads(pickle.dumps(error))
         if isinstance(sent, (OSError, PictureError)):

@@ -43,7 +43,7 @@ def check_sets(*groups: Sequence[_Pair]) -> list[Problem]:
 
 
 def check_data_sets(*groups: Sequence[_Pair]) -> dict[tuple[str, str], Structure]:
-    """What :func:`check_sets` finds, by pair."""
+    """Check data sets as :func:`check_sets` does; what is known of each, by its pair."""
     plain = [[(os.fspath(file), os.fspath(root)) for file, root in group] for group in groups]
     pairs = dict.fromkeys(pair for group in plain for pair in group)
     for pair in pairs:
@@ -51,37 +51,27 @@ def check_data_sets(*groups: Sequence[_Pair]) -> dict[tuple[str, str], Structure
     found = {}
     for json_file, root in pairs:
         found[json_file, root] = checked = _examine(json_file)
-        checked.pictures, misnamed = find_pictures(json_file, root, checked.pictures)
-        checked.problems += [*misnamed, *check_pictures(json_file, root, checked.pictures)]
+        _find_pictures(checked, root)
+        checked.problems += check_pictures(json_file, root, checked.pictures)
     _compare_categories([checked for checked in found.values() if checked.summary])
     for first, second in itertools.combinations(plain, 2):
         _compare_pictures(found, first, second)
     return found
 
 
-def find_pictures(
-    json_file: str, root: str, entries: Sequence[PictureEntry]
-) -> tuple[list[PictureEntry], list[Problem]]:
-    """Search files that do not exist by their names (:mod:`.file_names`).
-
-    Returns:
-        The entries, with other names where files were found, and a problem for each of these.
-    """
-    entries = list(entries)
-    names = [entry.file_name for entry in entries if entry.file_name]
+def _find_pictures(checked: Structure, root: str) -> None:
+    """Search missing files under other names, which their entries then get."""
+    names = [entry.file_name for entry in checked.pictures if entry.file_name]
     missing = [name for name in names if not os.path.exists(os.path.join(root, name))]
-    if not missing:
-        return entries, []
-    found = find_files(missing, root, taken=set(names).difference(missing))
+    found = find_files(missing, root, taken=set(names).difference(missing)) if missing else {}
     rules = describe_rules(found, len(missing))
-    problems = []
-    for place, entry in enumerate(entries):
-        if file := entry.file_name and found.get(entry.file_name):
+    for place, entry in enumerate(checked.pictures):
+        if file := found.get(entry.file_name):
             value = {"file_name": shown(entry.file_name), "found": file.file_name, "note": rules}
             at = ("images", entry.index)
-            problems.append(Problem(json_file, entry.id, "misnamed-image", value, at))
-            entries[place] = dataclasses.replace(entry, file_name=file.file_name)
-    return entries, problems
+            problem = Problem(checked.json_file, entry.id, "misnamed-image", value, at)
+            checked.problems.append(problem)
+            checked.pictures[place] = dataclasses.replace(entry, file_name=file.file_name)
 
 
 def require_paths(json_file: str, folder: str, kind: str = "image") -> None:
@@ -101,7 +91,7 @@ def file_state(path: str) -> tuple[int, int]:
 
 
 def examine(json_file: str) -> Structure:
-    """Read a JSON file, unless that was done since it changed. The result must not be changed."""
+    """Read and check a JSON file, unless that was done since it changed. Do not change the result."""
     return _examine_state(json_file, file_state(json_file))
 
 
@@ -146,7 +136,7 @@ def _check_images(structure: Structure) -> None:
 
 
 def _check_categories(structure: Structure) -> None:
-    """Gaps in the ids and classes without an annotation: warnings."""
+    """Warn of gaps in the ids and of classes without an annotation."""
     indices = {id(entry): index for index, entry in enumerate(structure.data["categories"])}
     numbers = (a.get("category_id") for _, a in dicts(structure.data["annotations"]))
     used = {number for number in numbers if type(number) is int}

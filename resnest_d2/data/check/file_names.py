@@ -38,7 +38,7 @@ def _without_prefix(name: str) -> str:
 
 
 def _folded(name: str) -> str:
-    """Without the difference of letter case and of composed letters."""
+    """Without differences in letter case and in composed letters."""
     return unicodedata.normalize("NFC", _without_prefix(name)).casefold()
 
 
@@ -58,11 +58,9 @@ _RULES: tuple[tuple[_Reading, _Reading, bool, str], ...] = (
 def find_files(
     names: Sequence[str], root: str, taken: Collection[str] = ()
 ) -> dict[str, FoundFile]:
-    """Find the files of names that do not exist as they are.
+    """Find the files of names that do not exist as they are, in ``root`` and all folders below.
 
     Args:
-        names: such as ``file_name`` of images.
-        root: the image folder, which is searched with all folders below it.
         taken: files there that other entries name.
 
     Returns:

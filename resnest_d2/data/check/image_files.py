@@ -36,13 +36,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class PictureEntry:
-    """An entry of a file's ``images``.
+    """An entry of a file's ``images``: its index and id (or place) there, what it says of the file.
 
-    Attributes:
-        index: in the section.
-        id: or the entry's place.
-        file_name: None where it is missing or invalid.
-        size: (width, height) in pixels; None where they are missing or invalid.
+    ``size`` is (width, height) in pixels; it and ``file_name`` are None where they are invalid.
     """
 
     index: int
@@ -103,12 +99,7 @@ def sample(items: Sequence[T], count: int) -> list[T]:
 def shared_pictures(
     first: Iterable[tuple[str, PictureEntry]], second: Iterable[tuple[str, PictureEntry]]
 ) -> list[tuple[PictureEntry, str, str]]:
-    """Files that two sets share, byte by byte, whatever their names.
-
-    Images that were encoded again are not found.
-
-    Args:
-        first, second: image folders and entries.
+    """Equal files of two sets of (image folder, entry), whatever their names.
 
     Returns:
         Entries of ``first``, their paths, and the paths in ``second``.
@@ -210,7 +201,7 @@ def _read(path: str, mtime_ns: int, num_bytes: int) -> _Picture:
 
 
 class _Budget:
-    """Lets threads wait while others have taken too much of something."""
+    """Limits the sum of what threads take at the same time: others wait."""
 
     def __init__(self, total: int):
         self._total = self._left = total

@@ -29,7 +29,7 @@ def without_given_ids(content: dict) -> dict:
 
 
 def given_ids(entries: Mapping[int, dict]) -> dict[int, Any]:
-    """The ids that were replaced, by the new one, of entries by id."""
+    """The file's ids, where they were replaced, by the new ones."""
     return {number: entry[GIVEN_ID] for number, entry in entries.items() if GIVEN_ID in entry}
 
 
@@ -54,14 +54,10 @@ def dicts(entries: list) -> Iterator[tuple[int, dict]]:
 
 
 def normalise(data: dict, add: _Add) -> None:
-    """Change a file's content in place and report each change.
+    """Change a file's content in place and report each change with ``add``.
 
     Entries keep their places; merged ones are reported and stay. What cannot be converted is left
     for the checks to find.
-
-    Args:
-        data: with lists ``images``, ``annotations`` and ``categories``.
-        add: called with kind, section, index and what was found there.
     """
     for index, image in dicts(data["images"]):
         for side in ("width", "height"):
@@ -132,7 +128,7 @@ def _id_and_name(category: dict) -> tuple | None:
 
 
 class _Ids:
-    """The ids of a section's entries as natural numbers, and the references to them."""
+    """Replaces the ids of a section's entries, and the references to them, by natural numbers."""
 
     def __init__(self, entries: list, section: str, add: _Add):
         self._section = section
@@ -162,12 +158,9 @@ class _Ids:
                 add("converted-id", section, index, {"given": value, "now": number})
 
     def merge(self, kind: str, key: Callable[[dict], Any], add: _Add) -> None:
-        """Let references to entries of one key lead to the first of them.
+        """Let references to entries with one key lead to the first of them.
 
-        Entries that share an id with an entry of another key are left alone.
-
-        Args:
-            key: of an entry; None for an entry that is like no other.
+        Left alone are entries of key None, and those that share an id with an entry of another key.
         """
         keys: dict[int, set] = {}
         for _, entry in self._entries:
@@ -186,7 +179,7 @@ class _Ids:
         self._loose = {text: same.get(n, n) for text, n in self._loose.items()}
 
     def resolve(self, annotation: dict, key: str, index: int, add: _Add) -> None:
-        """Let a reference, where there is one, be the number of what it refers to."""
+        """Replace a reference, if there is one, by the number of the entry that it refers to."""
         value = annotation.get(key)
         if type(value) not in (int, float, str):
             return
@@ -210,7 +203,7 @@ def _has_id(entry: dict) -> bool:
 
 
 def _loosely(value: int | float | str) -> str:
-    """A text that equal ids of several types have in common."""
+    """A text that is the same for equal ids of different types."""
     number = _whole_number(value)
     return str(value).strip() if number is None else str(number)
 

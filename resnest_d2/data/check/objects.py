@@ -16,7 +16,7 @@ _EMPTY = 1e-5  # pixels: Detectron2 takes sides up to this for empty
 
 
 def check_objects(structure: Structure) -> None:
-    """Add the problems of a file's annotations, all of them, whatever else is wrong with one."""
+    """Add all problems of a file's annotations."""
     checker = _Checker(structure)
     for annotation in progress_bar(structure.data["annotations"], desc="checking annotations"):
         checker.check(annotation)
@@ -147,11 +147,7 @@ def _leaves(
 
 
 def polygon_problem(polygon: object, size: tuple[int, int] | None) -> tuple[str | None, object]:
-    """A polygon's worst problem: its kind and what was found.
-
-    Args:
-        size: width and height of the image, in pixels, where they are known.
-    """
+    """A polygon's worst problem: its kind and what was found. ``size`` is that of its image."""
     if not is_finite_list(polygon):
         return "bad-polygon", polygon
     if len(polygon) < 6:

@@ -46,7 +46,7 @@ class Problem:
 
 
 def errors(problems: Iterable[Problem]) -> list[Problem]:
-    """Those that are no warnings."""
+    """The problems that are not only warnings."""
     return [problem for problem in problems if problem.severity == "error"]
 
 

@@ -1,12 +1,9 @@
 """From a COCO file as it is to one that Detectron2 trains on: mended, repaired, without the rest.
 
-What is done follows from the problems that were found (:mod:`.kinds`) and from ``on_bad_data``:
-``refuse`` mends what loses nothing, ``repair`` repairs too, ``skip`` also leaves out what is
-broken.
-
-Detectron2 reads a data set's JSON file twice, for its loader and for its evaluator: entries that
-are changed in between would make the two disagree. So a changed set is written as a file of its
-own, and that is registered.
+What is done follows from the problems that were found (:mod:`.kinds`) and from ``on_bad_data``.
+Detectron2 reads a data set's JSON file twice, for its loader and for its evaluator: if entries were
+changed on the way, the two would disagree. So a changed set is written as a new file, and that is
+registered.
 """
 
 import dataclasses
@@ -46,12 +43,11 @@ class UsableSet:
     """The part of a data set that can be used.
 
     Attributes:
-        content: of a COCO file; None where the file can stay as it is.
-        summary: of the content; None where something is refused.
+        content: of a COCO file; None where the file can stay as it is, or something is refused.
+        summary: of the content.
         mended: problems that are solved.
         left_out: problems whose entries are left out, with what depends on them.
-        refused: problems that are neither, of which there are none with ``skip``. With some, only
-            these are known.
+        refused: problems that are neither; with ``skip`` there are none.
         objects, lost: annotations of the file, each counted once, and how many are left out.
         file: where :func:`fix_coco` has written the content.
     """
@@ -102,11 +98,9 @@ def make_usable(
     ``area`` is computed where it is missing: the mask's where there is one, else the box's.
 
     Args:
-        checked: a file that is usable as a whole. Its content is used up.
-        on_bad_data: one of :data:`.kinds.BEHAVIOURS`.
-        masks: whether masks are wanted; without them, unreadable ones are taken out and the objects
-            stay.
-        keypoints: the same for keypoints.
+        checked: a file that is usable as a whole. Its content is changed and released.
+        masks, keypoints: whether they are learned; if not, unreadable ones are taken out and the
+            objects stay.
         ignored: kinds of problems to leave as they are.
         iscrowd: a value for all annotations.
         always: give the content also where nothing is changed.
@@ -138,7 +132,9 @@ def make_usable(
             annotations[problem.entry[1]].pop(key, None)
     unsound = {problem.entry for problem in left if problem.kind in UNREADABLE["segmentation"]}
     repairable = [problem for problem in left if problem.entry not in unsound]
-    repaired = {id(problem) for problem in _repair([*mended, *repairable], structure)}
+    first = {"stray-polygon": 0, "polygon-outside": 1}  # before a box is taken from the mask
+    todo = sorted([*mended, *repairable], key=lambda problem: first.get(problem.kind, 2))
+    repaired = {id(problem) for problem in todo if _repair(problem, structure)}
     mended += [problem for problem in left if id(problem) in repaired]
     left = [problem for problem in left if id(problem) not in repaired]
     if left and on_bad_data == "repair":
@@ -168,10 +164,7 @@ def make_usable(
 def usable_part(
     json_file: str, image_root: str | os.PathLike | None, on_bad_data: str, **kwargs
 ) -> UsableSet:
-    """Check a file, with its images where their folder is given, and make it usable.
-
-    Args:
-        kwargs: as for :func:`make_usable`.
+    """Check a file, with its images where their folder is given, and :func:`make_usable`.
 
     Raises:
         ValueError: with all that is refused.
@@ -199,10 +192,7 @@ def raise_errors(json_file: str, problems: Sequence[Problem]) -> None:
 
 
 def without_entries(structure: Structure, dropped: Container[tuple[str, int]]) -> dict:
-    """A file's content without some entries, and without the annotations that refer to them.
-
-    Args:
-        dropped: sections and indices.
+    """A file's content without entries (section, index) and the annotations that refer to them.
 
     Raises:
         ValueError: no image or no category is left.
@@ -232,7 +222,7 @@ def _id(entry: object, key: str = "id") -> int | None:
 
 
 def write_usable(usable: UsableSet, folder: str) -> str:
-    """Write a changed content into a folder, under a name that belongs to it; the file to use."""
+    """Write changed content into a folder, under a name with its hash; return the file to use."""
     if usable.content is None:
         return usable.json_file
     text = json.dumps(usable.content)
@@ -243,26 +233,9 @@ def write_usable(usable: UsableSet, folder: str) -> str:
     return path
 
 
-# ---- Repairs of an entry, in place ----
-
-_REPAIRED = (  # in this order
-    *("stray-polygon", "polygon-outside", "box-outside", "misnamed-image", "ignored-object"),
-    *("bad-box", "degenerate-box", "missing-keypoints"),
-)
-
-
-def _repair(problems: Sequence[Problem], structure: Structure) -> list[Problem]:
-    """Repair the entries that have these problems, where possible; return what is repaired."""
-    return [
-        problem
-        for kind in _REPAIRED
-        for problem in problems
-        if problem.kind == kind
-        and _repair_entry(structure.data[problem.entry[0]][problem.entry[1]], problem, structure)
-    ]
-
-
-def _repair_entry(entry: dict, problem: Problem, structure: Structure) -> bool:
+def _repair(problem: Problem, structure: Structure) -> bool:
+    """Repair an entry in place, if possible."""
+    entry = structure.data[problem.entry[0]][problem.entry[1]] if problem.entry else {}
     match problem.kind:
         case "misnamed-image":
             entry["file_name"] = problem.value["found"]
@@ -298,6 +271,8 @@ def _repair_entry(entry: dict, problem: Problem, structure: Structure) -> bool:
             if not box or min(box[2:]) <= 0:
                 return False
             entry["bbox"] = box
+        case _:
+            return False
     return True
 
 
@@ -309,8 +284,7 @@ def _area(annotation: dict, structure: Structure) -> float:
     rle = _rle(annotation, structure)
     if rle is not None:
         return float(mask_util.area(rle))
-    _, _, width, height = annotation["bbox"]
-    return float(width * height)
+    return float(annotation["bbox"][2] * annotation["bbox"][3])
 
 
 def _rle(annotation: dict, structure: Structure) -> dict | None:
@@ -342,11 +316,10 @@ def fix_coco(
     become numbers, these are the new file's ids, and the list has those of the old file.
 
     Args:
-        out: a new file; in the folder of ``json_file``, file names of images stay right.
         image_root: the folder of the images, to check these too.
         on_bad_data: ``"repair"`` refuses what cannot be repaired, ``"skip"`` leaves it out.
         iscrowd: a value for all annotations.
-        masks: False takes out masks that cannot be read, for models that learn none.
+        masks: False takes out unreadable masks, for models that learn none.
 
     Raises:
         FileExistsError: one of the two files exists.

@@ -78,8 +78,8 @@ def read_sections(
     """Read a file and check its sections, the keys of their entries, and the ids.
 
     Args:
-        required: the sections and the keys that each entry needs; only ``annotations`` may be
-            empty. Ids are checked where ``id`` is among the keys.
+        required: the sections (only ``annotations`` may be empty) and the keys of their entries.
+            Ids are checked where ``id`` is among these.
         normalised: whether this is an instance file, to be normalised.
     """
     structure = Structure(json_file)

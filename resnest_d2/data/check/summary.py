@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from .normalise import given_ids
 
@@ -44,6 +45,14 @@ class CocoSummary:
     def num_objects(self) -> int:
         """Annotations that are trained and scored."""
         return self.num_annotations - self.num_crowds
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Detectron2's metadata of the classes; on loading it sets the same values again."""
+        return {
+            "thing_classes": list(self.class_names),
+            "thing_dataset_id_to_contiguous_id": {c: i for i, c in enumerate(self.category_ids)},
+        }
 
     @property
     def given_categories(self) -> dict[int | float | str, str]:

@@ -170,8 +170,6 @@ class CocoFiles:
     """A data set that was checked and needs no change: any process can register it.
 
     Attributes:
-        name: for ``DATASETS.TRAIN`` or ``DATASETS.TEST``.
-        json_file, image_root: what is loaded.
         source: the user's file, which ``json_file`` was made from.
         metadata: Detectron2's, by key.
         state: of ``json_file``, see :func:`.file_state`.
@@ -205,17 +203,12 @@ def register_usable(
 ) -> CocoFiles:
     """Register a checked file that needs no change (any more).
 
-    Args:
-        summary: of the file; its ``json_file`` is the one that the file was made from, which the
-            default name is computed from.
-
     Other arguments, and errors, are those of :func:`register_coco`.
+
+    Args:
+        summary: of the file; ``summary.json_file`` is the one that it was made from.
     """
-    # Detectron2 sets the first two again on loading, as lists and with the same values.
-    metadata = {
-        "thing_classes": list(summary.class_names),
-        "thing_dataset_id_to_contiguous_id": {c: i for i, c in enumerate(summary.category_ids)},
-    }
+    metadata = summary.metadata
     if names := keypoint_names(summary):
         pairs = find_flip_pairs(names) if flip_pairs is None else flip_pairs
         metadata["keypoint_names"] = list(names)

@@ -139,8 +139,7 @@ def register_coco_panoptic(
         sem_seg_root=sem_seg_root,
         evaluator_type="coco_panoptic_seg",
         ignore_label=_IGNORE,
-        thing_classes=list(summary.class_names),
-        thing_dataset_id_to_contiguous_id={c: i for i, c in enumerate(summary.category_ids)},
+        **summary.metadata,
         stuff_classes=[_THINGS, *panoptic.stuff.values()],
         # Detectron2's category 0 stands for all things, as class 0 does.
         stuff_dataset_id_to_contiguous_id={**panoptic.stuff_classes, 0: 0},
@@ -225,12 +224,12 @@ def _check_panoptic(json_file: str, root: str) -> _Panoptic:
 
     names: dict[int, dict[int, str]] = {0: {}, 1: {}}  # stuff, things
     for category in sorted(categories, key=lambda category: category["id"]):
-        if category["isthing"] not in (0, 1):
+        number, thing = category["id"], category["isthing"]
+        if thing not in (0, 1):
             raise ValueError(
-                f"{json_file}: 'isthing' of category {category['id']} must be 0 or 1, "
-                f"got {category['isthing']!r}"
+                f"{json_file}: 'isthing' of category {number} must be 0 or 1, got {thing!r}"
             )
-        names[category["isthing"]][category["id"]] = category["name"]
+        names[thing][number] = category["name"]
     stuff, things = names.values()
     if len(stuff) >= _IGNORE:
         raise ValueError(
@@ -263,11 +262,9 @@ def _check_segments(segments: list[dict], where: str, categories: set[int]) -> N
             raise ValueError(f"{where}: a segment has no '{missing[0]}'")
         number, category = segment["id"], segment["category_id"]
         if not isinstance(number, int) or not 0 < number < 256**3 or number in ids:
-            raise ValueError(
-                f"{where}: segment ids must be 1 to {256**3 - 1}, each once, got {number!r}"
-            )
+            what = f"segment ids must be 1 to {256**3 - 1}, each once, got {number!r}"
+            raise ValueError(f"{where}: {what}")
         ids.add(number)
         if category not in categories:
-            raise ValueError(
-                f"{where}: segment {number} names category {category}, which is not in the file"
-            )
+            what = f"segment {number} names category {category}, which is not in the file"
+            raise ValueError(f"{where}: {what}")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 
 from resnest_d2.data import check_coco, fix_coco, register_coco, split_coco
+from resnest_d2.data.check import structure
 from resnest_d2.data.check.data_sets import check_data_sets, examine
 from resnest_d2.data.check.file_names import find_files
 from resnest_d2.data.check.normalise import GIVEN_ID
@@ -209,6 +211,16 @@ def test_the_summary_of_what_is_used_is_that_of_the_written_file(make, tmp_path)
     assert usable.summary.given_ids == (1, "x")
 
 
+def test_a_file_that_is_repaired_is_read_once(make, monkeypatch):
+    reads = []
+    loads = structure.json.loads
+    fake = SimpleNamespace(**vars(json) | {"loads": lambda text: reads.append(1) or loads(text)})
+    monkeypatch.setattr(structure, "json", fake)
+    pair = make([_object(bbox=None), _object(bbox=[-9, 10, 20, 10])])
+    assert len(_copy(register_coco(*pair, on_bad_data="repair"))) == 2
+    assert len(reads) == 1
+
+
 def test_a_box_recipe_takes_a_box_from_the_good_polygon_too(make):
     stray = _object(bbox=None, segmentation=[[1, 1, 2, 2], *SQUARE])
     for masks in (True, False):
@@ -320,7 +332,9 @@ def test_an_image_without_a_file_name_is_a_problem_when_registered(make):
 
 def test_a_misnamed_file_is_named_when_refused_and_taken_when_repaired(make):
     pair = make([_object()], names=("set\\a.png", "set\\b.png"))
-    with pytest.raises(FileNotFoundError, match=r"2 of the 2.*2 of 2 missing .*: a\.png, b\.png\. .*repair"):
+    with pytest.raises(
+        FileNotFoundError, match=r"2 of the 2.*2 of 2 missing .*: a\.png, b\.png\. .*repair"
+    ):
         register_coco(*pair)
     records = DatasetCatalog.get(register_coco(*pair, on_bad_data="repair"))
     assert [os.path.basename(record["file_name"]) for record in records] == ["a.png", "b.png"]
