@@ -108,22 +108,21 @@ class CheckedLoader:
     def __iter__(self) -> Iterator[list]:
         with explained_worker_errors():
             for batch in self._loader:
-                if isinstance(batch, bytes):
-                    batch = _take_over(batch)
+                try:
+                    batch = unpack(batch) if isinstance(batch, bytes) else batch
+                except (
+                    EOFError,
+                    OSError,
+                    RuntimeError,
+                ) as error:  # its worker must live until here
+                    reason = f"a batch cannot be taken over from its data worker: {error}"
+                    raise DataWorkerError(
+                        f"{reason}. {_WORKER_REMEDY}; or too many files are open (ulimit -n)"
+                    ) from error
                 for example in batch:
                     if isinstance(example, Failure):
                         raise example.error from example.cause
                 yield batch
-
-
-def _take_over(batch: bytes) -> list:
-    try:
-        return unpack(batch)
-    except (EOFError, OSError, RuntimeError) as error:  # its worker must live until here
-        raise DataWorkerError(
-            f"a batch cannot be taken over from its data worker: {error}. {_WORKER_REMEDY}; or too "
-            "many files are open (ulimit -n)"
-        ) from error
 
 
 @contextlib.contextmanager

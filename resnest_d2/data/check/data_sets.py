@@ -91,7 +91,7 @@ def file_state(path: str) -> tuple[int, int]:
 
 
 def examine(json_file: str) -> Structure:
-    """Read and check a JSON file, unless that was done since it changed. Do not change the result."""
+    """Read and check a JSON file, once for each state of it. Do not change the result."""
     return _examine_state(json_file, file_state(json_file))
 
 
