@@ -11,7 +11,6 @@ from .check.repair import fix_coco
 from .check.summary import CocoSummary
 from .formats.coco import (
     check_coco_json,
-    known_category_ids,
     register_coco,
     require_registered,
     require_same_categories,
@@ -43,7 +42,6 @@ __all__ = [
     "coco_stats",
     "explained_worker_errors",
     "fix_coco",
-    "known_category_ids",
     "register_coco",
     "register_coco_panoptic",
     "require_registered",
