@@ -50,7 +50,7 @@ def check_data_sets(*groups: Sequence[_Pair]) -> dict[tuple[str, str], Structure
         require_paths(*pair)
     found = {}
     for json_file, root in pairs:
-        found[json_file, root] = checked = _examine(json_file)
+        found[json_file, root] = checked = check_file(json_file)
         _find_pictures(checked, root)
         checked.problems += check_pictures(json_file, root, checked.pictures)
     _compare_categories([checked for checked in found.values() if checked.summary])
@@ -91,16 +91,17 @@ def file_state(path: str) -> tuple[int, int]:
 
 
 def examine(json_file: str) -> Structure:
-    """Read and check a JSON file, once for each state of it. Do not change the result."""
+    """:func:`check_file`, done once for each state of a file. Do not change the result."""
     return _examine_state(json_file, file_state(json_file))
 
 
 @functools.lru_cache(maxsize=8)
 def _examine_state(json_file: str, state: tuple[int, int]) -> Structure:
-    return _examine(json_file).without_content()
+    return check_file(json_file).without_content()
 
 
-def _examine(json_file: str) -> Structure:
+def check_file(json_file: str) -> Structure:
+    """Read and check a JSON file, its images aside. Of a sound one the content is not kept."""
     structure = read_structure(json_file)
     if structure.data is None:
         return structure
@@ -114,7 +115,6 @@ def _examine(json_file: str) -> Structure:
     if summary.num_crowds:
         value = {"crowds": summary.num_crowds, "annotations": summary.num_annotations}
         structure.add_to_file("crowds", value)
-    # The content of a sound file is seldom needed again.
     return structure if structure.problems else structure.without_content()
 
 

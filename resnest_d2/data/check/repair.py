@@ -22,6 +22,7 @@ from ...errors import check_choice
 from ...files import write_text
 from .data_sets import (
     check_data_sets,
+    check_file,
     examine,
     require_paths,
 )
@@ -171,7 +172,7 @@ def usable_part(
     """
     check_choice("on_bad_data", on_bad_data, BEHAVIOURS)
     if image_root is None:
-        checked = examine(json_file)
+        checked = examine(json_file) if on_bad_data == "refuse" else check_file(json_file)
     else:
         (checked,) = check_data_sets([(json_file, image_root)]).values()
     if any(problem.kind in UNUSABLE for problem in checked.problems):
