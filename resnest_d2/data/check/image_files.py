@@ -132,7 +132,7 @@ def _readable(side: Iterable[tuple[str, PictureEntry]]) -> list[tuple[PictureEnt
 
 def file_digests(paths: Sequence[str]) -> list[bytes]:
     """One value for each file, equal for equal contents."""
-    return _in_threads(_digest, paths, "comparing pictures")
+    return _in_threads(_digest, paths, "comparing images")
 
 
 def _digest(path: str) -> bytes:
@@ -153,7 +153,7 @@ def _digest_of_state(path: str, mtime_ns: int, size: int) -> bytes:
 
 def _look_at(paths: Iterable[str]) -> list[tuple[str, _Picture]]:
     paths = list(paths)
-    return list(zip(paths, _in_threads(_look, paths, "reading pictures"), strict=True))
+    return list(zip(paths, _in_threads(_look, paths, "reading images"), strict=True))
 
 
 def _in_threads(function: Callable[[str], T], paths: Sequence[str], doing: str) -> list[T]:

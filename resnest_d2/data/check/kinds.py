@@ -48,7 +48,7 @@ mend merged-annotation: an earlier annotation is equal, with the same id: only t
 mend converted-name: a category's name is a number: it is taken as a text
 mend changed-iscrowd: iscrowd had another value than asked for
 mend merged-category: an earlier category has the same id and name: only that one is kept
-skip duplicate-image-id: several images have this id: it is unknown whose the annotations are
+skip duplicate-image-id: several images have this id: annotations could belong to any of them
 skip duplicate-category-id: an earlier category has this id
 skip unknown-image: the annotation's image_id is no image of the file
 skip unknown-category: the annotation's category_id is no category of the file
