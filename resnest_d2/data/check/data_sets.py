@@ -107,7 +107,6 @@ def check_file(json_file: str) -> Structure:
         return structure
     _check_images(structure)
     check_objects(structure)
-    _check_categories(structure)
     annotations = [annotation for _, annotation in dicts(structure.data["annotations"])]
     structure.summary = summary = summarise(
         json_file, structure.images, structure.categories, annotations
@@ -133,21 +132,6 @@ def _check_images(structure: Structure) -> None:
             structure.add("bad-image-size", "images", index, found)
         entry = PictureEntry(index, structure.name("images", index), name, size)
         structure.pictures.append(entry)
-
-
-def _check_categories(structure: Structure) -> None:
-    """Warn of gaps in the ids and of classes without an annotation."""
-    indices = {id(entry): index for index, entry in enumerate(structure.data["categories"])}
-    numbers = (a.get("category_id") for _, a in dicts(structure.data["annotations"]))
-    used = {number for number in numbers if type(number) is int}
-    before = min((*structure.categories, 1)) - 1  # ids begin at 0 or 1
-    for number, category in structure.categories.items():
-        index = indices[id(category)]
-        if number > before + 1:
-            structure.add("category-gap", "categories", index, [before + 1, number - 1])
-        before = number
-        if number not in used:
-            structure.add("empty-class", "categories", index, category["name"])
 
 
 def different_categories(

@@ -180,8 +180,9 @@ def read_structure(json_file: str) -> Structure:
 
 
 def _check_categories(structure: Structure) -> None:
-    """Check names and keypoint names; categories without a name are not usable."""
-    names = set()
+    """Check names (categories without one are not usable), keypoint names and ids."""
+    names: set[str] = set()
+    indices: dict[int, int] = {}  # of usable ones, by id
     for index, category in dicts(structure.data["categories"]):
         if "name" not in category:
             continue
@@ -192,6 +193,7 @@ def _check_categories(structure: Structure) -> None:
             if usable:
                 del structure.categories[number]
         elif usable:
+            indices[number] = index
             if name in names:
                 structure.add("duplicate-category-name", "categories", index, name)
             names.add(name)
@@ -199,6 +201,16 @@ def _check_categories(structure: Structure) -> None:
         is_list = isinstance(keypoints, list) and all(isinstance(k, str) for k in keypoints)
         if keypoints and not is_list:
             structure.add("bad-keypoint-names", "categories", index, category.pop("keypoints"))
+    numbers = (a.get("category_id") for _, a in dicts(structure.data["annotations"]))
+    used = {number for number in numbers if type(number) is int}
+    before = min((*indices, 1)) - 1  # ids begin at 0 or 1
+    for number, index in sorted(indices.items()):
+        if number > before + 1:
+            structure.add("category-gap", "categories", index, [before + 1, number - 1])
+        before = number
+        if number not in used:
+            name = structure.data["categories"][index]["name"]
+            structure.add("empty-class", "categories", index, name)
 
 
 def _check_references(structure: Structure) -> None:
