@@ -73,9 +73,7 @@ def use_own_data(cfg: CfgNode, request: RunRequest) -> list[CocoFiles]:
     if cfg.MODEL.KEYPOINT_ON:
         _use_keypoints(cfg, summaries, train=bool(train), stated=stated)
     pairs = cfg.RESNEST.KEYPOINT_FLIP_PAIRS or None
-    data_sets = [
-        register_usable(*usable, flip_pairs=pairs) for usable in train + val
-    ]
+    data_sets = [register_usable(*usable, flip_pairs=pairs) for usable in train + val]
     names = [data_set.name for data_set in data_sets]
     if train:
         cfg.DATASETS.TRAIN = tuple(names[: len(train)])
