@@ -1,8 +1,12 @@
 #!/usr/bin/env python
-"""Write MODEL_ZOO.md and its chart, docs/accuracy_cost.png, from the catalog."""
+"""Write MODEL_ZOO.md, its chart docs/accuracy_cost.png, and model_zoo/catalog.json.
+
+All from the catalog, resnest_d2/model_zoo. ``resnest-d2 zoo`` reads the last one.
+"""
 
 import argparse
-import os
+import dataclasses
+import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,10 +19,12 @@ from matplotlib.figure import Figure  # noqa: E402
 from tabulate import tabulate  # noqa: E402
 
 from resnest_d2.checkpoint.statistics import DETECTOR  # noqa: E402
+from resnest_d2.files import write_text, writing  # noqa: E402
 from resnest_d2.model_zoo import CLASSIFIERS, MEASURED, WEIGHTS, Classifier, Model, list_models  # noqa: E402
 
 PAGE = ROOT / "MODEL_ZOO.md"
 CHART = ROOT / "docs" / "accuracy_cost.png"
+CATALOG = ROOT / "resnest_d2" / "model_zoo" / "catalog.json"
 BENCHMARKS = {
     "variants": "Classifiers",
     "backbone": "Backbone",
@@ -44,8 +50,8 @@ Say you have a Mask R-CNN with a ResNet-50 and want more AP. Find it in the tabl
 is the same recipe on a ResNeSt-50, with its gain and its cost.
 
 ```
-resnest-d2 zoo --task instance                      # these tables, in the terminal
-resnest-d2 zoo mask_rcnn_resnest50_fpn              # one model: weights, mirrors, commands
+resnest-d2 zoo list --task instance                 # these tables, in the terminal
+resnest-d2 zoo show mask_rcnn_resnest50_fpn         # one model: weights, mirrors, commands
 resnest-d2 zoo download mask_rcnn_resnest50_fpn     # its trained weights, verified
 resnest-d2 train --config-file mask_rcnn_resnest50_fpn --num-gpus 8
 ```
@@ -116,7 +122,7 @@ FILES = """\
 What `MODEL.WEIGHTS resnest://NAME` and `resnest-d2 zoo download NAME` know, besides the trained
 models above. The hash is the part of the sha256 that the published file name carries; images are
 RGB, with mean and standard deviation of the original plugin (`plugin`) or of ImageNet classifiers
-(`classifier`). `resnest-d2 zoo NAME` shows a file's mirrors. This project has tried no
+(`classifier`). `resnest-d2 zoo show NAME` shows a file's mirrors. This project has tried no
 link; what others reported is noted. A licence is the publishing project's. Not usable here, and so
 left out: the MXNet files of the official Gluon models, and MMDetection's detectors.
 """
@@ -136,19 +142,17 @@ def table(headers: Iterable[str], rows: Iterable[list[str]], left: int = 1) -> s
     return tabulate(rows, headers, tablefmt="github", colalign=align, disable_numparse=True)
 
 
+COSTS = ["M parameters, measured", "G multiply-adds, measured", "CPU ms, measured"]
+
+
 def models_table(models: list[Model]) -> str:
     """Rows of one task that have published results, and those results that the task has."""
     results = {"box_ap": "box AP", "mask_ap": "mask AP", "pq": "PQ"}
-    results = {
-        key: label
-        for key, label in results.items()
-        if getattr(models[0].published, key) is not None
-    }
+    results = {k: v for k, v in results.items() if getattr(models[0].published, k) is not None}
     gained = [key for key in results if any(key in model.gains for model in models)]
     headers = ["recipe"]
     for key, label in results.items():
         headers += [f"{label}, quoted"] + (["gain, quoted"] if key in gained else [])
-    headers += ["M parameters, measured", "G multiply-adds, measured", "CPU ms, measured"]
     rows = []
     for model in models:
         row = [f"`{model.name}`"]
@@ -157,7 +161,7 @@ def models_table(models: list[Model]) -> str:
             if key in gained:
                 row.append(number(model.gains.get(key), "+.2f"))
         rows.append(row + costs(model))
-    return table(headers, rows)
+    return table(headers + COSTS, rows)
 
 
 def costs(model: Model) -> list[str]:
@@ -168,13 +172,11 @@ def costs(model: Model) -> list[str]:
 
 
 def unpublished_table(models: list[Model]) -> str:
-    headers = ["recipe", "task", "starts from"]
-    headers += ["M parameters, measured", "G multiply-adds, measured", "CPU ms, measured"]
     rows = [
         [f"`{model.name}`", model.task, f"`{model.initial_weights}`", *costs(model)]
         for model in models
     ]
-    return table(headers, rows, left=3)
+    return table(["recipe", "task", "starts from", *COSTS], rows, left=3)
 
 
 def family_table() -> str:
@@ -283,13 +285,23 @@ def page() -> str:
     return "\n".join(sections())
 
 
+def catalog() -> str:
+    """The text of catalog.json."""
+    records = {
+        "measured": MEASURED["counts"]["date"],
+        "models": [model.record() for model in list_models()],
+        "weights": [dataclasses.asdict(file) for file in WEIGHTS.values()],
+    }
+    return json.dumps(records, indent=1, ensure_ascii=False) + "\n"
+
+
 def short(item: Classifier) -> str:
     """ResNeSt-50, or 4s2x40d."""
     name = item.name.rpartition("_")[2]
     return name if "fast" in item.name else name.replace("resnest", "ResNeSt-")
 
 
-def draw(picture: Path) -> None:
+def draw(chart: Path) -> None:
     """Accuracy over multiply-adds for the depths, over parameters for the ablation."""
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -335,19 +347,17 @@ def draw(picture: Path) -> None:
     )
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    picture.parent.mkdir(exist_ok=True)
-    temporary = picture.with_name(f".{picture.name}.{os.getpid()}")
-    figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
-    os.replace(temporary, picture)
+    chart.parent.mkdir(exist_ok=True)
+    with writing(chart) as file:
+        figure.savefig(file, format="png", dpi=120, metadata={"Software": None})
 
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     draw(CHART)
-    temporary = PAGE.with_name(f".{PAGE.name}.{os.getpid()}")
-    temporary.write_text(page(), encoding="utf-8")
-    os.replace(temporary, PAGE)
-    print(f"written: {PAGE.name}, {CHART.relative_to(ROOT)}")
+    write_text(PAGE, page())
+    write_text(CATALOG, catalog())
+    print("written:", *(path.relative_to(ROOT) for path in (PAGE, CHART, CATALOG)))
 
 
 if __name__ == "__main__":

@@ -17,13 +17,11 @@ PREFIX = "resnest://"
 def resolve_weights(uri: str, *, download: bool = True) -> str:
     """The file that ``MODEL.WEIGHTS`` means, checked to exist.
 
-    ``resnest://NAME`` is :func:`resnest_d2.model_zoo.fetch`'s file: published weights are
-    downloaded if they are not here. Detectron2's ``?matching_heuristics=True`` may follow. Other
-    prefixes (``detectron2://``, ``https://``) are returned as they are.
-
     Args:
-        uri: the value of ``MODEL.WEIGHTS``.
-        download: False: published weights that are not here are an error too.
+        uri: ``resnest://NAME`` (see :func:`resnest_d2.model_zoo.fetch`) or a file, of which
+            Detectron2's ``?matching_heuristics=True`` may follow. Other prefixes
+            (``detectron2://``, ``https://``) are returned unchanged.
+        download: False: published weights that are not here are an error.
 
     Raises:
         FileNotFoundError: no such file; the message names the ways out.

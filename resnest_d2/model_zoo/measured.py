@@ -1,7 +1,7 @@
-"""Figures that this project measured: ``measured.json``, written by ``tools/measure_zoo.py``.
+"""Costs that this project measured: ``measured.json``, written by ``tools/measure_zoo.py``.
 
-Counts (parameters, multiply-adds) and latency are two sections, each with the command, hardware,
-versions and date that gave it; latency may be missing.
+Counts (parameters, multiply-adds) and latency are two sections, each with its command, hardware,
+versions and date.
 """
 
 import json
@@ -10,10 +10,8 @@ from pathlib import Path
 
 __all__ = ["MEASURED", "Measured", "measured_classifier", "measured_model"]
 
-MEASURED: dict = json.loads(
-    Path(__file__).with_name("measured.json").read_text(encoding="utf-8"),
-)
-"""The file as it is: ``counts`` and ``latency`` (None: not yet measured), see the tool."""
+MEASURED: dict = json.loads(Path(__file__).with_name("measured.json").read_text(encoding="utf-8"))
+"""The file: ``counts`` and ``latency``, which is None where not yet measured."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +39,10 @@ def measured_model(name: str, backbone: str) -> Measured | None:
     counts = MEASURED["counts"]
     if name not in counts["models"] or backbone not in counts["backbones"]:
         return None
-    return Measured(
-        counts["models"][name]["params"],
-        counts["backbones"][backbone]["multiply_adds"],
-        _latency("backbones", backbone),
-        tuple(counts["image_size"]),
-        _commands(),
-    )
+    multiply_adds = counts["backbones"][backbone]["multiply_adds"]
+    latency = _latency("backbones", backbone)
+    params, size = counts["models"][name]["params"], tuple(counts["image_size"])
+    return Measured(params, multiply_adds, latency, size, _commands())
 
 
 def measured_classifier(name: str, size: int) -> Measured | None:
@@ -55,13 +50,9 @@ def measured_classifier(name: str, size: int) -> Measured | None:
     measured = MEASURED["counts"]["classifiers"].get(name)
     if measured is None or str(size) not in measured["multiply_adds"]:
         return None
-    return Measured(
-        measured["params"],
-        measured["multiply_adds"][str(size)],
-        _latency("classifiers", name) if size == 224 else None,
-        (size, size),
-        _commands(),
-    )
+    latency = _latency("classifiers", name) if size == 224 else None
+    multiply_adds = measured["multiply_adds"][str(size)]
+    return Measured(measured["params"], multiply_adds, latency, (size, size), _commands())
 
 
 def _latency(section: str, name: str) -> float | None:
