@@ -1,6 +1,7 @@
 """Downloads from a real server on loopback: the right file arrives, or the right error does."""
 
 import errno
+import functools
 import hashlib
 import io
 import multiprocessing
@@ -19,6 +20,7 @@ from mirror import content, mirror, status
 
 from resnest_d2.checkpoint.statistics import CLASSIFIER
 from resnest_d2.engine import RunRequest, prepare
+from resnest_d2.engine.prepare import config_checks
 from resnest_d2.model_zoo import WEIGHTS, DownloadError, WeightFile, download, fetch
 from resnest_d2_command import main
 
@@ -74,6 +76,7 @@ def assert_nothing_left(folder: Path) -> None:
     assert not [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
+@functools.cache  # it has the time in it
 def container() -> bytes:
     """A zip, as PyTorch writes."""
     file = io.BytesIO()
@@ -498,9 +501,7 @@ def test_command_downloads_and_prints_the_file(server, publish, cache, capsys):
 
 
 def test_run_gets_its_weights_before_it_starts(server, publish, cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "resnest_d2.engine.prepare.config_checks.require_registered", lambda names: None
-    )
+    monkeypatch.setattr(config_checks, "require_registered", lambda names: None)
     opts = ("OUTPUT_DIR", str(tmp_path / "run"), "MODEL.WEIGHTS", "resnest://net")
     request = RunRequest("mask_rcnn_resnest50_fpn", opts)
 
