@@ -46,8 +46,8 @@ INTRODUCTION = """\
 <!-- Written by tools/make_model_zoo.py from resnest_d2/model_zoo. Change those, then run it. -->
 # Model zoo
 
-Say you have a Mask R-CNN with a ResNet-50 and want more AP. Find it in the tables: the row below it
-is the same recipe on a ResNeSt-50, with its gain and its cost.
+To see what a ResNeSt gains for your detector, say a Mask R-CNN with a ResNet-50, find it in the
+tables: the row below it is the same recipe on a ResNeSt-50, with its gain and its cost.
 
 ```
 resnest-d2 zoo list --task instance                 # these tables, in the terminal
@@ -64,21 +64,21 @@ model = resnest_d2.model_zoo.get("mask_rcnn_resnest50_fpn")  # trained, in evalu
 
 ## How to read the tables
 
-Each column is either quoted or measured, and its head says which.
+Each column is either quoted or measured, as its heading says.
 
 - **Quoted**: printed by others. AP and PQ (0–100) are rows of the original plugin's README: COCO
   val2017, one scale. This project has not trained or evaluated on the whole of COCO.
 - **gain**: the row minus the row of its baseline, the same recipe (head, norm, schedule, data) on
   a ResNet of the same depth. (For Mask R-CNN, box gains of 2.85 and 4.03 with ResNeSt-50 and 101
   are quoted elsewhere. The rows give 2.84 and 3.97, and rows are what is printed here.)
-- **Measured**: by this project; command, hardware, versions and date stand at the [end](#measured).
+- **Measured**: by this project; command, hardware, versions and date are at the [end](#measured).
   Parameters are the whole detector's. Multiply-adds (convolutions and linear layers; papers call
   them FLOPs) and latency are the backbone's alone, without the FPN, for one image of
   {height} × {width} pixels, which is what COCO's usual shape becomes at a short side of 800.
 - "–" means that there is no such value.
 
-The command of a row evaluates its published weights on COCO val2017 and exits with 1 where box AP,
-mask AP or PQ differ from the quoted value by more than 0.2. Add `--num-gpus 8` to share the work.
+The command of a row evaluates its published weights on COCO val2017 and exits with 1 if box AP,
+mask AP or PQ differ from the quoted value by more than 0.2. Add `--num-gpus 8` for 8 GPUs.
 """
 
 UNPUBLISHED = """\
@@ -102,9 +102,8 @@ SPEED = """\
 
 Networks of one table were measured in turn in one process by `resnest-d2 benchmark`; settings and
 all runs are in the `.json` beside each table. `+optimized` is
-[`optimize_for_inference`](docs/inference.md), which takes bfloat16 by itself where the hardware
-gains by it; the ratio is the last row's time over the row's. Detectors have random weights and
-detect 100 objects.
+[`optimize_for_inference`](docs/inference.md), which uses bfloat16 where it is faster; the ratio is
+the last row's time divided by the row's. Detectors have random weights and detect 100 objects.
 """
 
 ABLATED = """\
@@ -119,12 +118,12 @@ parameters; it has {exact:,}.
 FILES = """\
 ## Weights
 
-What `MODEL.WEIGHTS resnest://NAME` and `resnest-d2 zoo download NAME` know, besides the trained
-models above. The hash is the part of the sha256 that the published file name carries; images are
-RGB, with mean and standard deviation of the original plugin (`plugin`) or of ImageNet classifiers
-(`classifier`). `resnest-d2 zoo show NAME` shows a file's mirrors. This project has tried no
-link; what others reported is noted. A licence is the publishing project's. Not usable here, and so
-left out: the MXNet files of the official Gluon models, and MMDetection's detectors.
+Names for `MODEL.WEIGHTS resnest://NAME` and `resnest-d2 zoo download NAME`, besides the trained
+models above. The hash is the part of the sha256 in the published file name; images are RGB, with
+mean and standard deviation of the original plugin (`plugin`) or of ImageNet classifiers
+(`classifier`). `resnest-d2 zoo show NAME` shows a file's mirrors. This project has not tried the
+links; reports of others are in the notes. The licence is the publishing project's. Not usable here,
+and left out: the MXNet files of the official Gluon models, and MMDetection's detectors.
 """
 
 

@@ -17,6 +17,7 @@ import pickletools
 import re
 import types
 from collections.abc import Callable
+from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
@@ -25,7 +26,7 @@ import torch
 __all__ = ["MAGIC_NUMBER", "CodeError", "RefusalError", "plain", "read_pickle", "require"]
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
-"""The first pickle of PyTorch's container before version 1.6."""
+"""The first pickle in PyTorch's container before version 1.6."""
 
 _MAX_OPCODES = 1_000_000  # the largest ResNeSt detector with its optimiser has 300 thousand
 _MAX_DEPTH = 100  # of containers in containers
@@ -184,11 +185,12 @@ def _fill(target: dict, items: list) -> dict:
     return target
 
 
+@dataclass
 class _Budget:
     """How much a content may have: values, and bytes of texts, arrays and tensors."""
 
-    def __init__(self, values: int, size: int):
-        self.values, self.size = values, size
+    values: int
+    size: int
 
     def take(self, values: int, size: int = 0) -> None:
         self.values -= values
@@ -267,18 +269,6 @@ class _Array:
         self.value = _from_buffer(data, dtype, shape, "F" if fortran else "C")
 
 
-def _dtype(name, *flags) -> _Dtype:
-    return _Dtype(name)
-
-
-def _reconstruct(*arguments) -> _Array:  # a placeholder's arguments, always the same
-    return _Array()
-
-
-def _scalar(dtype, data) -> np.generic:
-    return _from_buffer(data, dtype, (), "C")[()]
-
-
 def _from_buffer(data, dtype, shape, order) -> np.ndarray:
     """An array as protocol 5 writes it; the other protocols lead here."""
     if isinstance(data, str):  # what numpy's bytes were in Python 2
@@ -298,17 +288,12 @@ def _encode(text, encoding) -> bytes:
     return text.encode("latin1")
 
 
-def _no_bytes() -> bytes:
-    """``bytes()``: how protocol 2 writes those of an empty array."""
-    return b""
-
-
 # ---- PyTorch's names ----------------------------------------------------------------------------
 
 
+@dataclass
 class _Storage:
-    def __init__(self, values: torch.Tensor):
-        self.values = values
+    values: torch.Tensor
 
 
 def _storage(pid, read_storage) -> _Storage:
@@ -359,16 +344,18 @@ def _ordered_dict(pairs=()) -> dict:
 _NAMES = {
     "collections.OrderedDict": _ordered_dict,
     "_codecs.encode": _encode,
-    "__builtin__.bytes": _no_bytes,
-    "numpy.ndarray": _reconstruct,
-    "numpy.dtype": _dtype,
+    "__builtin__.bytes": lambda: b"",  # how protocol 2 writes those of an empty array
+    "numpy.ndarray": lambda *placeholder: _Array(),
+    "numpy.dtype": lambda name, *flags: _Dtype(name),
     "torch.Size": _size,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
 }
 for _core in ("numpy.core", "numpy._core"):  # before numpy 2, and since
-    _NAMES[f"{_core}.multiarray._reconstruct"] = _reconstruct
-    _NAMES[f"{_core}.multiarray.scalar"] = _scalar
+    _NAMES[f"{_core}.multiarray._reconstruct"] = lambda *placeholder: _Array()
+    _NAMES[f"{_core}.multiarray.scalar"] = lambda dtype, data: _from_buffer(data, dtype, (), "C")[
+        ()
+    ]
     _NAMES[f"{_core}.numeric._frombuffer"] = _from_buffer
 for _name, _type in zip(
     "Double Float Half BFloat16 Long Int Short Char Byte Bool".split(),

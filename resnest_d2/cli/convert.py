@@ -33,7 +33,7 @@ def convert(args: argparse.Namespace) -> int:
         )
     except REFUSALS as error:
         return refuse(error)
-    except OSError as error:  # a full disk, a folder that is read-only
+    except OSError as error:  # a full disk, a read-only folder
         return not_written(args.target, error)
     what = describe(converted.tensors, args.source_format or converted.format)
     say(f"{args.source} -> {args.target}: {what}, {args.target_format} names")
@@ -44,7 +44,7 @@ def convert(args: argparse.Namespace) -> int:
 
 
 def _missing(stored: "StoredWeights", format: str) -> str:
-    """What a file lacks by the config of its record, or by its other names; "" if nothing."""
+    """What a file lacks by its config, or by its other names; "" if nothing."""
     from ..checkpoint import RECORD_KEY, missing_parts
     from ..model_zoo.trained import check_network, recorded_config
 

@@ -10,6 +10,7 @@ from .download import DownloadError, fetch
 from .handler import register_handler, resolve_weights
 from .imagenet import CLASSIFIERS, Classifier
 from .measured import MEASURED, Measured
+from .pretrained import load_pretrained
 from .weights import WEIGHTS, WeightFile
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "get",
     "get_config",
     "list_models",
+    "load_pretrained",
     "register_handler",
     "resolve_weights",
 ]
