@@ -12,8 +12,6 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["run_list", "run_show", "with_show"]
-
 _LEGEND = """\
 AP and PQ are quoted, of COCO val2017 at one scale; each gain is over the same recipe on a ResNet of
 the same depth. Parameters are measured.

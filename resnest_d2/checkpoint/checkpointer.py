@@ -31,8 +31,6 @@ from .resume_changes import OPTIMISER_KEYS, changed_keys
 from .statistics import InputStatistics, require_same_statistics, weights_statistics
 from .weight_files import StoredWeights, read_weights
 
-__all__ = ["RunCheckpointer"]
-
 logger = logging.getLogger(__name__)
 
 

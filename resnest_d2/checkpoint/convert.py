@@ -20,15 +20,15 @@ one convolution over all channels, we by one for each deformable group: equal fo
 for several.
 """
 
+import functools
+import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 
 from ..modeling.resnest import DEPTHS, VARIANTS
-
-__all__ = ["FORMATS", "convert", "describe", "missing_parts", "recognise"]
 
 FORMATS = ("official", "timm", "resnest_d2", "detectron2", "mmdet", "mmcls")
 
@@ -62,7 +62,7 @@ _OFFICIAL_BLOCK = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Dialect:
     """How a format writes our module names."""
 
@@ -74,53 +74,25 @@ class _Dialect:
     prefix: str = ""  # of all names but the head's
     has_more: bool = False  # whether other parts of a detector may be in a file
 
-    def write(self, name: str) -> str | None:
-        """This format's name of our ``name``, or None where it has none."""
-        parts = _parse(name)
-        if parts is None:
-            return None
-        stage, block, module, parameter = parts
-        if module == "linear":
-            return f"{self.head}.{parameter}"
-        if stage is None:
-            return f"{self.prefix}{self.stem.get(module, module)}.{parameter}"
-        module = self.block.get(module, module)
-        if not module:
-            return None
-        return f"{self.prefix}{self.stages}{stage + self.first_stage}.{block}.{module}.{parameter}"
-
-    def read(self, name: str) -> str | None:
-        """Our name of this format's ``name``, or None where it is not of a ResNeSt."""
-        module, _, parameter = name.rpartition(".")
-        if module == self.head:
-            ours = f"linear.{parameter}"
-        elif not module.startswith(self.prefix):
-            return None
-        else:
-            module = module.removeprefix(self.prefix)
-            block = re.fullmatch(rf"{self.stages}(\d+)\.(\d+)\.(.+)", module)
-            if block:
-                stage = int(block[1]) - self.first_stage + 2
-                inner = {v: k for k, v in self.block.items()}.get(block[3], block[3])
-                ours = f"res{stage}.{block[2]}.{inner}.{parameter}"
-            else:
-                inner = {v: k for k, v in self.stem.items()}.get(module, module)
-                ours = f"{inner}.{parameter}"
-        # A name counts only if this format would write it so.
-        return ours if self.write(ours) == name else None
-
-
-def _parse(name: str) -> tuple[int | None, str, str, str] | None:
-    """Stage from 0, block, module, parameter of one of our names; None for another name."""
-    module, _, parameter = name.rpartition(".")
-    if module == "linear":
-        return (None, "", module, parameter) if parameter in ("weight", "bias") else None
-    if module in _STEM:
-        return (None, "", module, parameter) if parameter in _STEM[module] else None
-    match = re.fullmatch(r"res([2-5])\.(0|[1-9]\d{0,2})\.(.+)", module)
-    if not match or parameter not in _BLOCK.get(match[3], ()):
-        return None
-    return int(match[1]) - 2, match[2], match[3], parameter
+    @functools.lru_cache(maxsize=64)  # noqa: B019  (the dialects are module constants)
+    def names(self, blocks: int) -> dict[str, str]:
+        """Our name -> this format's name, of all tensors where a stage has so many blocks."""
+        names = {
+            f"linear.{parameter}": f"{self.head}.{parameter}" for parameter in ("weight", "bias")
+        }
+        modules = [(module, self.stem.get(module, module), own) for module, own in _STEM.items()]
+        for stage, block in itertools.product(range(4), range(blocks)):
+            ours, theirs = (
+                f"res{stage + 2}.{block}",
+                f"{self.stages}{stage + self.first_stage}.{block}",
+            )
+            for module, parameters in _BLOCK.items():
+                name = self.block.get(module, module)
+                if name:
+                    modules.append((f"{ours}.{module}", f"{theirs}.{name}", parameters))
+        for ours, theirs, parameters in modules:
+            names |= {f"{ours}.{p}": f"{self.prefix}{theirs}.{p}" for p in parameters}
+        return names
 
 
 def _numbered(prefix: str, last: str) -> dict[str, str]:
@@ -153,6 +125,7 @@ _ANY_BLOCK = re.compile(
 )
 _ATTENTION = "res2.0.conv2.conv.weight"
 _EVERY_RESNEST = ("stem.conv1_1.weight", _ATTENTION)
+_IN_BLOCK = re.compile(r"(?:backbone\.)?(?:bottom_up\.)?(?:res[2-5]|layer[1-4])\.(\d{1,3})\.")
 _TOGETHER = (  # parts of a detector: with one of them, a file has the others
     ("backbone.fpn_lateral", "backbone.fpn_output"),
     ("proposal_generator.", "roi_heads.box_predictor.cls_", "roi_heads.box_predictor.bbox_"),
@@ -171,10 +144,15 @@ def recognise(names: Iterable[str]) -> str:
         ValueError: names of another network, of an MMDetection detector, or of two formats.
     """
     names = list(names)
+    written = {
+        format: dialect.names(_most_blocks(names))
+        for format, dialect in _DIALECTS.items()
+        if format != "timm"
+    }
     fits = [
         format
-        for format, dialect in _DIALECTS.items()
-        if format != "timm" and {dialect.write(name) for name in _EVERY_RESNEST} <= set(names)
+        for format, known in written.items()
+        if {known[name] for name in _EVERY_RESNEST} <= set(names)
     ]
     if not fits and any(map(_DETECTRON2_BACKBONE.match, names)):
         fits = ["detectron2"]
@@ -183,11 +161,10 @@ def recognise(names: Iterable[str]) -> str:
     if len(fits) > 1:
         raise ValueError(f"its names mix those of {' and '.join(fits)} weights: {_some(names)}")
     (format,) = fits
-    reader = _dialect(format, names)
-    foreign = [name for name in names if reader.read(name) is None]
+    _, foreign = _canonical(dict.fromkeys(names), format)
     if _DIALECTS[format].has_more:
-        others = [dialect for other, dialect in _DIALECTS.items() if other != format]
-        foreign = [name for name in foreign if any(other.read(name) for other in others)]
+        others = {name for other in written if other != format for name in written[other].values()}
+        foreign = others.intersection(foreign)
     if not foreign:
         return format
     heads = sorted({match[1] for match in map(_MM_DETECTOR.match, foreign) if match})
@@ -247,6 +224,7 @@ def convert(
     if _ATTENTION not in ours:
         raise ValueError(_unknown(list(tensors)))
     reader, writer = _dialect(source, tensors), _DIALECTS[target]
+    written = writer.names(_most_blocks(tensors))
     for name, value in ours.items():
         if not (value.is_floating_point() or name.endswith(".num_batches_tracked")):
             raise ValueError(f"its {name} is of the type {value.dtype}: weights are floating-point")
@@ -256,14 +234,14 @@ def convert(
         )
     if reader.block != writer.block:
         _check_offsets(ours, target, packed=reader.block is _MM_BLOCK)
-    converted = {writer.write(name): value for name, value in ours.items()}
+    converted = {written[name]: value for name, value in ours.items()}
     clash = converted.keys() & more.keys()
     if clash:
         raise ValueError(f"its names occur twice: {_some(clash)}")
     return {**converted, **more}
 
 
-def missing_parts(names: Iterable[str], format: str) -> list[str]:
+def missing_parts(names: Collection[str], format: str) -> list[str]:
     """Names that a file lacks, judged by its other names.
 
     The blocks of a network have the same tensors, and so have its norms. A classifier and
@@ -277,24 +255,22 @@ def missing_parts(names: Iterable[str], format: str) -> list[str]:
     """
     ours, more = _canonical(dict.fromkeys(names), format)
     blocks: dict[tuple[int, int], set[str]] = {}
-    norm = set()
-    for stage, block, module, parameter in filter(None, map(_parse, ours)):
-        if parameter in _NORM and module.endswith(("norm", "bn0", "bn1")):
-            norm.add(parameter)
-        if stage is not None:
-            blocks.setdefault((stage, int(block)), set()).add(f"{module}.{parameter}")
+    for match in filter(None, map(re.compile(r"res(\d)\.(\d+)\.(.+)").fullmatch, ours)):
+        blocks.setdefault((int(match[1]), int(match[2])), set()).add(match[3])
+    norm = {name.rpartition(".")[2] for name in ours if re.search(r"\.(norm|bn[01])\.\w+$", name)}
     everywhere = set().union(*blocks.values())
     first = {name for name in everywhere if name.startswith("shortcut")}
     offsets = {name for name in everywhere if name.startswith("conv2_offset")}
     wanted = {f"{m}.{p}" for m, own in _STEM.items() for p in (norm if own is _NORM else own)}
-    for stage in range(max(stage for stage, _ in blocks) + 1):
+    for stage in range(2, max(stage for stage, _ in blocks) + 1):
         here = {block: found for (at, block), found in blocks.items() if at == stage}
         deformable = any(found & offsets for found in here.values())
         for block in range(max(here, default=0) + 1):
             parts = everywhere - first - offsets
             parts |= (offsets if deformable else set()) | (first if block == 0 else set())
-            wanted |= {f"res{stage + 2}.{block}.{name}" for name in parts}
-    lacking = {_dialect(format, names).write(name) for name in wanted - ours.keys()}
+            wanted |= {f"res{stage}.{block}.{name}" for name in parts}
+    written = _dialect(format, names).names(_most_blocks(names))
+    lacking = {written[name] for name in wanted - ours.keys()}
     modules = {re.sub(r"\.\d(?=\.(cls_score|bbox_pred)\.)", "", name) for name in more}  # cascades
     for together in _TOGETHER:
         there = {part for part in together if any(name.startswith(part) for name in modules)}
@@ -309,10 +285,10 @@ def missing_parts(names: Iterable[str], format: str) -> list[str]:
 
 def _canonical(tensors: Mapping, source: str) -> tuple[dict, dict]:
     """A ResNeSt's tensors by our names, and the others by theirs."""
-    reader = _dialect(source, tensors)
-    read = {name: reader.read(name) for name in tensors}
-    ours = {own: tensors[name] for name, own in read.items() if own is not None}
-    return ours, {name: tensors[name] for name, own in read.items() if own is None}
+    written = _dialect(source, tensors).names(_most_blocks(tensors))
+    read = {theirs: ours for ours, theirs in written.items()}
+    ours = {read[name]: value for name, value in tensors.items() if name in read}
+    return ours, {name: value for name, value in tensors.items() if name not in read}
 
 
 def _check_offsets(ours: Mapping[str, torch.Tensor], target: str, *, packed: bool) -> None:
@@ -400,6 +376,12 @@ def _describe_resnest(ours: Mapping[str, torch.Tensor], blocks: tuple, *, packed
         known = f"{deform_groups} group{'s' if deform_groups > 1 else ''}"
         text += f", deformable {span} ({version}, {known})" if deform_groups else ", deformable"
     return text
+
+
+def _most_blocks(names: Collection[str]) -> int:
+    """The most blocks of a stage; not more than there are names."""
+    last = max((int(match[1]) for match in map(_IN_BLOCK.match, names) if match), default=0)
+    return min(last + 1, max(len(names), 1))
 
 
 def _blocks(names: Iterable[str]) -> tuple[int, ...]:

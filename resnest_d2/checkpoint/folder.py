@@ -17,16 +17,6 @@ from pathlib import Path
 from .record import PROVENANCE_KEY, RECORD_KEY
 from .weight_files import StoredWeights, read_weights
 
-__all__ = [
-    "Choice",
-    "choose_checkpoint",
-    "find_checkpoint",
-    "read_checkpoint",
-    "remove_old",
-    "remove_temporaries",
-    "run_files",
-]
-
 logger = logging.getLogger(__name__)
 
 _LAST = "last_checkpoint"

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 import torch
 from tabulate import tabulate
 
-__all__ = ["Match", "backbone_prefix", "compare", "in_order", "part_of"]
-
 # Buffers that Detectron2 ignores; then the classifiers' heads, and a bias of the MSRA weights that
 # no model has.
 _IGNORED = re.compile(

@@ -23,8 +23,6 @@ from io import BytesIO
 import numpy as np
 import torch
 
-__all__ = ["MAGIC_NUMBER", "CodeError", "RefusalError", "plain", "read_pickle", "require"]
-
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 """The first pickle in PyTorch's container before version 1.6."""
 

@@ -12,8 +12,6 @@ from .record import PROVENANCE_KEY, RECORD_ENTRIES, RECORD_KEY
 from .statistics import weights_statistics
 from .weight_files import StoredWeights, file_sha256, read_weights, write_weights
 
-__all__ = ["convert_file"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -19,16 +19,6 @@ from .pickles import RefusalError, plain, require
 if TYPE_CHECKING:
     from .weight_files import StoredWeights
 
-__all__ = [
-    "PROVENANCE_KEY",
-    "RECORD_ENTRIES",
-    "RECORD_KEY",
-    "check_record",
-    "make_record",
-    "parse_config",
-    "read_record",
-]
-
 RECORD_KEY = "resnest_d2"
 """Entry of a checkpoint with its record; see :func:`make_record`."""
 

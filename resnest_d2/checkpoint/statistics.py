@@ -14,15 +14,6 @@ from ..text import printable
 from .record import PROVENANCE_KEY, RECORD_KEY, parse_config
 from .weight_files import StoredWeights
 
-__all__ = [
-    "CLASSIFIER",
-    "DETECTOR",
-    "MSRA",
-    "InputStatistics",
-    "require_same_statistics",
-    "weights_statistics",
-]
-
 
 @dataclass(frozen=True)
 class InputStatistics:

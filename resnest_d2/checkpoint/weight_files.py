@@ -32,8 +32,6 @@ from .convert import recognise
 from .pickles import MAGIC_NUMBER, CodeError, RefusalError, plain, read_pickle, require
 from .record import RECORD_KEY, check_record
 
-__all__ = ["StoredWeights", "file_sha256", "read_content", "read_weights", "write_weights"]
-
 logger = logging.getLogger(__name__)
 
 _LEGACY = pickle.dumps(MAGIC_NUMBER, protocol=2)

@@ -10,8 +10,6 @@ from .common import REFUSALS, not_written, refuse, say
 if TYPE_CHECKING:
     from ..checkpoint import StoredWeights
 
-__all__ = ["convert"]
-
 
 def convert(args: argparse.Namespace) -> int:
     from ..checkpoint import convert_file, describe

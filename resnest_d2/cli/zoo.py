@@ -5,8 +5,6 @@ import json
 
 from .common import REFUSALS, fail, refuse, say
 
-__all__ = ["download"]
-
 
 def download(args: argparse.Namespace) -> int:
     from ..model_zoo import DownloadError, fetch

@@ -26,17 +26,6 @@ from .download import fetch
 from .measured import Measured, measured_model
 from .weights import WEIGHTS
 
-__all__ = [
-    "MODELS",
-    "TASKS",
-    "Model",
-    "Published",
-    "find_model",
-    "get",
-    "get_config",
-    "list_models",
-]
-
 TASKS = ("detection", "instance", "keypoints", "panoptic")
 
 TOLERANCE = 0.2

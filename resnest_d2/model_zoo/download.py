@@ -25,8 +25,6 @@ from ..checkpoint.weight_files import file_sha256
 from ..version import __version__
 from .weights import WEIGHTS, WeightFile
 
-__all__ = ["DownloadError", "fetch", "find", "where_looked"]
-
 logger = logging.getLogger(__name__)
 
 _FOLDER_VARIABLE = "RESNEST_D2_WEIGHTS"

@@ -9,8 +9,6 @@ from detectron2.utils.file_io import PathManager
 from .download import DownloadError, fetch, find, where_looked
 from .weights import WEIGHTS
 
-__all__ = ["register_handler", "resolve_weights"]
-
 PREFIX = "resnest://"
 
 

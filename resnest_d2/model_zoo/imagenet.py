@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from ..modeling.resnest import VARIANTS
 from .measured import Measured, measured_classifier
 
-__all__ = ["CLASSIFIERS", "Classifier"]
-
 _README = "README of the official project"
 _TIMM = "results of timm, whose weights these are"
 _ABLATION = "ablation table of the official project"

@@ -8,8 +8,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["MEASURED", "Measured", "measured_classifier", "measured_model"]
-
 MEASURED: dict = json.loads(Path(__file__).with_name("measured.json").read_text(encoding="utf-8"))
 """The file: ``counts`` and ``latency``, which is None where not yet measured."""
 

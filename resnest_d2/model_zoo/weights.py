@@ -11,8 +11,6 @@ from pathlib import Path
 from ..checkpoint.statistics import CLASSIFIER, DETECTOR, MSRA, InputStatistics
 from ..config import ALIASES
 
-__all__ = ["WEIGHTS", "WeightFile"]
-
 
 @dataclass(frozen=True)
 class WeightFile:

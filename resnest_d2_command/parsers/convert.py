@@ -2,8 +2,6 @@
 
 from .common import add_parser
 
-__all__ = ["add_commands"]
-
 _FORMATS = ("official", "timm", "resnest_d2", "detectron2", "mmdet", "mmcls")
 
 _CONVERT_EPILOG = """

@@ -4,8 +4,6 @@ import argparse
 
 from .common import add_json_option, add_parser, add_quiet_option
 
-__all__ = ["add_commands"]
-
 _EPILOG = """
 Examples:
   all models:
