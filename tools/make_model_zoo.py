@@ -184,17 +184,9 @@ def family_table() -> str:
     rows = []
     for item in FAMILY:
         crop, small = item.measured(item.crop), item.measured(224)
-        rows.append(
-            [
-                f"`{item.name}`",
-                str(item.crop),
-                f"{item.top1:.2f}",
-                f"{crop.params / 1e6:.2f}",
-                f"{crop.multiply_adds / 1e9:.2f}",
-                f"{small.multiply_adds / 1e9:.2f}",
-                latency(small),
-            ]
-        )
+        row = [f"`{item.name}`", str(item.crop), f"{item.top1:.2f}", f"{crop.params / 1e6:.2f}"]
+        row += [f"{cost.multiply_adds / 1e9:.2f}" for cost in (crop, small)]
+        rows.append([*row, latency(small)])
     return table(headers, rows)
 
 
@@ -205,18 +197,10 @@ def ablation_table() -> str:
     rows = []
     for item in ABLATION:
         cost = item.measured(224)
-        rows.append(
-            [
-                f"`{item.name}`",
-                *(str(value) for value in (item.radix, item.cardinality, item.width)),
-                f"{item.top1:.2f}",
-                f"{item.quoted_params:.1f}",
-                f"{cost.params / 1e6:.1f}",
-                f"{item.quoted_multiply_adds:.2f}",
-                f"{cost.multiply_adds / 1e9:.2f}",
-                latency(cost),
-            ]
-        )
+        row = [f"`{item.name}`", *map(str, (item.radix, item.cardinality, item.width))]
+        row += [f"{item.top1:.2f}", f"{item.quoted_params:.1f}", f"{cost.params / 1e6:.1f}"]
+        row += [f"{item.quoted_multiply_adds:.2f}", f"{cost.multiply_adds / 1e9:.2f}"]
+        rows.append([*row, latency(cost)])
     return table(headers, rows)
 
 

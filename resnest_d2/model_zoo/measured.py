@@ -38,24 +38,20 @@ def measured_model(name: str, backbone: str) -> Measured | None:
     if name not in counts["models"] or backbone not in counts["backbones"]:
         return None
     multiply_adds = counts["backbones"][backbone]["multiply_adds"]
-    latency = _latency("backbones", backbone)
+    latency = (MEASURED["latency"] or {}).get("backbones", {}).get(backbone)
     params, size = counts["models"][name]["params"], tuple(counts["image_size"])
-    return Measured(params, multiply_adds, latency, size, _commands())
+    return Measured(params, multiply_adds, latency, size, _COMMANDS)
 
 
 def measured_classifier(name: str, size: int) -> Measured | None:
     """Cost of a classifier for an image of ``size`` x ``size`` pixels; latency at 224 only."""
-    measured = MEASURED["counts"]["classifiers"].get(name)
-    if measured is None or str(size) not in measured["multiply_adds"]:
+    counts = MEASURED["counts"]["classifiers"].get(name, {"multiply_adds": {}})
+    multiply_adds = counts["multiply_adds"].get(str(size))
+    latency = (MEASURED["latency"] or {}).get("classifiers", {}).get(name)
+    if multiply_adds is None:
         return None
-    latency = _latency("classifiers", name) if size == 224 else None
-    multiply_adds = measured["multiply_adds"][str(size)]
-    return Measured(measured["params"], multiply_adds, latency, (size, size), _commands())
+    latency = latency if size == 224 else None
+    return Measured(counts["params"], multiply_adds, latency, (size, size), _COMMANDS)
 
 
-def _latency(section: str, name: str) -> float | None:
-    return (MEASURED["latency"] or {}).get(section, {}).get(name)
-
-
-def _commands() -> tuple[str, ...]:
-    return tuple(MEASURED[key]["command"] for key in ("counts", "latency") if MEASURED[key])
+_COMMANDS = tuple(MEASURED[key]["command"] for key in ("counts", "latency") if MEASURED[key])
