@@ -125,9 +125,9 @@ class RunCheckpointer(DetectionCheckpointer):
             reason, remedy = write_failure_reason(error)
             try:
                 last = f"{self._choose().path.name}, saved before, is intact"
-                left = f"{last}: {remedy}, and --resume goes on from it"
+                left = f"{last}: {remedy}, and --resume continues from it"
             except (OSError, ValueError):
-                left = f"Nothing was saved before: {remedy}, and start anew"
+                left = f"Nothing was saved before: {remedy}, and start again"
             raise OSError(
                 f"{self.save_dir}/{name}.pth is not written: {reason} "
                 f"({free_space(self.save_dir)} free in {self.save_dir}). {left}"
@@ -200,7 +200,7 @@ class RunCheckpointer(DetectionCheckpointer):
             lines = "".join(f"\n  {key}: {old} -> {new}" for key, old, new in changed)
             if any(key in OPTIMISER_KEYS for key, _, _ in changed):
                 lines += (
-                    "\nThe optimiser goes on with the rates, momentum and weight decay that were "
+                    "\nThe optimiser continues with the rates, momentum and weight decay that were "
                     "saved: for other ones, start a run with --init-from"
                 )
             logger.warning(f"The config has changed since {choice.path} was saved:{lines}")
