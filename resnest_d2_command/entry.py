@@ -3,21 +3,22 @@
 import sys
 from collections.abc import Sequence
 
-from . import zoo
 from .doctor import command as doctor
 from .parsers import build_parser
 from .signals import ended_by_signals
+from .zoo import print_catalog, with_show
 
 __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    arguments = zoo.with_show(sys.argv[1:] if argv is None else list(argv))
+    arguments = with_show(sys.argv[1:] if argv is None else list(argv))
     args = build_parser().parse_args(arguments)
-    without_package = {"doctor": doctor.run, "zoo.list": zoo.run_list, "zoo.show": zoo.run_show}
-    if args.run in without_package:
-        return without_package[args.run](args)
+    if args.run in ("zoo.list", "zoo.show"):
+        return print_catalog(args)
+    if args.run == "doctor":
+        return doctor.run(args)
     try:
         with ended_by_signals(arguments, importing=True):
             from resnest_d2.cli import run_command

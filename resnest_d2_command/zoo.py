@@ -33,8 +33,12 @@ def with_show(arguments: list[str]) -> list[str]:
     return ["zoo", "show", *arguments[1:]]
 
 
-def run_list(args: argparse.Namespace) -> int:
-    """Print the models that fit the options."""
+def print_catalog(args: argparse.Namespace) -> int:
+    """Do ``zoo list`` or ``zoo show`` and return the exit code."""
+    return _list(args) if args.run == "zoo.list" else _show(args)
+
+
+def _list(args: argparse.Namespace) -> int:
     everything = models = _read_catalog()["models"]
     for key in ("task", "backbone"):
         wanted, choices = getattr(args, key), sorted({model[key] for model in everything})
@@ -48,8 +52,7 @@ def run_list(args: argparse.Namespace) -> int:
     return _print(f"{_table(models)}\n\n{_LEGEND}" if models else "no model fits")
 
 
-def run_show(args: argparse.Namespace) -> int:
-    """Print one model, or one file of weights."""
+def _show(args: argparse.Namespace) -> int:
     catalog = _read_catalog()
     name = args.name.removeprefix("resnest://").removesuffix(".yaml")
     for model in catalog["models"]:
