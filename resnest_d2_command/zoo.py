@@ -64,9 +64,10 @@ def _show(args: argparse.Namespace) -> int:
         file = files[name]
         lines = [f"resnest://{name}", _images(file), *_mirrors(file)]
         return _print(file if args.json else "\n  ".join(lines))
-    names = sorted({*(model["name"] for model in catalog["models"]), *files})
-    near = difflib.get_close_matches(name, names) or names
-    return _refuse(f"no model is named {args.name!r}. Nearest: {', '.join(near)}")
+    names = {*(model["name"] for model in catalog["models"]), *files}
+    near = ", ".join(difflib.get_close_matches(name, sorted(names)))
+    near = near or "none; resnest-d2 zoo lists the models"
+    return _refuse(f"no model is named {args.name!r}. Nearest: {near}")
 
 
 def _read_catalog() -> dict:
