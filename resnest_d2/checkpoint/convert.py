@@ -20,7 +20,6 @@ one convolution over all channels, we by one for each deformable group: equal fo
 for several.
 """
 
-import functools
 import itertools
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -62,7 +61,7 @@ _OFFICIAL_BLOCK = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class _Dialect:
     """How a format writes our module names."""
 
@@ -74,25 +73,20 @@ class _Dialect:
     prefix: str = ""  # of all names but the head's
     has_more: bool = False  # whether other parts of a detector may be in a file
 
-    @functools.lru_cache(maxsize=64)  # noqa: B019  (the dialects are module constants)
     def names(self, blocks: int) -> dict[str, str]:
         """Our name -> this format's name, of all tensors where a stage has so many blocks."""
-        names = {
-            f"linear.{parameter}": f"{self.head}.{parameter}" for parameter in ("weight", "bias")
-        }
-        modules = [(module, self.stem.get(module, module), own) for module, own in _STEM.items()]
+        modules = [("linear", self.head, ("weight", "bias"))]
+        for module, parameters in _STEM.items():
+            modules.append((module, self.prefix + self.stem.get(module, module), parameters))
         for stage, block in itertools.product(range(4), range(blocks)):
-            ours, theirs = (
-                f"res{stage + 2}.{block}",
-                f"{self.stages}{stage + self.first_stage}.{block}",
-            )
+            theirs = f"{self.prefix}{self.stages}{stage + self.first_stage}.{block}."
             for module, parameters in _BLOCK.items():
                 name = self.block.get(module, module)
                 if name:
-                    modules.append((f"{ours}.{module}", f"{theirs}.{name}", parameters))
-        for ours, theirs, parameters in modules:
-            names |= {f"{ours}.{p}": f"{self.prefix}{theirs}.{p}" for p in parameters}
-        return names
+                    modules.append((f"res{stage + 2}.{block}.{module}", theirs + name, parameters))
+        return {
+            f"{our}.{p}": f"{their}.{p}" for our, their, parameters in modules for p in parameters
+        }
 
 
 def _numbered(prefix: str, last: str) -> dict[str, str]:
@@ -125,7 +119,7 @@ _ANY_BLOCK = re.compile(
 )
 _ATTENTION = "res2.0.conv2.conv.weight"
 _EVERY_RESNEST = ("stem.conv1_1.weight", _ATTENTION)
-_IN_BLOCK = re.compile(r"(?:backbone\.)?(?:bottom_up\.)?(?:res[2-5]|layer[1-4])\.(\d{1,3})\.")
+_IN_BLOCK = re.compile(r"(?:backbone\.)?(?:bottom_up\.)?(?:res[2-5]|layer[1-4])\.(\d{1,2})\.")
 _TOGETHER = (  # parts of a detector: with one of them, a file has the others
     ("backbone.fpn_lateral", "backbone.fpn_output"),
     ("proposal_generator.", "roi_heads.box_predictor.cls_", "roi_heads.box_predictor.bbox_"),
@@ -379,7 +373,7 @@ def _describe_resnest(ours: Mapping[str, torch.Tensor], blocks: tuple, *, packed
 
 
 def _most_blocks(names: Collection[str]) -> int:
-    """The most blocks of a stage; not more than there are names."""
+    """The most blocks of a stage, but not more than there are names."""
     last = max((int(match[1]) for match in map(_IN_BLOCK.match, names) if match), default=0)
     return min(last + 1, max(len(names), 1))
 
