@@ -30,7 +30,7 @@ def with_show(arguments: list[str]) -> list[str]:
     if words[:1] != ["zoo"] or known or words[1].startswith("-"):
         return arguments
     print("resnest-d2: 'zoo NAME' is deprecated: use 'zoo show NAME'", file=sys.stderr)
-    return ["zoo", "show", *arguments[1:]]
+    return ["zoo", "show", *(word for word in arguments[1:] if word != "--quiet")]
 
 
 def print_catalog(args: argparse.Namespace) -> int:

@@ -270,12 +270,14 @@ def page() -> str:
 
 def catalog() -> str:
     """The text of catalog.json."""
-    records = {
-        "measured": MEASURED["counts"]["date"],
-        "models": [model.record() for model in list_models()],
-        "weights": [dataclasses.asdict(file) for file in WEIGHTS.values()],
-    }
-    return json.dumps(records, indent=1, ensure_ascii=False) + "\n"
+
+    def lines(records: Iterable[dict]) -> str:  # one a record
+        return ",\n".join(json.dumps(record, ensure_ascii=False) for record in records)
+
+    models = lines(model.record() for model in list_models())
+    weights = lines(map(dataclasses.asdict, WEIGHTS.values()))
+    measured = json.dumps(MEASURED["counts"]["date"])
+    return f'{{"measured": {measured}, "models": [\n{models}\n], "weights": [\n{weights}\n]}}\n'
 
 
 def short(item: Classifier) -> str:

@@ -101,9 +101,9 @@ def read_record(stored: "StoredWeights") -> dict:
     """
     if RECORD_KEY not in stored.metadata:
         raise ValueError(
-            f"{stored.path} has no entry {RECORD_KEY!r}, so its model is not known: give the "
-            "config that it was trained with (--config-file FILE, or config= in Python), or a "
-            "checkpoint that resnest-d2 train wrote"
+            f"{stored.path} has no entry {RECORD_KEY!r}, so it does not say which model it belongs "
+            "to: give the config that it was trained with (--config-file FILE, or config= in "
+            "Python), or a checkpoint that resnest-d2 train wrote"
         )
     return stored.metadata[RECORD_KEY]
 

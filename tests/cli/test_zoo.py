@@ -80,7 +80,7 @@ def test_the_old_form_shows_the_same_with_a_deprecation_line(name, capsys):
     for options in ([], ["--json"]):
         assert main(["zoo", "show", name, *options]) == 0
         shown = capsys.readouterr()
-        for words in ([name, *options], [*options, name]):
+        for words in ([name, *options], [*options, name], [name, "--quiet", *options]):
             assert main(["zoo", *words]) == 0
             old = capsys.readouterr()
             assert old.out == shown.out and not shown.err
