@@ -1,6 +1,5 @@
 """A user's own COCO files in place of the config's data sets."""
 
-import dataclasses
 import logging
 import os
 import shlex
@@ -8,8 +7,8 @@ import warnings
 
 from detectron2.config import CfgNode
 
-from ...data import CocoSummary, Problem, check_coco_json
-from ...data.check.data_sets import problems_by_set
+from ...data import CocoSummary, Problem
+from ...data.check.data_sets import check_data_sets
 from ...data.check.kinds import BEHAVIOURS, REPAIRABLE, UNUSABLE
 from ...data.check.problems import count_kinds, report
 from ...data.check.repair import (
@@ -51,11 +50,8 @@ def use_own_data(cfg: CfgNode, request: RunRequest, stated: Stated) -> list[Coco
     pairs = [(os.fspath(file), os.fspath(root)) for file, root in request.train + request.val]
     if not pairs:
         return []
-    usable = _usable_files(cfg, request, pairs)
-    summaries = [
-        dataclasses.replace(check_coco_json(usable[pair], pair[1]), json_file=pair[0])
-        for pair in pairs
-    ]
+    usable = _usable_sets(cfg, request, pairs)
+    summaries = [usable[pair][2] for pair in pairs]
     learned, scored = summaries[: len(request.train)], summaries[len(request.train) :]
     if not request.eval_only:
         _require_objects(learned)
@@ -78,9 +74,7 @@ def use_own_data(cfg: CfgNode, request: RunRequest, stated: Stated) -> list[Coco
         if request.train:
             _check_flip(cfg, keypoint_names(summaries[0]), stated)
     flips = cfg.RESNEST.KEYPOINT_FLIP_PAIRS or None
-    data_sets = [
-        register_usable(usable[pair], pair[1], source=pair[0], flip_pairs=flips) for pair in pairs
-    ]
+    data_sets = [register_usable(*usable[pair], flip_pairs=flips) for pair in pairs]
     names = tuple(data_set.name for data_set in data_sets)
     if request.train:
         cfg.DATASETS.TRAIN = names[: len(learned)]
@@ -105,22 +99,24 @@ def log_bad_data(folder: str, request: RunRequest) -> None:
     logger.info(f"{what or 'Nothing of the data is left out. '}The list is {file}")
 
 
-def _usable_files(cfg: CfgNode, request: RunRequest, pairs: list[_Pair]) -> dict[_Pair, str]:
-    """By pair, its JSON file, or a copy of it that was repaired or lacks what is broken."""
+def _usable_sets(
+    cfg: CfgNode, request: RunRequest, pairs: list[_Pair]
+) -> dict[_Pair, tuple[str, str, CocoSummary]]:
+    """By pair: the JSON file, or a repaired copy of it; the image folder; the summary."""
     on_bad_data = request.on_bad_data
     if on_bad_data == "error":
         warnings.warn('on_bad_data "error" is now "refuse"', DeprecationWarning, stacklevel=2)
         on_bad_data = "refuse"
     check_choice("on_bad_data", on_bad_data, BEHAVIOURS)
-    found = problems_by_set(request.train, request.val)
+    found = check_data_sets(request.train, request.val)
     learned = {"masks": cfg.MODEL.MASK_ON, "keypoints": cfg.MODEL.KEYPOINT_ON}
-    shown = [p for problems in found.values() for p in relevant(problems, **learned)]
+    shown = [p for checked in found.values() for p in relevant(checked.problems, **learned)]
     if unusable := [problem for problem in shown if problem.kind in UNUSABLE]:
         errors = [problem for problem in shown if problem.severity == "error"]
         raise ValueError(_refusal(on_bad_data, pairs, unusable, errors))
     sets = {
-        pair: make_usable(pair[0], problems, on_bad_data=on_bad_data, **learned)
-        for pair, problems in found.items()
+        pair: make_usable(checked, on_bad_data=on_bad_data, **learned)
+        for pair, checked in found.items()
     }
     if refused := [problem for usable in sets.values() for problem in usable.refused]:
         raise ValueError(_refusal(on_bad_data, pairs, [], refused))
@@ -131,16 +127,14 @@ def _usable_files(cfg: CfgNode, request: RunRequest, pairs: list[_Pair]) -> dict
     changed = any(usable.content is not None for usable in sets.values())
     if (changed or skip) and not request.eval_only:  # before another run's files are overwritten
         check_output_dir("OUTPUT_DIR", cfg.OUTPUT_DIR, request)
-    files = {
-        pair: pair[0]
-        if usable.content is None
-        else write_usable(usable.content, pair[0], os.path.join(folder, "data"))
+    written = {
+        pair: (write_usable(usable, os.path.join(folder, "data")), pair[1], usable.summary)
         for pair, usable in sets.items()
     }
     if skip:
         left_out = [problem for usable in sets.values() for problem in usable.left_out]
         write_problems(left_out, os.path.join(folder, _LIST))
-    return files
+    return written
 
 
 def _log_changes(sets: dict[_Pair, UsableSet], warned: list[Problem]) -> None:
@@ -148,12 +142,8 @@ def _log_changes(sets: dict[_Pair, UsableSet], warned: list[Problem]) -> None:
     shown = [*warned, *(problem for problem in repaired if problem.severity == "error")]
     if shown:
         logger.info(f"The data has {len(shown)} oddities:\n{report(shown, limit=5)}")
-    for (json_file, _), usable in sets.items():
-        if usable.lost:
-            logger.warning(
-                f"{json_file}: {usable.lost} of {usable.objects} annotations are left out, because "
-                "of what is broken in them, in their image or in their category"
-            )
+    for usable in sets.values():
+        usable.warn_of_losses()
 
 
 def _refusal(
