@@ -11,7 +11,7 @@ __all__ = ["count_multiply_adds", "count_params"]
 
 
 def count_params(model: nn.Module) -> int:
-    """Parameters of a model, frozen ones too. Detectron2's FrozenBN has buffers and no parameters."""
+    """Parameters of a model, frozen ones too; Detectron2's FrozenBN has buffers instead."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 

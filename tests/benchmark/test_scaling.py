@@ -12,9 +12,9 @@ from resnest_d2.benchmark import (
     measure_processes,
     measure_scaling,
     process_table,
+    scaling,
     scaling_of_processes,
 )
-from resnest_d2.benchmark import scaling
 from resnest_d2_command import main
 
 
