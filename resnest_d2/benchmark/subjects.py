@@ -1,4 +1,4 @@
-"""Networks to measure, named by a text such as ``resnest50+optimized`` or ``official:resnest50``."""
+"""Networks to measure, named by texts such as ``resnest50+bfloat16`` or ``official:resnest50``."""
 
 from collections.abc import Callable
 from functools import partial
