@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 
 from resnest_d2 import get_config
 from resnest_d2.evaluation import GroundTruth
-from resnest_d2.evaluation.coco_evaluator import DATA, RESULTS
+from resnest_d2.evaluation.coco_evaluator import RESULTS, write_data_file
 
 CLASSES = ("circle", "square", "star", "ring")
 _HEIGHT, _WIDTH = 480, 640  # pixels
@@ -57,9 +57,7 @@ def write_run(
     cfg = get_config(config, ["OUTPUT_DIR", str(folder), *opts])
     (folder / "config.yaml").write_text(cfg.dump())
     (inference / RESULTS).write_text(json.dumps(results))
-    data = {"json_file": json_file, "image_root": images or Path(json_file).parent}
-    names = {key: os.path.abspath(path) for key, path in data.items()}
-    (inference / DATA).write_text(json.dumps(names))
+    write_data_file(inference, str(json_file), str(images or Path(json_file).parent))
     return folder
 
 
