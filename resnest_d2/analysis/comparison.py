@@ -185,30 +185,26 @@ def _compare(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
         overall = [np.nanmean(side, axis=1) for side in sides]  # (S, 6, 1 + B)
-    metrics, classes = (
-        _gains(
-            [np.einsum("bs,smb->mb", s, v) for s, v in zip(shares, values, strict=True)], confidence
-        )
-        for values in (overall, [side[:, :, 0] for side in sides])
-    )
+
+    def gains(names: Sequence[str], values: Sequence[np.ndarray]) -> dict[str, Gain]:
+        rows = [np.einsum("bs,smb->mb", s, v) for s, v in zip(shares, values, strict=True)]
+        return {n: _gain(*own, confidence) for n, *own in zip(names, *rows, strict=True)}
+
     return TaskComparison(
-        dict(zip(METRICS, metrics, strict=True)),
-        dict(zip(class_names, classes, strict=True)),
+        gains(METRICS, overall),
+        gains(class_names, [side[:, :, 0] for side in sides]),
         *(tuple(values[:, 0, 0].tolist()) for values in overall),
     )
 
 
-def _gains(sides: Sequence[np.ndarray], confidence: float) -> list[Gain]:
-    """One gain for each row of both sides' values (M, 1 + B)."""
+def _gain(baseline: np.ndarray, other: np.ndarray, confidence: float) -> Gain:
+    """From the values of both sides (1 + B,)."""
+    # Rounded, because weighted sums of equal values differ in the last bits.
+    gain, *drawn = np.round(other - baseline, 9) + 0.0  # no -0.0
+    drawn = [value for value in drawn if not math.isnan(value)]  # a draw may have no such object
     tails = [50 * (1 - confidence), 50 * (1 + confidence)]
-    gains = []
-    for baseline, other in zip(*sides, strict=True):
-        # Rounded, because weighted sums of equal values differ in the last bits.
-        drawn = np.round(other - baseline, 9) + 0.0  # no -0.0
-        gain, drawn = drawn[0], drawn[1:][~np.isnan(drawn[1:])]  # a draw may have no such object
-        low, high = np.percentile(drawn, tails) if len(drawn) else (math.nan, math.nan)
-        gains.append(Gain(*map(float, (baseline[0], other[0], gain, low, high))))
-    return gains
+    low, high = np.percentile(drawn, tails) if drawn else (math.nan, math.nan)
+    return Gain(*map(float, (baseline[0], other[0], gain, low, high)))
 
 
 def _draw_runs(rng: np.random.Generator, runs: int, resamples: int) -> np.ndarray:

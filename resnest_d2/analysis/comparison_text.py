@@ -8,13 +8,12 @@ from typing import Any
 from ..benchmark import RunCost
 from ..benchmark.tables import number_text, range_text, text_table
 from ..text import printable
-from .comparison import Comparison, Gain, TaskComparison
+from .comparison import Comparison, Gain
 
 __all__ = ["comparison_text", "cost_table", "gain_table", "value_text", "verdict"]
 
 TASK_NAMES = {"bbox": "boxes", "segm": "masks"}
 METRIC_NAMES = {"APs": "AP small", "APm": "AP medium", "APl": "AP large"}
-_SIZES = ("APs", "APm", "APl")
 
 
 def comparison_text(comparison: Comparison, costs: Mapping[str, RunCost] | None = None) -> str:
@@ -24,8 +23,16 @@ def comparison_text(comparison: Comparison, costs: Mapping[str, RunCost] | None 
         costs: of ``"baseline"`` and ``"other"``; None leaves out the cost.
     """
     c = comparison
-    parts = [f"# {c.other.name} against {c.baseline.name}", _sides(c)]
-    parts += [verdict(c, task) for task in c.tasks]
+    sides = []
+    for side in (c.baseline, c.other):
+        runs = f", {len(side.runs)} runs" if len(side.runs) > 1 else ""
+        sides.append(f"{side.name} ({side.backbone}{runs})")
+    differ = f" The backbones differ in {_changes(c.network)}." if c.network else ""
+    parts = [
+        f"# {c.other.name} against {c.baseline.name}",
+        f"{sides[1]} against {sides[0]}, on {c.images} images.{differ}",
+        *(verdict(c, task) for task in c.tasks),
+    ]
     if c.changes:
         parts.append(
             "**The runs differ in more than their backbones**, which may explain a gain: "
@@ -35,9 +42,18 @@ def comparison_text(comparison: Comparison, costs: Mapping[str, RunCost] | None 
         parts += [f"## {_title(task)}", gain_table(c, found.metrics, first="")]
         parts += [gain_table(c, found.classes, first="class")]
         if len(c.baseline.runs) > 1 or len(c.other.runs) > 1:
-            parts.append(f"AP by run: {_by_run(c, found)}.")
+            aps = [(c.baseline, found.baseline_aps), (c.other, found.other_aps)]
+            by_run = [f"{side.name} {', '.join(f'{ap:.1f}' for ap in own)}" for side, own in aps]
+            parts.append(f"AP by run: {'; '.join(by_run)}.")
     if costs:
-        parts += ["## Cost", cost_table(c, costs), _cost_note(costs)]
+        parts += ["## Cost", cost_table(c, costs)]
+        note = "Parameters are of the detector, multiply-adds of the backbone without its FPN."
+        if runs := len(costs["baseline"].latency_ms):
+            note += (
+                f" Latency: one image, the whole detector in PyTorch, {runs} runs in turn, median "
+                "and range; random weights with as many detections as allowed."
+            )
+        parts.append(note)
     parts += ["## What the intervals are", _meaning(c)]
     return "\n\n".join(parts)
 
@@ -60,12 +76,11 @@ def verdict(comparison: Comparison, task: str) -> str:
             f"**{_title(task)}**: no difference is shown between {c.other.name} and "
             f"{c.baseline.name}: {_signed(gain.gain)} AP, {interval}, which contains 0."
         )
-    sizes = {METRIC_NAMES[name][3:]: found.metrics[name] for name in _SIZES}
-    clear = [
-        f"{what} {_clear(gains)}"
-        for what, gains in (("sizes", sizes), ("classes", found.classes))
-        if _clear(gains)
-    ]
+    sizes = {size[3:]: found.metrics[name] for name, size in METRIC_NAMES.items()}
+    clear = []
+    for what, gains in (("sizes", sizes), ("classes", found.classes)):
+        named = [f"{printable(k)} {_signed(g.gain)}" for k, g in gains.items() if g.is_clear]
+        clear += [f"{what} {', '.join(named)}"] if named else []
     if clear:
         return f"{text} Among sizes and classes 0 is excluded for {'; '.join(clear)}."
     return f"{text} For no size or class is 0 excluded."
@@ -92,37 +107,25 @@ def cost_table(comparison: Comparison, costs: Mapping[str, RunCost]) -> str:
     """One row per side, and the ratios of other to baseline."""
     baseline, other = costs["baseline"], costs["other"]
     timed = bool(baseline.latency_ms)
+    counts = {"params": 1e6, "backbone_params": 1e6, "multiply_adds": 1e9}
     headers = ["", "M params", "of the backbone", "G multiply-adds of the backbone", "pixels"]
     headers += ["ms per image", "range", "peak MiB"] if timed else []
     rows = []
     for side, cost in ((comparison.baseline, baseline), (comparison.other, other)):
-        row = [_escaped(side.name), f"{cost.params / 1e6:.2f}", f"{cost.backbone_params / 1e6:.2f}"]
-        row += [f"{cost.multiply_adds / 1e9:.2f}", " x ".join(map(str, cost.size))]
+        row = [_escaped(side.name)]
+        row += [f"{getattr(cost, name) / unit:.2f}" for name, unit in counts.items()]
+        row += [" x ".join(map(str, cost.size))]
         if timed:
             row += [f"{cost.median_ms:.0f}", range_text(cost.latency_ms, ".0f")]
             row += [number_text(cost.peak, 2**20, ".0f")]
         rows.append(row)
-    row = [
-        "ratio",
-        f"{other.params / baseline.params:.2f}",
-        f"{other.backbone_params / baseline.backbone_params:.2f}",
-        f"{other.multiply_adds / baseline.multiply_adds:.2f}",
-        "",
-    ]
+    ratios = [f"{getattr(other, name) / getattr(baseline, name):.2f}" for name in counts]
+    row = ["ratio", *ratios, ""]
     if timed:
-        ratios = [1 / ratio for ratio in other.ratios]  # of runs in the same round
+        slower = [1 / ratio for ratio in other.ratios]  # of runs in the same round
         peaks = other.peak / baseline.peak if other.peak and baseline.peak else None
-        row += [f"{1 / other.ratio:.2f}", range_text(ratios, ".2f"), number_text(peaks, 1, ".2f")]
+        row += [f"{1 / other.ratio:.2f}", range_text(slower, ".2f"), number_text(peaks, 1, ".2f")]
     return text_table([*rows, row], headers, "github")
-
-
-def _sides(c: Comparison) -> str:
-    texts = []
-    for side in (c.baseline, c.other):
-        runs = f", {len(side.runs)} runs" if len(side.runs) > 1 else ""
-        texts.append(f"{side.name} ({side.backbone}{runs})")
-    differ = f" The backbones differ in {_changes(c.network)}." if c.network else ""
-    return f"{texts[1]} against {texts[0]}, on {c.images} images.{differ}"
 
 
 def _meaning(c: Comparison) -> str:
@@ -144,30 +147,6 @@ def _meaning(c: Comparison) -> str:
     return text + (
         f" By chance, {_percent(1 - c.confidence)} of the classes without a difference have an "
         "interval that excludes 0."
-    )
-
-
-def _cost_note(costs: Mapping[str, RunCost]) -> str:
-    cost = costs["baseline"]
-    text = "Parameters are of the detector, multiply-adds of the backbone without its FPN."
-    if cost.latency_ms:
-        text += (
-            f" Latency: one image, the whole detector in PyTorch, {len(cost.latency_ms)} runs "
-            "in turn, median and range; random weights with as many detections as allowed."
-        )
-    return text
-
-
-def _by_run(c: Comparison, found: TaskComparison) -> str:
-    return "; ".join(
-        f"{side.name} " + ", ".join(f"{ap:.1f}" for ap in aps)
-        for side, aps in ((c.baseline, found.baseline_aps), (c.other, found.other_aps))
-    )
-
-
-def _clear(gains: Mapping[str, Gain]) -> str:
-    return ", ".join(
-        f"{printable(name)} {_signed(g.gain)}" for name, g in gains.items() if g.is_clear
     )
 
 

@@ -135,15 +135,12 @@ class CocoEvaluator(COCOEvaluator):
 
     def _as_given(self, results: list[dict]) -> list[dict]:
         """Results with the ids of the user's file, where reading it replaced them."""
-        images, categories = given_ids(self._coco_api.imgs), given_ids(self._coco_api.cats)
-        if not images and not categories:
+        ids = {"image_id": self._coco_api.imgs, "category_id": self._coco_api.cats}
+        given = {key: given_ids(records) for key, records in ids.items()}
+        if not any(given.values()):
             return results
         return [
-            result
-            | {
-                "image_id": images.get(result["image_id"], result["image_id"]),
-                "category_id": categories.get(result["category_id"], result["category_id"]),
-            }
+            result | {key: own.get(result[key], result[key]) for key, own in given.items()}
             for result in results
         ]
 

@@ -105,8 +105,13 @@ def load_evaluation(
         else:
             truth.complete(task)
             same = [{i: i for i in ids} for ids in (truth.images, truth.categories)]
-            rows = _rows(results, task, *same)
-            evaluation = COCOevalMaxDets(truth.coco, _load(truth.coco, rows), task)
+            if rows := _rows(results, task, *same):
+                found = truth.coco.loadRes(rows)
+            else:  # which loadRes cannot read
+                found = COCO()
+                found.dataset = {**truth.coco.dataset, "annotations": []}
+                found.createIndex()
+            evaluation = COCOevalMaxDets(truth.coco, found, task)
     except KeyError:
         for result in results:
             _require_known(truth, result, GEOMETRY[task])
@@ -153,16 +158,6 @@ def _load_fast(truth: GroundTruth, results: Sequence[dict[str, Any]], task: str)
     found = objects.load_res(columns, segmentation=masks)
     found.update_anns(ids=np.arange(1, len(masks) + 1), area=hotcoco.mask.area(masks))
     return found
-
-
-def _load(truth: COCO, rows: list[dict[str, Any]]) -> COCO:
-    """Results for pycocotools."""
-    if rows:
-        return truth.loadRes(rows)
-    nothing = COCO()  # loadRes cannot read an empty list
-    nothing.dataset = {**truth.dataset, "annotations": []}
-    nothing.createIndex()
-    return nothing
 
 
 def _rows(
