@@ -24,20 +24,15 @@ def measure_exported(
     format: str,
     runs: int = 10,
 ) -> dict[str, tuple[float, ...]]:
-    """Time a detector's file, its model, and the model optimized, in turn on the CPU.
+    """Time an exported detector, its model, and the optimized model, in turn on the CPU.
 
     Args:
         source, config: the checkpoint and its config, as for ``Predictor``.
-        file: the export of the whole detector.
+        file, format: the export. A ValueError unless it is of the whole detector.
         image: RGB (3, H, W), 0-255, float32.
-        format: of the file.
-        runs: timed runs of each.
 
     Returns:
         Milliseconds by name: the format, ``"model"`` and ``"optimized"``.
-
-    Raises:
-        ValueError: the file is not a detector's.
     """
     run, metadata = open_file(os.fspath(file), format)
     if metadata["part"] != "detector" or not metadata["non_maximum_suppression"]:

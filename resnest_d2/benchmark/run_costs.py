@@ -1,8 +1,7 @@
 """What the detectors of runs cost, by their configs: size, multiply-adds, latency, memory.
 
-A detector is built with random weights and a score threshold of 0. So each one detects as many
-objects as its config allows, and their heads have equal work. The latency of a trained detector
-depends on how much it detects in an image.
+Detectors are built with random weights and a score threshold of 0, so each has as many detections
+as its config allows. The latency of a trained detector depends on how many it has in an image.
 """
 
 from collections.abc import Mapping

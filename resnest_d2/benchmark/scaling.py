@@ -131,7 +131,8 @@ def _networks(quantity: str, **setup) -> Iterator[_Point]:
         network, prepared = networks[name]
         inputs = subject.inputs(batch, (side, side))
         with torch.no_grad():
-            yield value, partial(prepared.call, inputs), count_multiply_adds(network, inputs)
+            multiply_adds = count_multiply_adds(network, inputs)
+        yield value, partial(prepared.call, inputs), multiply_adds
 
 
 def _proposals(device: str) -> Iterator[_Point]:

@@ -1,11 +1,10 @@
 """COCO's AP of many resamples of a data set, from one matching.
 
-COCO matches detections with objects image by image. A data set in which images count twice or not
-at all therefore needs no new matching, only a new sum: each detection that counts is kept with its
-image, and AP is accumulated with a weight per image, for many resamples at once. The result is the
-AP of the data set in which each image is present that many times, under ids of its own, copies
-beside each other. Where detections of different images have equal scores, their order in
-pycocotools depends on the ids.
+COCO matches detections with objects image by image. So a data set in which images count twice or
+not at all needs no new matching: AP is accumulated with a weight per image, for many resamples at
+once. The result is the AP of a data set in which each image is present that many times, under
+different ids. Where detections of different images have equal scores, their order in pycocotools
+depends on the ids.
 
 hotcoco's ``compare`` has intervals too, but none by class and none over several runs, and those of
 version 1.3 are a quarter too narrow: there, an image that is drawn twice counts once.

@@ -183,6 +183,7 @@ def test_figures_for_scripts_and_speed(runs, tmp_path, capsys):
     options = ["--out", str(file), "--num-images", "0", "--speed", "--device", "cpu", "--json"]
     assert main(["report", str(runs / "resnet"), str(runs / RUN_NAME), *options]) == 0
     record = json.loads(capsys.readouterr().out)
+    assert record["file"] == str(file)
     assert [own["name"] for own in record["runs"]] == ["resnet", RUN_NAME]
     tasks = record["runs"][0]["tasks"]
     assert set(tasks) == {"bbox", "segm"}
