@@ -10,7 +10,9 @@ explained.
 
 import dataclasses
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,7 +27,7 @@ from ..files import writing
 from ..modeling.dense import dense_predictions
 from ..progress import progress_bar
 
-__all__ = ["Saliency", "check_saliency", "explain_detection", "follow_detections"]
+__all__ = ["Followed", "Saliency", "check_saliency", "explain_detection", "follow_detections"]
 
 _STEPS = 64  # of the integral
 
@@ -136,101 +138,90 @@ def check_saliency(model: nn.Module) -> None:
         )
 
 
-def follow_detections(model: nn.Module, images: ImageList) -> "_Followed":
-    """The detections in one normalised, padded image, with their scores as functions of pixels."""
-    return (_AtAnchors if isinstance(model, RetinaNet) else _InRegions)(model, images)
+@dataclass(frozen=True)
+class Followed:
+    """Detections of one image, as in the model's output but in pixels of its input.
 
+    Attributes:
+        score: ``score(pixels, i)`` is the score of detection i in each of some normalised images
+            (B, 3, H, W): (B,).
+    """
 
-class _Followed:
-    """Detections of one image, in the order of the model's output and in pixels of its input."""
-
-    def __init__(self, model: nn.Module, images: ImageList):
-        self.model, self.size = model, images.image_sizes[0]
-        with torch.no_grad():
-            found = self._detect(images)
-        found.pred_boxes.clip(self.size)
-        self.instances = found[found.pred_boxes.nonempty()]  # as in the model's output
+    instances: Instances
+    score: Callable[[torch.Tensor, int], torch.Tensor]
 
     def __len__(self) -> int:
         return len(self.instances)
 
-    def _detect(self, images: ImageList) -> Instances:
-        """The detections, with what :meth:`score` needs of each."""
-        raise NotImplementedError
 
-    def score(self, pixels: torch.Tensor, detection: int) -> torch.Tensor:
-        """(B,): the score of one detection in each of some normalised images (B, 3, H, W)."""
-        raise NotImplementedError
+def follow_detections(model: nn.Module, images: ImageList) -> Followed:
+    """The detections in one normalised, padded image, with their scores as functions of pixels."""
+    follow = _follow_anchors if isinstance(model, RetinaNet) else _follow_regions
+    with torch.no_grad():
+        found, score = follow(model, images)
+    found.pred_boxes.clip(images.image_sizes[0])
+    found = found[found.pred_boxes.nonempty()]  # as in the model's output
+    return Followed(found, partial(score, found))
 
 
-class _InRegions(_Followed):
-    """An R-CNN's, in the boxes that each stage of its heads gets (one without a cascade)."""
+def _follow_regions(model: GeneralizedRCNN, images: ImageList) -> tuple[Instances, Callable]:
+    """An R-CNN's detections, in the boxes that each stage of its heads gets (one if no cascade)."""
+    size, heads = images.image_sizes[0], model.roi_heads
+    stages = [(heads.box_head, heads.box_predictor)]
+    if isinstance(heads, CascadeROIHeads):
+        stages = list(zip(heads.box_head, heads.box_predictor, strict=True))
 
-    def _detect(self, images: ImageList) -> Instances:
-        features = self.model.backbone(images.tensor)
-        (proposals,), _ = self.model.proposal_generator(images, features, None)
-        regions, seen, scores = proposals.proposal_boxes, [], []
-        stages = self._stages()
-        for stage in stages:
-            seen.append(regions.tensor)
-            predictor, predictions, proposals = self._predict(features, [regions], stage)
-            scores += predictor.predict_probs(predictions, proposals)
-            (boxes,) = predictor.predict_boxes(predictions, proposals)
-            if stage is not stages[-1]:  # a cascade's boxes, the same for all classes
-                regions = Boxes(boxes)
-                regions.clip(self.size)
-        (instances,), (rows,) = fast_rcnn_inference(
-            [boxes],
-            [torch.stack(scores).mean(dim=0)],
-            [self.size],
-            predictor.test_score_thresh,
-            predictor.test_nms_thresh,
-            predictor.test_topk_per_image,
-        )
-        instances.regions = torch.stack(seen, dim=1)[rows]  # (D, stages, 4)
-        return instances
-
-    def _stages(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Head and predictor of each stage."""
-        heads = self.model.roi_heads
-        if isinstance(heads, CascadeROIHeads):
-            return list(zip(heads.box_head, heads.box_predictor, strict=True))
-        return [(heads.box_head, heads.box_predictor)]
-
-    def _predict(self, features: dict, regions: list[Boxes], stage: tuple[nn.Module, nn.Module]):
-        heads, (head, predictor) = self.model.roi_heads, stage
+    def predict(features: dict, regions: list[Boxes], stage: tuple[nn.Module, nn.Module]):
+        head, predictor = stage
         pooled = heads.box_pooler([features[name] for name in heads.box_in_features], regions)
-        proposals = [Instances(self.size, proposal_boxes=boxes) for boxes in regions]
+        proposals = [Instances(size, proposal_boxes=boxes) for boxes in regions]
         return predictor, predictor(head(pooled)), proposals
 
-    def score(self, pixels: torch.Tensor, detection: int) -> torch.Tensor:
-        features = self.model.backbone(pixels)
-        label, scores = self.instances.pred_classes[detection], []
-        regions = self.instances.regions[detection]
-        for stage, region in zip(self._stages(), regions, strict=True):
+    def score(found: Instances, pixels: torch.Tensor, detection: int) -> torch.Tensor:
+        features, label, scores = model.backbone(pixels), found.pred_classes[detection], []
+        for stage, region in zip(stages, found.regions[detection], strict=True):
             boxes = [Boxes(region[None]) for _ in pixels]
-            predictor, predictions, proposals = self._predict(features, boxes, stage)
+            predictor, predictions, proposals = predict(features, boxes, stage)
             scores.append(torch.cat(predictor.predict_probs(predictions, proposals))[:, label])
         return torch.stack(scores).mean(dim=0)
 
+    features = model.backbone(images.tensor)
+    (proposals,), _ = model.proposal_generator(images, features, None)
+    regions, seen, scores = proposals.proposal_boxes, [], []
+    for stage in stages:
+        seen.append(regions.tensor)
+        predictor, predictions, proposals = predict(features, [regions], stage)
+        scores += predictor.predict_probs(predictions, proposals)
+        (boxes,) = predictor.predict_boxes(predictions, proposals)
+        if stage is not stages[-1]:  # a cascade's boxes, the same for all classes
+            regions = Boxes(boxes)
+            regions.clip(size)
+    (found,), (rows,) = fast_rcnn_inference(
+        [boxes],
+        [torch.stack(scores).mean(dim=0)],
+        [size],
+        predictor.test_score_thresh,
+        predictor.test_nms_thresh,
+        predictor.test_topk_per_image,
+    )
+    found.regions = torch.stack(seen, dim=1)[rows]  # (D, stages, 4)
+    return found, score
 
-class _AtAnchors(_Followed):
-    """A RetinaNet's; each comes from one anchor."""
 
-    def _detect(self, images: ImageList) -> Instances:
-        model = self.model
-        features, logits, deltas = dense_predictions(model, images.tensor)
-        anchors = Boxes.cat(model.anchor_generator(features)).tensor
-        boxes = model.box2box_transform.apply_deltas(deltas[0], anchors)
-        scores = logits[0].sigmoid()  # (A, classes)
-        (found,) = model.forward_inference(images, features, model.head(features))
-        # Detectron2 does not return the anchor: take the one with the same box and score.
-        differences = torch.cdist(found.pred_boxes.tensor, boxes, p=1)  # (D, A)
-        differences += abs(found.scores[:, None] - scores[:, found.pred_classes].T)
-        found.anchors = differences.argmin(dim=1)
-        return found
+def _follow_anchors(model: RetinaNet, images: ImageList) -> tuple[Instances, Callable]:
+    """A RetinaNet's detections; each comes from one anchor."""
+    features, logits, deltas = dense_predictions(model, images.tensor)
+    anchors = Boxes.cat(model.anchor_generator(features)).tensor
+    boxes = model.box2box_transform.apply_deltas(deltas[0], anchors)
+    scores = logits[0].sigmoid()  # (A, classes)
+    (found,) = model.forward_inference(images, features, model.head(features))
+    # Detectron2 does not return the anchor: take the one with the same box and score.
+    differences = torch.cdist(found.pred_boxes.tensor, boxes, p=1)  # (D, A)
+    differences += abs(found.scores[:, None] - scores[:, found.pred_classes].T)
+    found.anchors = differences.argmin(dim=1)
 
-    def score(self, pixels: torch.Tensor, detection: int) -> torch.Tensor:
-        _, logits, _ = dense_predictions(self.model, pixels)
-        anchor, label = self.instances.anchors[detection], self.instances.pred_classes[detection]
-        return logits[:, anchor, label].sigmoid()
+    def score(found: Instances, pixels: torch.Tensor, detection: int) -> torch.Tensor:
+        _, logits, _ = dense_predictions(model, pixels)
+        return logits[:, found.anchors[detection], found.pred_classes[detection]].sigmoid()
+
+    return found, score

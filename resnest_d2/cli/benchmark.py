@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import check_choice
 from ..files import write_text
@@ -17,13 +17,8 @@ __all__ = ["benchmark"]
 _NO_SETTINGS = ("run", "out", "json", "quiet")  # they do not change what is measured
 
 
-class _Measured(NamedTuple):
-    """Results: their title, for JSON, as tables of a form of ``tabulate``, as a chart."""
-
-    title: str
-    record: dict[str, Any]
-    tables: Callable[[str], list[str]]
-    plot: Callable[..., None]
+_Measured = tuple[str, dict[str, Any], Callable[[str], list[str]], Callable[..., None]]
+"""Results: their title, for JSON, as tables of a form of ``tabulate``, as a chart."""
 
 
 def benchmark(args: argparse.Namespace) -> int:
@@ -38,24 +33,22 @@ def benchmark(args: argparse.Namespace) -> int:
     environment = describe_environment()
     note = ", ".join(f"{key} {value}" for key, value in environment.items())
     try:
-        measured = _compare(args) if args.scaling is None else _scale(args)
+        measure = _compare if args.scaling is None else _scale
+        title, results, tables, plot = measure(args)
     except (*REFUSALS, ModuleNotFoundError) as error:
         return refuse(error)
-    record = {
-        "settings": {k: v for k, v in vars(args).items() if k not in _NO_SETTINGS},
-        "environment": environment,
-        **measured.record,
-    }
+    settings = {k: v for k, v in vars(args).items() if k not in _NO_SETTINGS}
+    record = {"settings": settings, "environment": environment, **results}
 
     def text(form: str) -> str:
-        return "\n\n".join(filter(None, (*measured.tables(form), measured.title, note)))
+        return "\n\n".join(filter(None, (*tables(form), title, note)))
 
     try:
         if folder:
             write_text(folder / "benchmark.json", json.dumps(record, indent=1) + "\n")
             write_text(folder / "benchmark.md", text("github") + "\n")
             if args.runs:
-                measured.plot(folder / "benchmark.png", title=measured.title, note=note)
+                plot(folder / "benchmark.png", title=title, note=note)
     except OSError as error:
         return not_written(args.out, error)
     print(json.dumps(record, indent=2) if args.json else text("simple"))
@@ -79,7 +72,7 @@ def _compare(args: argparse.Namespace) -> _Measured:
         runs=args.runs,
         reference=reference,
     )
-    return _Measured(
+    return (
         _title(args, ", " + " x ".join(map(str, (args.batch, 3, *args.size)))),
         {"measurements": [_record(m) for m in measured]},
         lambda form: [
@@ -119,7 +112,7 @@ def _scale(args: argparse.Namespace) -> _Measured:
     times = measure_processes(**how) if "processes" in quantities else None
     if times:
         scalings.append(scaling_of_processes(times))
-    return _Measured(
+    return (
         _title(args, f" of {'two images' if args.training else 'one image'}"),
         {"scalings": [_record(s) for s in scalings], "processes": times and _record(times)},
         lambda form: [

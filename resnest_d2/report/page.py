@@ -72,7 +72,7 @@ def write_report(
     text = template.render(
         **_overview(study),
         **_training(study),
-        classes=_classes(study),
+        study=study,
         tasks=[_task(study, task) for task in study.analyses],
         scenes=worst_scenes(study.runs, boxes, study.names, num_images),
         mistakes=[
@@ -115,19 +115,13 @@ def _overview(study: Study) -> dict[str, Any]:
     return {
         "names": study.names,
         "colors": RUN_COLORS,
-        "threshold": study.score_threshold,
-        "data": {
-            "file": first.json_file.name,
-            "images": len(first.truth.images),
-            "objects": sum(not annotation.get("iscrowd") for annotation in objects),
-            "classes": len(first.class_names),
-            "size": first.picture_size,
-        },
+        "objects": sum(not annotation.get("iscrowd") for annotation in objects),
+        "classes": first.class_names,
+        "size": first.picture_size,
         "metrics": METRICS,
-        "task_names": [TASK_NAMES[task] for task in study.analyses],
+        "outcomes": (Outcome.CORRECT, *ERRORS),
         "written": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "version": __version__,
-        "checkpoints": [run.checkpoint.name if run.checkpoint else "–" for run in study.runs],
         "settings": [(key, [value_text(own.get(key)) for own in values]) for key in _SETTINGS],
     }
 
@@ -146,22 +140,6 @@ def _training(study: Study) -> dict[str, Any]:
             if any("total_loss" in line for line in history)
         ],
     }
-
-
-def _classes(study: Study) -> list[dict[str, Any]]:
-    """Of each class: objects, and for each run AP of every task, and counts for boxes."""
-    boxes = study.analyses["bbox"]
-    rows = []
-    for number, (category_id, name) in enumerate(
-        zip(boxes[0].category_ids, study.runs[0].class_names, strict=True)
-    ):
-        cells = []
-        for place, analysis in enumerate(boxes):
-            objects, found, detections = analysis.by_class[category_id]
-            aps = [of[place].classes[number]["AP"] for of in study.accuracies.values()]
-            cells.append({"aps": aps, "objects": objects, "found": found, "detections": detections})
-        rows.append({"name": name, "objects": cells[0]["objects"], "cells": cells})
-    return rows
 
 
 def _task(study: Study, task: str) -> dict[str, Any]:
@@ -190,14 +168,7 @@ def _task(study: Study, task: str) -> dict[str, Any]:
             chart_address(draw_errors([a.counts for a in analyses], "mistakes", ".0f")),
             chart_address(draw_errors([a.lost_ap for a in analyses], lost, ".1f")),
         ],
-        "error_rows": [
-            (
-                outcome,
-                [analysis.counts[outcome] for analysis in analyses],
-                [analysis.lost_ap.get(outcome) for analysis in analyses],
-            )
-            for outcome in (Outcome.CORRECT, *ERRORS)
-        ],
+        "analyses": analyses,
         "confused": len(confused),
         "confusions": [
             {
