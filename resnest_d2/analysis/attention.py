@@ -234,14 +234,11 @@ def attention_by_class(
 def image_attention(
     model: nn.Module, inputs: dict, *, maps: Collection[str] = ()
 ) -> dict[str, BlockAttention]:
-    """Record the split attention of a detector for one image; only the backbone runs.
+    """Record the split attention of a detector by block; only the backbone runs.
 
     Args:
         inputs: of one image, as Detectron2's models take them.
         maps: see :func:`record_attention`.
-
-    Returns:
-        By block; empty for a network without split attention.
     """
     with torch.no_grad(), record_attention(model, maps=maps) as blocks:
         model.backbone(model.preprocess_image([inputs]).tensor)
@@ -249,10 +246,9 @@ def image_attention(
 
 
 def save_attention(blocks: dict[str, BlockAttention], file: str | os.PathLike) -> None:
-    """Write a numpy archive (``.npz``).
+    """Write a numpy archive (``.npz``) with ``blocks``, and ``NAME.weights`` of each.
 
-    Keys: ``blocks``; for each block ``NAME.weights`` (N, R, C) and, where splits were kept,
-    ``NAME.splits`` (N, R, C, h, w).
+    ``NAME.splits`` is there where splits were kept.
     """
     arrays = {f"{name}.weights": block.weights for name, block in blocks.items()}
     arrays |= {f"{n}.splits": b.splits for n, b in blocks.items() if b.splits is not None}

@@ -144,14 +144,11 @@ def read_evaluated_run(
 
 
 def find_runs(path: str | os.PathLike) -> list[Path]:
-    """The output folders of one run, or of runs that differ in their seed.
+    """The output folders of runs; a FileNotFoundError if there are none.
 
     Args:
         path: a run's ``OUTPUT_DIR``, a folder of such folders, or a pattern such as
             ``runs/resnest50_*``.
-
-    Raises:
-        FileNotFoundError: there is no run.
     """
     path = Path(path)
     if (path / _CONFIG).is_file():

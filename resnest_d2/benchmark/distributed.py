@@ -54,13 +54,13 @@ def measure_processes(
     """Time training steps of a backbone on several processes, the parts of a step in turn.
 
     Args:
-        name: see :class:`.Subject`.
+        name: see :class:`.Subject`; not a whole detector.
         batch, size: number of images of each process and step, and their height and width.
         device: ``"cpu"``, or ``"cuda"`` for one GPU per process.
         runs, warmup: timed and untimed steps of each kind.
 
     Raises:
-        ValueError: an unknown network, a whole detector, fewer than two processes.
+        ValueError: an invalid argument.
         torch.multiprocessing.ProcessRaisedException: a process failed; it has the error's text.
     """
     subject = Subject(name, training=True, device=device)

@@ -24,10 +24,8 @@ class Measurement:
     """Cost of one network for one batch.
 
     Attributes:
-        name: see :class:`.Subject`.
-        params: parameters before any setting.
-        multiply_adds: of a forward pass of the batch; None for a whole detector, where the number
-            depends on what is detected.
+        name, params: of the network before its settings, see :class:`.Subject`.
+        multiply_adds: of a forward pass of the batch; None for a whole detector, where it varies.
         latency_ms: one time per run; run i of all networks is from the same round.
         ratios: the baseline's time over this one's, per run: above 1 this one is faster.
         peak: memory that a call takes beyond what is in use before it, bytes; None where unknown.

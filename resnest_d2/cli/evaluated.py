@@ -18,12 +18,7 @@ __all__ = ["cost_record", "measure_costs", "read_runs"]
 
 
 def read_runs(path: str, args: argparse.Namespace) -> list["EvaluatedRun"]:
-    """The runs of a folder, a folder of such folders, or a pattern.
-
-    Raises:
-        FileNotFoundError, ValueError: there is no run, one cannot be read, or only one of
-            ``--val-json`` and ``--val-images`` is given.
-    """
+    """The runs of a folder, a folder of such folders, or a pattern."""
     from ..analysis.evaluated_run import find_runs, read_evaluated_run
 
     if (args.val_json is None) != (args.val_images is None):

@@ -48,7 +48,6 @@ def evaluate_results(
         results: in COCO's results format: ``image_id``, ``category_id``, ``score`` and the task's
             ``bbox``, ``segmentation`` (RLE) or ``keypoints``. They are not changed.
         task: ``"bbox"``, ``"segm"`` or ``"keypoints"``.
-        implementation: one of :data:`IMPLEMENTATIONS`.
         max_dets: how many detections of an image and category count: for AR1, for AR10, and for
             all other numbers. For keypoints it is always 20.
         oks_sigmas: of the keypoints; empty for COCO's 17 of a person.

@@ -46,13 +46,10 @@ class ClassMatches:
     recalls: np.ndarray
 
     def average_precision(self, times: np.ndarray) -> np.ndarray:
-        """AP by IoU threshold, 0-1, of data sets in which images count several times.
+        """(T, B): AP by IoU threshold, 0-1, of B data sets; NaN where one has no object.
 
         Args:
             times: how many times each image counts in each data set (B, I), float64.
-
-        Returns:
-            (T, B), NaN where a data set has no object of the class.
         """
         columns = max(1, _AT_ONCE // max(1, len(self.images)))
         parts = [times[start : start + columns] for start in range(0, len(times), columns)]
@@ -87,11 +84,10 @@ class ClassMatches:
 
 
 def match_class(evaluation, category: int) -> dict[str, ClassMatches]:
-    """Match one class with hotcoco.
+    """Match one class, given by its position, with hotcoco.
 
     Args:
-        evaluation: as :func:`.load_evaluation` returns it.
-        category: its position.
+        evaluation: from :func:`.load_evaluation`.
 
     Returns:
         By COCO's range of sizes: ``all``, ``small``, ``medium``, ``large``.
@@ -124,18 +120,13 @@ def weighted_metrics(
     *,
     on_class: Callable[[], object] = lambda: None,
 ) -> np.ndarray:
-    """COCO's AP of each class on data sets in which images count several times.
+    """(K, 6, B): :data:`METRICS` of each class on B data sets, 0-100; NaN without such objects.
+
+    Classes are in the order of their ids. Raises as :func:`.evaluate_results`.
 
     Args:
         times: see :meth:`ClassMatches.average_precision`.
         on_class: called after each class, for a progress bar.
-
-    Returns:
-        :data:`METRICS` by class, in the order of the category ids (K, 6, B), 0-100; NaN where a
-        data set has no such object.
-
-    Raises:
-        ValueError: see :func:`.evaluate_results`.
     """
     evaluation = load_evaluation(truth, results, task)
     classes = []
