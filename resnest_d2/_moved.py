@@ -19,9 +19,9 @@ MODULES: dict[str, tuple[str, ...]] = {
     "data.errors": ("data.worker_errors",),
     "demo": ("cli.demo",),
     "evaluation.coco": ("evaluation.coco_evaluator",),
-    "prediction": ("predict",),
+    "prediction": ("predict.many_files",),
     "predictor": ("predict.predictor",),
-    "trained": ("engine.prepare.trained",),
+    "trained": ("model_zoo.trained",),
     "visualize": (
         "draw",
         "analysis",
