@@ -233,11 +233,9 @@ def _weight(radix: int, split: int | None) -> str:
 def _weight_name(radix: int, split: int | None) -> str:
     if split is None:
         return f"Weights of the {radix} splits"
-    return (
-        "Gate of each channel (radix 1)"
-        if radix == 1
-        else f"Weight of split {split + 1} of {radix}"
-    )
+    if radix == 1:
+        return "Gate of each channel (radix 1)"
+    return f"Weight of split {split + 1} of {radix}"
 
 
 def _title(axes: Axes, text: str) -> None:

@@ -43,8 +43,10 @@ class GroundTruth:
     def __init__(self, coco: COCO, name: str = "the ground truth"):
         self.coco = coco
         self.name = name
-        self.images = _positions(coco.dataset["images"])
-        self.categories = _positions(coco.dataset["categories"])
+        self.images, self.categories = (
+            {i: position for position, i in enumerate(sorted({r["id"] for r in coco.dataset[key]}))}
+            for key in ("images", "categories")
+        )
         self._complete: set[str] = set()  # tasks
         self._hotcoco: dict[str, hotcoco.COCO] = {}  # by task
         ids = [annotation["id"] for annotation in coco.dataset["annotations"]]
@@ -115,11 +117,6 @@ class GroundTruth:
             )
         return self._hotcoco[task]
 
-    def keypoint_counts(self) -> set[int]:
-        """The numbers of keypoints that objects with keypoints have."""
-        lengths = {len(a.get("keypoints") or ()) for a in self.coco.dataset["annotations"]}
-        return {length // 3 for length in lengths if length}
-
     def _area(self, annotation: dict[str, Any]) -> float:
         image = self.coco.imgs.get(annotation["image_id"], {})
         if _has_mask(annotation) and _SIZE <= image.keys():
@@ -141,8 +138,3 @@ def _has_mask(annotation: dict[str, Any]) -> bool:
         isinstance(polygon, (list, tuple)) and len(polygon) >= 6 and len(polygon) % 2 == 0
         for polygon in mask
     )
-
-
-def _positions(records: list[dict[str, Any]]) -> dict[Any, int]:
-    ids = sorted({record["id"] for record in records})
-    return {i: position for position, i in enumerate(ids)}
