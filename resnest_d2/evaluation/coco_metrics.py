@@ -212,7 +212,8 @@ def _require_finite(results: Sequence[dict[str, Any]], numbers: np.ndarray) -> N
 
 def _require_keypoints(truth: GroundTruth, results: Sequence[dict], expected: int) -> None:
     found = {len(result.get("keypoints", ())) / 3 for result in results}
-    there = {len(a.get("keypoints") or ()) // 3 for a in truth.coco.dataset["annotations"]} - {0}
+    objects = [a.get("keypoints") for a in truth.coco.dataset["annotations"]]
+    there = {len(keypoints) // 3 for keypoints in objects if keypoints}
     if (found | there) - {expected}:
         raise ValueError(
             f"{truth.name} has objects with {sorted(there)} keypoints, the results have "
