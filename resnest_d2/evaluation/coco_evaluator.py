@@ -59,35 +59,14 @@ class CocoEvaluator(COCOEvaluator):
       gave twice, as PyTorch's does to give each process equally many, counts once.
 
     Args:
-        dataset_name, tasks, distributed, output_dir, allow_cached_coco: see Detectron2's.
         implementation: ``"hotcoco"``, or ``"pycocotools"``, the slow reference.
-        max_dets_per_image: how many detections of an image and category count; None for COCO's 100.
-        kpt_oks_sigmas: of the keypoints; empty for COCO's 17 of a person.
+        dataset_name, tasks, distributed, output_dir, max_dets_per_image, kpt_oks_sigmas,
+            allow_cached_coco: see Detectron2's.
     """
 
-    def __init__(
-        self,
-        dataset_name: str,
-        tasks: tuple[str, ...] | None = None,
-        distributed: bool = True,
-        output_dir: str | None = None,
-        *,
-        implementation: str = "hotcoco",
-        max_dets_per_image: int | None = None,
-        kpt_oks_sigmas: tuple[float, ...] = (),
-        allow_cached_coco: bool = True,
-    ):
+    def __init__(self, dataset_name: str, *args, implementation: str = "hotcoco", **kwargs):
         check_choice("implementation", implementation, IMPLEMENTATIONS)
-        super().__init__(
-            dataset_name,
-            tasks,
-            distributed,
-            output_dir,
-            use_fast_impl=False,
-            max_dets_per_image=max_dets_per_image,
-            kpt_oks_sigmas=kpt_oks_sigmas,
-            allow_cached_coco=allow_cached_coco,
-        )
+        super().__init__(dataset_name, *args, use_fast_impl=False, **kwargs)
         self._implementation = implementation
 
     @cached_property

@@ -34,18 +34,11 @@ __all__ = ["load_template", "write_report"]
 _CURVES = 12  # classes with a chart of their own
 _CONFUSED = 30  # classes in a confusion matrix
 _PAIRS = 8  # most frequent confusions
-_SETTINGS = (
-    "MODEL.META_ARCHITECTURE",
-    "MODEL.BACKBONE.NAME",
-    "MODEL.RESNETS.DEPTH",
-    "MODEL.WEIGHTS",
-    "SOLVER.IMS_PER_BATCH",
-    "SOLVER.MAX_ITER",
-    "SOLVER.BASE_LR",
-    "INPUT.MIN_SIZE_TRAIN",
-    "INPUT.MIN_SIZE_TEST",
-    "SEED",
-)
+_SETTINGS = """
+    MODEL.META_ARCHITECTURE MODEL.BACKBONE.NAME MODEL.RESNETS.DEPTH MODEL.WEIGHTS
+    SOLVER.IMS_PER_BATCH SOLVER.MAX_ITER SOLVER.BASE_LR
+    INPUT.MIN_SIZE_TRAIN INPUT.MIN_SIZE_TEST SEED
+""".split()
 
 
 def write_report(
