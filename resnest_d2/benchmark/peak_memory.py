@@ -8,8 +8,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..engine.diagnosis.memory_estimate import SavedTensors
-
 __all__ = ["peak_memory", "saved_memory"]
 
 
@@ -46,6 +44,8 @@ def peak_memory(call: Callable[[], object], device: str) -> int | None:
 
 def saved_memory(model: nn.Module, forward: Callable[[], object]) -> int:
     """Bytes that a forward pass of a model keeps for the backward pass."""
+    from ..engine.diagnosis.memory_estimate import SavedTensors  # imports the trainer
+
     counter = SavedTensors(model)
     with counter.counting():
         outputs = forward()
