@@ -20,7 +20,7 @@ from detectron2.utils import comm
 
 from ...modeling.checkpointing import recompute_norms
 
-__all__ = ["Memory", "available_memory", "estimate_memory", "image_size"]
+__all__ = ["Memory", "SavedTensors", "available_memory", "estimate_memory", "image_size"]
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def _saved_by_one_image(cfg: CfgNode) -> int:
         image = torch.empty(2, 3, height, width)  # two: a norm on a 1x1 map takes no single value
     if cfg.RESNEST.RECOMPUTE_NORM:
         recompute_norms(model)
-    counter = _Saved(model)
+    counter = SavedTensors(model)
     for stage in cfg.RESNEST.ACTIVATION_CHECKPOINTING:
         counter.leave_out(getattr(getattr(model.backbone, "bottom_up", model.backbone), stage))
     with counter.counting():
@@ -145,7 +145,7 @@ def _run_roi_heads(cfg: CfgNode, roi_heads: nn.Module, channels: int) -> None:
         roi_heads.keypoint_head.layers(regions(foreground, "ROI_KEYPOINT_HEAD"))
 
 
-class _Saved:
+class SavedTensors:
     """Bytes of the tensors that autograd saves in a model, parameters and buffers left out."""
 
     def __init__(self, model: nn.Module):

@@ -13,7 +13,7 @@ from resnest_d2.config import get_config
 from resnest_d2.data import TrainingData, sample_set, summarise_training_data
 from resnest_d2.engine import RunRequest, Trainer, prepare, run
 from resnest_d2.engine.diagnosis.memory_estimate import (
-    _Saved,
+    SavedTensors,
     _saved_by_one_image,
     estimate_memory,
     image_size,
@@ -187,7 +187,7 @@ def test_activations_estimated_from_shapes_are_those_of_a_real_pass(request_for)
     for device in ("meta", "cpu"):
         with torch.device(device):
             backbone = build_backbone(cfg).train()
-            counter = _Saved(backbone)
+            counter = SavedTensors(backbone)
             with counter.counting():
                 backbone(torch.ones(2, 3, height, width))
         kept.append(counter.bytes)
