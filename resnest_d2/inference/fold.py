@@ -22,10 +22,10 @@ __all__ = ["fold_batch_norms"]
 def fold_batch_norms(model: nn.Module) -> int:
     """Fold every batch norm that directly follows a convolution into it, in place.
 
-    That is Detectron2's ``norm`` of a convolution (plain or deformable), the two norms inside of
-    split attention, and a batch norm behind a convolution in an ``nn.Sequential``. Norms that
-    depend on the input (group norm, batch norm without running statistics) stay, and so do those
-    of Detectron2's ``DeformConv``, which has no bias.
+    That is the ``norm`` of Detectron2's convolutions (plain or deformable), the two norms inside
+    split attention, and a batch norm after a convolution in an ``nn.Sequential``. Not folded are
+    norms that depend on the input (group norm, batch norm without running statistics) and those of
+    Detectron2's ``DeformConv``, which has no bias.
 
     Returns:
         How many were folded.
@@ -38,14 +38,14 @@ def fold_batch_norms(model: nn.Module) -> int:
         for conv, owner, name in _pairs(module):
             norm = getattr(owner, name)
             if _fold(conv, norm):
-                # ``norm`` of a convolution is None where there is none, a layer elsewhere Identity.
+                # A convolution without norm has None, other modules have Identity.
                 setattr(owner, name, None if owner is conv else nn.Identity())
                 folded += 1
     return folded
 
 
 def _pairs(module: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, str]]:
-    """Convolutions, with the module and the attribute that hold the norm behind each."""
+    """Each convolution, with the module and the attribute that hold the norm after it."""
     if isinstance(module, (nn.Conv2d, ModulatedDeformConv)) and hasattr(module, "norm"):
         yield module, module, "norm"
     if isinstance(module, SplitAttentionConv2d):
@@ -54,10 +54,8 @@ def _pairs(module: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, str]]:
     if isinstance(module, nn.Sequential):
         children = list(module.named_children())
         for (_, conv), (name, _) in zip(children, children[1:], strict=False):
-            plain = isinstance(conv, nn.Conv2d) and not (
-                getattr(conv, "norm", None) or getattr(conv, "activation", None)
-            )
-            if plain:
+            last = getattr(conv, "norm", None) or getattr(conv, "activation", None)
+            if isinstance(conv, nn.Conv2d) and not last:
                 yield conv, module, name
 
 
@@ -67,7 +65,7 @@ def _fold(conv: nn.Module, norm: nn.Module | None) -> bool:
         return False
     if isinstance(norm, _BatchNorm) and norm.training:
         raise ValueError("batch norms are folded in evaluation mode: call eval() first")
-    # In float64: a float32 product of these would be rounded twice.
+    # In float64, so that the result is rounded once.
     scale = (norm.running_var.double() + norm.eps).rsqrt()
     if norm.weight is not None:
         scale = scale * norm.weight.double()

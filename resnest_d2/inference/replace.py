@@ -1,4 +1,4 @@
-"""Modules of a model, exchanged for others that do the same."""
+"""Replaces modules of a model by equivalent ones."""
 
 from collections.abc import Callable
 
@@ -10,9 +10,9 @@ __all__ = ["replace_modules"]
 def replace_modules(
     model: nn.Module, kind: type[nn.Module], fits: Callable[[nn.Module], bool]
 ) -> int:
-    """Put ``kind(module)`` in the place of every module that ``fits``, in place.
+    """Replace every module that ``fits`` by ``kind(module)``, in place.
 
-    What is of that kind already is not looked into.
+    Modules inside one that was replaced before are left alone.
 
     Returns:
         How many were replaced.
