@@ -1,4 +1,8 @@
-"""Prediction of many files into one folder, which goes on where it stopped."""
+"""Detection with a trained model: one image (``predictor``), or many files into a folder that
+can be continued.
+
+Faster models are made in ``inference/``, drawings in ``draw/``.
+"""
 
 from .many_files import PICTURE_FORMATS, FilePredictions, predict_files
 
