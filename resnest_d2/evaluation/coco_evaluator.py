@@ -34,6 +34,7 @@ __all__ = [
     "encode_masks",
     "masks_for",
     "results_json",
+    "write_data_file",
     "write_results",
 ]
 
@@ -115,7 +116,7 @@ class CocoEvaluator(COCOEvaluator):
                 f.write(json.dumps(self._as_given(results)))
             if "://" not in self._output_dir:
                 root = self._metadata.get("image_root", "")
-                _write_data_file(self._output_dir, self._metadata.json_file, root)
+                write_data_file(self._output_dir, self._metadata.json_file, root)
         if not self._do_evaluation:
             logger.info(f"No metrics: {self._metadata.json_file} has no annotations")
             return
@@ -298,7 +299,7 @@ def results_json(results: dict) -> str:
     return json.dumps(plain(results), indent=2)
 
 
-def _write_data_file(folder: str | os.PathLike, json_file: str, image_root: str) -> None:
+def write_data_file(folder: str | os.PathLike, json_file: str, image_root: str) -> None:
     """Name the data that the results in a folder belong to."""
     record = {"json_file": os.path.abspath(json_file), "image_root": os.path.abspath(image_root)}
     with writing(Path(folder, DATA), "w") as file:

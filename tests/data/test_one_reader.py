@@ -21,7 +21,7 @@ from detectron2.data import transforms as T
 
 from resnest_d2 import Predictor, get_config
 from resnest_d2.data import build_test_loader, build_train_mapper, check_coco
-from resnest_d2.data.check.data_sets import image_files as check_pictures
+from resnest_d2.data.check import image_files as check_pictures
 from resnest_d2.data.image_reader import PictureError, read_mask, read_picture
 from resnest_d2.data.intensity import Intensity, ValueRange, fitting_keys
 from resnest_d2.data.mapper import ImageMapper

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from resnest_d2.data import check_coco, check_sets, coco_stats, sample_set, split_coco
-from resnest_d2.data.check.data_sets.kinds import WARNINGS
+from resnest_d2.data.check.kinds import WARNINGS
 from resnest_d2.draw.sheet import draw_sheet
 from resnest_d2_command import main
 

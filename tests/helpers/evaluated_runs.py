@@ -11,9 +11,9 @@ from typing import Any
 from pycocotools.coco import COCO
 
 from resnest_d2 import get_config
-from resnest_d2.analysis.evaluated_run import RESULTS, write_data_file
 from resnest_d2.benchmark import draw_results
 from resnest_d2.evaluation import GroundTruth
+from resnest_d2.evaluation.coco_evaluator import RESULTS, write_data_file
 
 CLASSES = ("circle", "square", "star", "ring")
 

@@ -14,9 +14,10 @@ from evaluated_runs import write_run
 from runs import TINY
 from trained import train_family
 
-from resnest_d2.analysis.evaluated_run import RESULTS, read_evaluated_run
+from resnest_d2.analysis.evaluated_run import read_evaluated_run
 from resnest_d2.data import sample_set
 from resnest_d2.evaluation import evaluate_results
+from resnest_d2.evaluation.coco_evaluator import RESULTS
 from resnest_d2_command import main
 
 SCRIPT = "<script>window.ran = 1; alert(1)</script>"

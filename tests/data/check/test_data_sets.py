@@ -17,14 +17,14 @@ from detectron2.data import MetadataCatalog
 
 from resnest_d2.checkpoint import RECORD_KEY
 from resnest_d2.data import check_coco, check_sets, sample_set
-from resnest_d2.data.check.data_sets.kinds import (
+from resnest_d2.data.check.kinds import (
     KINDS,
     OF_KEYPOINTS,
     REPAIRABLE,
     UNUSABLE,
     WARNINGS,
 )
-from resnest_d2.data.check.data_sets.rle import check_texts
+from resnest_d2.data.check.rle import check_texts
 from resnest_d2.data.image_reader import read_picture
 from resnest_d2.engine import RunRequest, prepare, run
 from resnest_d2.predict.predictor import Predictor

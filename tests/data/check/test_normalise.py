@@ -9,10 +9,10 @@ from PIL import Image
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 
-from resnest_d2.analysis.evaluated_run import RESULTS
 from resnest_d2.data import check_coco, register_coco
-from resnest_d2.data.check.data_sets.normalise import GIVEN_ID, normalise
+from resnest_d2.data.check.normalise import GIVEN_ID, normalise
 from resnest_d2.evaluation import CocoEvaluator
+from resnest_d2.evaluation.coco_evaluator import RESULTS
 
 SQUARE = [[1, 1, 5, 1, 5, 5, 1, 5]]
 

@@ -12,10 +12,10 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 
 from resnest_d2.data import check_coco, fix_coco, register_coco, split_coco
-from resnest_d2.data.check.data_sets.file_names import find_files
-from resnest_d2.data.check.data_sets.normalise import GIVEN_ID
-from resnest_d2.data.check.data_sets.objects import TOLERANCE
-from resnest_d2.data.check.data_sets.repair import make_usable
+from resnest_d2.data.check.file_names import find_files
+from resnest_d2.data.check.normalise import GIVEN_ID
+from resnest_d2.data.check.objects import TOLERANCE
+from resnest_d2.data.check.repair import make_usable
 from resnest_d2_command import main
 
 WIDTH, HEIGHT = 48, 32  # of all images here

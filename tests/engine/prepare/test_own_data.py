@@ -8,9 +8,9 @@ from runs import TINY, tiny_request
 
 from detectron2.data import MetadataCatalog
 
-from resnest_d2.analysis.evaluated_run import RESULTS
 from resnest_d2.data import sample_set, summarise_training_data
 from resnest_d2.engine import RunRequest, prepare, run
+from resnest_d2.evaluation.coco_evaluator import RESULTS
 
 
 @pytest.fixture(scope="module")
