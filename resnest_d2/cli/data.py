@@ -8,7 +8,9 @@ import os
 from ..text import printable
 from .common import (
     REFUSALS,
+    data_pairs,
     not_written,
+    paths_in_pairs,
     refuse,
     say,
 )
@@ -21,11 +23,11 @@ def check(args: argparse.Namespace) -> int:
     from ..data.check.problems import report
 
     try:
-        if len(args.paths) % 2:
-            raise ValueError(
-                f"data check takes pairs of JSON and IMAGES, got {len(args.paths)} paths"
-            )
-        problems = check_sets(*([pair] for pair in zip(*[iter(args.paths)] * 2, strict=True)))
+        groups = [data_pairs(args, split) for split in ("train", "val")]
+        groups += [[pair] for pair in paths_in_pairs(args.paths)]
+        if not any(groups):
+            raise ValueError("no data: give --train-json FILE --train-images DIR, or --val-…")
+        problems = check_sets(*filter(None, groups))
     except REFUSALS as error:
         return refuse(error)
     errors = sum(problem.severity == "error" for problem in problems)
@@ -116,8 +118,14 @@ def show(args: argparse.Namespace) -> int:
         if not args.out.lower().endswith(".png"):
             raise ValueError(f"--out must be a .png file, got {args.out}")
         rule, *limits = args.intensity
+        given = [*data_pairs(args, "train"), *data_pairs(args, "val"), *paths_in_pairs(args.paths)]
+        if len(given) != 1:
+            raise ValueError(
+                "one data set is shown: give --train-json FILE --train-images DIR, or --val-…, got "
+                f"{len(given)}"
+            )
         sheet = draw_sheet(
-            (args.json_file, args.images),
+            given[0],
             num_images=args.num,
             seed=args.seed,
             on_bad_data=args.on_bad_data,

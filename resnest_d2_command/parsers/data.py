@@ -7,6 +7,7 @@ import runpy
 
 from ..commands import COMMANDS, describe
 from .common import (
+    add_data_options,
     add_json_option,
     add_parser,
     add_quiet_option,
@@ -17,7 +18,8 @@ __all__ = ["add_commands"]
 _DATA_EPILOG = """
 Examples:
   all that is wrong with two data sets:
-    %(prog)s check train.json train/ val.json val/
+    %(prog)s check --train-json train.json --train-images train/ \\
+        --val-json val.json --val-images val/
   options and examples of a command:
     %(prog)s check --help
 
@@ -28,11 +30,13 @@ Exit codes: 0 done, 1 failed, 2 refused input.
 _CHECK_EPILOG = """
 Examples:
   one data set:
-    %(prog)s train.json train/
-  training and validation data, which must share no picture and have the same classes:
-    %(prog)s train.json train/ val.json val/
+    %(prog)s --train-json train.json --train-images train/
+  training and validation data, which must share no image and have the same classes:
+    %(prog)s --train-json train.json --train-images train/ --val-json val.json --val-images val/
   for a program, {"problems": [{"file", "id", "kind", "value", "severity"}]}:
-    %(prog)s train.json train/ --json
+    %(prog)s --train-json train.json --train-images train/ --json
+  the same in short, any number of data sets:
+    %(prog)s train.json train/ val.json val/
 
 Exit codes: 0 no errors (warnings may be), 1 errors, 2 refused input.
 
@@ -76,8 +80,8 @@ Exit codes: 0 done, 2 refused input.
 _SHOW_EPILOG = """
 Examples:
   sixteen pictures:
-    %(prog)s train.json train/ --out sheet.png
-  nine others:
+    %(prog)s --train-json train.json --train-images train/ --out sheet.png
+  nine others, in short:
     %(prog)s train.json train/ --out sheet.png --num 9 --seed 1
 
 Exit codes: 0 done, 1 the file could not be written, 2 refused input.
@@ -101,14 +105,14 @@ def add_commands(commands) -> None:
         "data.check",
         "report all that is wrong with data sets",
         epilog=_CHECK_EPILOG + _kinds().replace("%", "%%"),
-        usage="%(prog)s [-h] [--json] [--quiet] JSON IMAGES [JSON IMAGES …]",
     )
+    text = "COCO-format {split} annotations"
+    add_data_options(check, "train", "val", text=text, several=True)
     check.add_argument(
         "paths",
-        nargs="+",
+        nargs="*",
         metavar="JSON IMAGES",
-        help="annotations and the folder of their images; no two of several sets may share a "
-        "picture, and all must have the same classes",
+        help="in short: annotations and the folder of their images, of any number of data sets",
     )
     add_json_option(check, "every problem")
     add_quiet_option(check, "the problems")
@@ -170,8 +174,10 @@ def add_commands(commands) -> None:
         "draw pictures with their annotations on one sheet",
         epilog=_SHOW_EPILOG,
     )
-    show.add_argument("json_file", metavar="JSON")
-    show.add_argument("images", metavar="IMAGES", help="the folder of the images")
+    text = "COCO-format {split} annotations, of one data set"
+    add_data_options(show, "train", "val", text=text)
+    text = "in short: annotations and the folder of their images"
+    show.add_argument("paths", nargs="*", metavar="JSON IMAGES", help=text)
     show.add_argument("--out", required=True, metavar="FILE.png", help="overwritten if there")
     show.add_argument("--num", type=int, default=16, metavar="N", help="pictures; %(default)s")
     show.add_argument(
