@@ -43,11 +43,14 @@ class DeformConv2d(Conv2d):
         """:meth:`forward` without norm and activation."""
         low = x.dtype == torch.bfloat16 or x.dtype == torch.float16
         dtype = torch.float32 if low else x.dtype
+        bias = self.bias
+        if bias is not None:  # a conditional expression cannot be scripted
+            bias = bias.to(dtype)
         return deform_conv2d(
             x.to(dtype),
             offset.to(dtype),
             self.weight.to(dtype),
-            None if self.bias is None else self.bias.to(dtype),
+            bias,
             stride=self.stride,
             padding=self.padding,
             dilation=self.dilation,
