@@ -16,10 +16,9 @@ from detectron2.structures import Instances
 from ..checkpoint import RunCheckpointer
 from ..data.image_reader import read_picture
 from ..data.intensity import Intensity
-from ..engine.prepare.tasks import check_test_augmentation
-from ..engine.prepare.trained import find_trained_model
 from ..errors import check_choice
 from ..inference import optimize_for_inference
+from ..model_zoo.trained import find_trained_model
 from ..modeling.box_masks import AugmentedRCNN, unpasted_masks
 from ..text import printable
 
@@ -36,7 +35,7 @@ class Predictor:
     """Detects objects with a trained detector.
 
     Config, class names, input format and statistics come from the checkpoint, the catalog or
-    ``config``; see :mod:`resnest_d2.engine.prepare.trained`. Images are read and resized as in
+    ``config``; see :mod:`resnest_d2.model_zoo.trained`. Images are read and resized as in
     evaluation.
 
     Args:
@@ -96,6 +95,8 @@ class Predictor:
         head.SCORE_THRESH_TEST = score_threshold
         cfg.TEST.AUG.ENABLED = tta
         if tta:
+            from ..engine.prepare.tasks import check_test_augmentation  # not without need: slow
+
             try:
                 check_test_augmentation(cfg)
             except ValueError as error:
