@@ -3,16 +3,15 @@
 import functools
 import platform
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 __all__ = ["CPU", "cpu_info", "has_fast_bfloat16"]
 
 
-@dataclass(frozen=True)
-class CPU:
+class CPU(NamedTuple):
     """Name and features of the first processor, as Linux lists them on x86."""
 
     name: str

@@ -45,11 +45,7 @@ class FusedSplitAttention(nn.Module):
 
 
 def replace_attention(model: nn.Module) -> int:
-    """Replace split attention by :class:`FusedSplitAttention` where it fits, in place.
-
-    Returns:
-        How many were replaced.
-    """
+    """Use :class:`FusedSplitAttention` wherever possible, in place; returns their number."""
 
     def fits(module: nn.Module) -> bool:
         return (

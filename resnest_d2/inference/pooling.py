@@ -71,11 +71,7 @@ class FastROIPooler(nn.Module):
 
 
 def replace_poolers(model: nn.Module) -> int:
-    """Replace every ROI align pooler of a model by :class:`FastROIPooler`, in place.
-
-    Returns:
-        How many were replaced.
-    """
+    """Replace every ROI align pooler by :class:`FastROIPooler` in place; returns their number."""
 
     def aligns(module: nn.Module) -> bool:
         return isinstance(module, ROIPooler) and all(

@@ -10,16 +10,10 @@ __all__ = ["replace_modules"]
 def replace_modules(
     model: nn.Module, kind: type[nn.Module], fits: Callable[[nn.Module], bool]
 ) -> int:
-    """Replace every module that ``fits`` by ``kind(module)``, in place.
-
-    Modules inside one that was replaced before are left alone.
-
-    Returns:
-        How many were replaced.
-    """
+    """Replace every module that ``fits`` by ``kind(module)`` in place; returns their number."""
     replaced = 0
     for module in list(model.modules()):
-        if isinstance(module, kind):
+        if isinstance(module, kind):  # keep the module inside it
             continue
         for name, child in list(module.named_children()):
             if fits(child):

@@ -86,12 +86,8 @@ class WinogradConv2d(nn.Module):
 
 
 def replace_convolutions(model: nn.Module) -> int:
-    """Replace convolutions by :class:`WinogradConv2d` where it fits, in place.
-
-    Returns:
-        How many were replaced; 0 before PyTorch 2.4, which has no custom operators.
-    """
-    if not hasattr(torch.library, "custom_op"):
+    """Use :class:`WinogradConv2d` wherever possible, in place; returns their number."""
+    if not hasattr(torch.library, "custom_op"):  # before PyTorch 2.4
         return 0
     return replace_modules(model, WinogradConv2d, _fits)
 

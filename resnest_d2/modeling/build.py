@@ -1,5 +1,6 @@
 """Builds backbones from a Detectron2 config."""
 
+import inspect
 import itertools
 from functools import partial, reduce
 from operator import getitem
@@ -26,28 +27,11 @@ __all__ = [
 
 # argument of ResNeSt -> config key
 _KEYS = {
-    "depth": "MODEL.RESNETS.DEPTH",
-    "radix": "MODEL.RESNETS.RADIX",
-    "num_groups": "MODEL.RESNETS.NUM_GROUPS",
-    "width_per_group": "MODEL.RESNETS.WIDTH_PER_GROUP",
-    "bottleneck_width": "MODEL.RESNETS.BOTTLENECK_WIDTH",
-    "res2_out_channels": "MODEL.RESNETS.RES2_OUT_CHANNELS",
-    "deep_stem": "MODEL.RESNETS.DEEP_STEM",
-    "stem_width": "MODEL.RESNETS.STEM_WIDTH",
-    "stem_out_channels": "MODEL.RESNETS.STEM_OUT_CHANNELS",
-    "avd": "MODEL.RESNETS.AVD",
-    "avd_first": "MODEL.RESNETS.AVD_FIRST",
-    "avg_down": "MODEL.RESNETS.AVG_DOWN",
-    "stride_in_1x1": "MODEL.RESNETS.STRIDE_IN_1X1",
-    "res4_dilation": "MODEL.RESNETS.RES4_DILATION",
-    "res5_dilation": "MODEL.RESNETS.RES5_DILATION",
-    "deform_on_per_stage": "MODEL.RESNETS.DEFORM_ON_PER_STAGE",
-    "deform_modulated": "MODEL.RESNETS.DEFORM_MODULATED",
-    "deform_num_groups": "MODEL.RESNETS.DEFORM_NUM_GROUPS",
-    "norm": "MODEL.RESNETS.NORM",
-    "out_features": "MODEL.RESNETS.OUT_FEATURES",
-    "freeze_at": "MODEL.BACKBONE.FREEZE_AT",
+    name: f"MODEL.RESNETS.{name.upper()}"
+    for name in inspect.signature(ResNeSt).parameters
+    if name not in ("in_channels", "num_classes")
 }
+_KEYS["freeze_at"] = "MODEL.BACKBONE.FREEZE_AT"
 
 
 @BACKBONE_REGISTRY.register()

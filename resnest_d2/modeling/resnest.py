@@ -428,19 +428,21 @@ class ResNeSt(ResNet):
         channels, out_channels = stem.out_channels, res2_out_channels
         dilations = (1, 1, res4_dilation, res5_dilation)
         for k in range(built):
-            options = {}
+            block_class, options = Bottleneck, {}
             if deform_on_per_stage[k]:
-                options["deform_modulated"] = deform_modulated
-                options["deform_num_groups"] = deform_num_groups
+                block_class = DeformBottleneck
+                options = dict(
+                    deform_modulated=deform_modulated, deform_num_groups=deform_num_groups
+                )
             first_stride = 1 if k == 0 or dilations[k] > 1 else 2
+            group_width = int(width_per_group * 2**k * bottleneck_width / 64)
             stages.append(
                 ResNet.make_stage(
-                    DeformBottleneck if deform_on_per_stage[k] else Bottleneck,
+                    block_class,
                     blocks_per_stage[k],
                     in_channels=channels,
                     out_channels=out_channels,
-                    bottleneck_channels=int(width_per_group * 2**k * bottleneck_width / 64)
-                    * num_groups,
+                    bottleneck_channels=group_width * num_groups,
                     stride_per_block=[first_stride] + [1] * (blocks_per_stage[k] - 1),
                     dilation=dilations[k],
                     radix=radix,

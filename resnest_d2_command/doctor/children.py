@@ -14,8 +14,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-__all__ = ["Outcome", "run_steps"]
-
 _CODE = """
 import json, sys
 path, steps, failed = json.loads(sys.argv[1])

@@ -12,8 +12,6 @@ from .findings import PROBLEM, Check, as_json, as_table
 from .machine import check_machine
 from .software import check_software, steps
 
-__all__ = ["diagnose", "run"]
-
 
 def run(args: argparse.Namespace) -> int:
     """Run the command, and return its exit code."""

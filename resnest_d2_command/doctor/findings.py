@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 
-__all__ = ["OK", "PROBLEM", "WARNING", "Check", "as_json", "as_table", "gib"]
-
 OK = "ok"
 WARNING = "warning"  # works, but slowly or not with everything
 PROBLEM = "problem"  # resnest-d2 or Detectron2 does not work

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from .findings import OK, WARNING, Check, gib
 
-__all__ = ["check_machine"]
-
 GROUP = "Computer"
 
 _MEMORY = 4 << 30  # a small training on the CPU

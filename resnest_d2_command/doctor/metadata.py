@@ -10,8 +10,6 @@ try:
 except ImportError:  # matplotlib does not import then, either: see its check
     parsing = None
 
-__all__ = ["OURS", "Requirement", "installed", "providers", "requirements", "satisfies", "version"]
-
 OURS = "resnest-d2"
 
 

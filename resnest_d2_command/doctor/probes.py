@@ -13,8 +13,6 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["NEEDS", "STEPS", "main"]
-
 
 def _torch() -> dict:
     import torch

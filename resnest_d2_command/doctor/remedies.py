@@ -9,20 +9,6 @@ from pathlib import Path
 
 from .metadata import installed, version
 
-__all__ = [
-    "CHECKOUT",
-    "DETECTRON2_NAMES",
-    "OPENCV_NAMES",
-    "SETUPTOOLS",
-    "for_import",
-    "install",
-    "install_detectron2",
-    "install_torch",
-    "install_torchvision",
-    "matching_torchvision",
-    "uninstall",
-]
-
 CHECKOUT = Path(__file__).resolve().parents[2]  # or site-packages
 SETUPTOOLS = "setuptools>=70.1,<81"  # 70.1 builds wheels unaided; 81 has no pkg_resources
 DETECTRON2_SOURCE = "git+https://github.com/facebookresearch/detectron2.git"

@@ -7,8 +7,6 @@ from .children import Outcome
 from .findings import OK, PROBLEM, WARNING, Check, gib
 from .metadata import OURS, Requirement, installed, providers, requirements, satisfies, version
 
-__all__ = ["check_software", "steps"]
-
 VERSIONS = "Versions"
 DEVICES = "Devices"
 OPERATORS = "PyTorch and operators"

@@ -2,8 +2,6 @@
 
 from .common import add_json_option, add_parser, add_quiet_option
 
-__all__ = ["add_commands"]
-
 _EPILOG = """
 NETWORK is [SOURCE:]NAME[+SETTING]…. NAME is a ResNeSt variant such as resnest50, resnet50 or
 resnet101 (Detectron2's), or a packaged config: the whole detector. SOURCE is official (needs

@@ -9,17 +9,6 @@ import argparse
 
 from ..commands import COMMANDS
 
-__all__ = [
-    "CHECKPOINT",
-    "add_data_options",
-    "add_device_option",
-    "add_json_option",
-    "add_model_config_option",
-    "add_model_options",
-    "add_parser",
-    "add_quiet_option",
-]
-
 CHECKPOINT = "a checkpoint, a run's output folder, or resnest://NAME: a published detector"
 
 

@@ -2,8 +2,6 @@
 
 from .common import add_data_options, add_device_option, add_parser
 
-__all__ = ["add_commands"]
-
 _EPILOG = """
 BASELINE and OTHER are each the output folder of an evaluated run, a folder of such folders, or a
 quoted pattern: runs of one model with different seeds. All must be evaluated on the same data.

@@ -2,8 +2,6 @@
 
 from .common import add_parser
 
-__all__ = ["add_commands"]
-
 _EPILOG = """
 Examples:
   all checks, with a remedy for each problem:

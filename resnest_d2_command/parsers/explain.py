@@ -10,8 +10,6 @@ from .common import (
     add_quiet_option,
 )
 
-__all__ = ["add_commands"]
-
 _EPILOG = """
 Files in DIR:
   attention_overview.png   how each block divides its weight between the splits, for the image

@@ -8,8 +8,6 @@ from .common import (
     add_quiet_option,
 )
 
-__all__ = ["add_commands"]
-
 _EPILOG = """
 The file takes one image, RGB (3, H, W), float32, 0-255, of any size, and normalises it itself.
 Outputs: boxes (N, 4) in pixels, scores, classes and, if the model has them, masks (N, H, W). Its

@@ -2,8 +2,6 @@
 
 from .common import add_json_option, add_model_options, add_parser, add_quiet_option
 
-__all__ = ["add_commands"]
-
 _EPILOG = """
 SRC is a file, a folder (searched with its sub-folders for files that end in .jpg, .png, .tif and
 the like, except hidden ones), or a quoted pattern, in which ** stands for any folders.

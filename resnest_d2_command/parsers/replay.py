@@ -2,8 +2,6 @@
 
 from .common import add_json_option, add_parser
 
-__all__ = ["add_commands"]
-
 _EPILOG = """
 FILE is written by a training when its loss is not finite. It has the batch, the weights and the
 state of the random generators.

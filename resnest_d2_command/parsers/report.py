@@ -8,8 +8,6 @@ from .common import (
     add_quiet_option,
 )
 
-__all__ = ["add_commands"]
-
 _EPILOG = """
 RUN is the output folder of an evaluated run, a folder of such folders, or a quoted pattern. At most
 8 runs, all evaluated on the same data.

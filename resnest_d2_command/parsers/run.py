@@ -4,8 +4,6 @@ import argparse
 
 from .common import CHECKPOINT, add_data_options, add_json_option, add_parser, add_quiet_option
 
-__all__ = ["add_commands"]
-
 _TRAIN_EPILOG = """
 Examples:
   train on your own COCO-format files:
