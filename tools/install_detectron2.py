@@ -36,24 +36,12 @@ WHEEL_SHA256 = "491af0c7f79bdb2d178e46f6cb16a97c4ac968d45c41ea3f6b6435d59bbee561
 SETUPTOOLS = "setuptools>=70.1,<81"
 
 # Installed instead of the requirements in the wheel's metadata, whose `numpy<2` is out of date.
-DEPENDENCIES = (
-    "black",
-    "cloudpickle",
-    "fvcore",
-    "hydra-core>=1.1",
-    "iopath",
-    "matplotlib",
-    "omegaconf>=2.1,<2.4",
-    "packaging",
-    "pillow>=7.1",
-    "pycocotools>=2.0.2",
+DEPENDENCIES = [
+    *"black cloudpickle fvcore hydra-core>=1.1 iopath matplotlib omegaconf>=2.1,<2.4".split(),
+    *"packaging pillow>=7.1 pycocotools>=2.0.2 tabulate tensorboard termcolor>=1.1".split(),
+    *"tqdm>4.29 yacs>=0.1.8".split(),
     SETUPTOOLS,
-    "tabulate",
-    "tensorboard",
-    "termcolor>=1.1",
-    "tqdm>4.29",
-    "yacs>=0.1.8",
-)
+]
 KEPT = ("torch", "torchvision", "numpy")  # pip keeps the installed versions
 
 # Any folder named detectron2 imports as a namespace package, but without `__version__`.
@@ -156,7 +144,7 @@ def check_sha256(file: Path, expected: str) -> None:
 
 def install_dependencies() -> None:
     """Install Detectron2's dependencies without changing torch, torchvision and numpy."""
-    dependencies = list(DEPENDENCIES)
+    dependencies = [*DEPENDENCIES]
     # Another OpenCV distribution would have the same files.
     if importlib.util.find_spec("cv2") is None:
         dependencies.append("opencv-python-headless")

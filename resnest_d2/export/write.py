@@ -110,7 +110,7 @@ def _write_program(part: nn.Module, image: torch.Tensor, file: str, metadata: st
         part,
         (image,),
         dynamic_shapes={"image": {1: any_size, 2: any_size}},
-        # Conditions that hold not for all sizes are checked when the program runs.
+        # Conditions that do not hold for all sizes are checked when the program runs.
         prefer_deferred_runtime_asserts_over_guards=True,
     )
     torch.export.save(program, file, extra_files={METADATA: metadata})

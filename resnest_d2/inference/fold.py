@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from detectron2.layers import FrozenBatchNorm2d, ModulatedDeformConv
 
@@ -20,15 +21,12 @@ __all__ = ["fold_batch_norms"]
 
 
 def fold_batch_norms(model: nn.Module) -> int:
-    """Fold every batch norm that directly follows a convolution into it, in place.
+    """Fold every batch norm that directly follows a convolution, in place; returns their number.
 
     That is the ``norm`` of Detectron2's convolutions (plain or deformable), the two norms inside
     split attention, and a batch norm after a convolution in an ``nn.Sequential``. Not folded are
     norms that depend on the input (group norm, batch norm without running statistics) and those of
     Detectron2's ``DeformConv``, which has no bias.
-
-    Returns:
-        How many were folded.
 
     Raises:
         ValueError: a batch norm is in training mode.
@@ -65,17 +63,15 @@ def _fold(conv: nn.Module, norm: nn.Module | None) -> bool:
         return False
     if isinstance(norm, _BatchNorm) and norm.training:
         raise ValueError("batch norms are folded in evaluation mode: call eval() first")
-    # In float64, so that the result is rounded once.
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight.double()
-    shift = -norm.running_mean.double()
-    if conv.bias is not None:
-        shift = shift + conv.bias.double()
-    shift = shift * scale
-    if norm.bias is not None:
-        shift = shift + norm.bias.double()
-    weight = conv.weight.double() * scale[:, None, None, None]  # (C_out, C_in/groups, kh, kw)
-    conv.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
-    conv.bias = nn.Parameter(shift.to(conv.weight.dtype), requires_grad=False)
+    dtype = conv.weight.dtype
+    weight, bias, mean, var, gamma, beta = (  # in float64, so that the result is rounded once
+        None if value is None else value.double()
+        for value in (
+            *(conv.weight, conv.bias),
+            *(norm.running_mean, norm.running_var, norm.weight, norm.bias),
+        )
+    )
+    weight, bias = fuse_conv_bn_weights(weight, bias, mean, var, norm.eps, gamma, beta)
+    conv.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
+    conv.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
     return True
