@@ -11,15 +11,30 @@ import importlib.util
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+_STEPS: dict[str, tuple[Callable[[], dict | None], tuple[str, ...]]] = {}
 
+
+def _step(name: str, *needs: str) -> Callable:
+    """Decorates a step; ``needs`` are other steps, also ``import NAME`` of any module."""
+
+    def add(function: Callable) -> Callable:
+        _STEPS[name] = function, needs
+        return function
+
+    return add
+
+
+@_step("torch")
 def _torch() -> dict:
     import torch
 
     return {"version": torch.__version__, "cuda": torch.version.cuda, "hip": torch.version.hip}
 
 
+@_step("convolution", "torch")
 def _convolution() -> dict:
     import torch
 
@@ -29,6 +44,7 @@ def _convolution() -> dict:
     return {"capability": cpu, "threads": torch.get_num_threads()}
 
 
+@_step("devices", "torch")
 def _devices() -> dict:
     import torch
 
@@ -49,21 +65,23 @@ def _devices() -> dict:
     }
 
 
-def _numpy() -> dict:
+@_step("numpy", "torch", "import numpy")
+def _numpy() -> None:
     import numpy
     import torch
 
     # A PyTorch built for numpy 1 can be imported beside numpy 2, but cannot exchange arrays.
     torch.from_numpy(numpy.ones(2)).numpy()
-    return {}
 
 
+@_step("torchvision", "torch", "import numpy")
 def _torchvision() -> dict:
     import torchvision
 
     return {"version": torchvision.__version__}
 
 
+@_step("operators", "torchvision")
 def _operators() -> dict:
     import torch
     from torchvision import ops
@@ -86,6 +104,7 @@ def _operators() -> dict:
     return {"ran": [*calls]}
 
 
+@_step("detectron2 files")
 def _detectron2_files() -> dict:
     """Where Detectron2 is, without importing it."""
     spec = importlib.util.find_spec("detectron2")
@@ -100,6 +119,7 @@ def _detectron2_files() -> dict:
     }
 
 
+@_step("detectron2", "torch", "torchvision", "detectron2 files")
 def _detectron2() -> dict:
     # The modules that resnest_d2 imports; the package itself imports nearly nothing.
     import detectron2.data
@@ -110,27 +130,28 @@ def _detectron2() -> dict:
     return {"version": detectron2.__version__}
 
 
-def _compiled() -> dict:
+@_step("detectron2._C", "torch", "detectron2 files")
+def _compiled() -> None:
     import torch  # noqa: F401  (its libraries first)
 
     from detectron2 import _C  # noqa: F401
 
-    return {}
 
-
-def _model_zoo() -> dict:
+@_step("detectron2.model_zoo", "detectron2", "import pkg_resources")
+def _model_zoo() -> None:
     from detectron2 import model_zoo
 
     model_zoo.get_config_file("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml")
-    return {}
 
 
+@_step("resnest_d2", "detectron2")
 def _resnest_d2() -> dict:
     import resnest_d2
 
     return {"folder": os.path.dirname(resnest_d2.__file__)}
 
 
+@_step("weights", "resnest_d2")
 def _weights() -> dict:
     from resnest_d2.model_zoo import WEIGHTS
     from resnest_d2.model_zoo.download import find
@@ -143,7 +164,8 @@ def _weights() -> dict:
     return {"here": sorted(found), "bytes": sum(found.values()), "published": len(WEIGHTS)}
 
 
-def _training_step() -> dict:
+@_step("training step", "resnest_d2", "numpy", "convolution", "operators")
+def _training_step() -> None:
     import torch
 
     from resnest_d2 import ResNeSt
@@ -157,39 +179,6 @@ def _training_step() -> dict:
     optimizer.step()
     if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
         raise RuntimeError(f"weights are not finite after one step (loss {loss.item()})")
-    return {}
-
-
-STEPS = {
-    "torch": _torch,
-    "convolution": _convolution,
-    "devices": _devices,
-    "numpy": _numpy,
-    "torchvision": _torchvision,
-    "operators": _operators,
-    "detectron2 files": _detectron2_files,
-    "detectron2": _detectron2,
-    "detectron2._C": _compiled,
-    "detectron2.model_zoo": _model_zoo,
-    "resnest_d2": _resnest_d2,
-    "weights": _weights,
-    "training step": _training_step,
-}
-"""The step ``import NAME`` imports a module."""
-
-NEEDS = {
-    "convolution": ("torch",),
-    "devices": ("torch",),
-    "numpy": ("torch", "import numpy"),
-    "torchvision": ("torch", "import numpy"),
-    "operators": ("torchvision",),
-    "detectron2": ("torch", "torchvision", "detectron2 files"),
-    "detectron2._C": ("torch", "detectron2 files"),
-    "detectron2.model_zoo": ("detectron2", "import pkg_resources"),
-    "resnest_d2": ("detectron2",),
-    "weights": ("resnest_d2",),
-    "training step": ("resnest_d2", "numpy", "convolution", "operators"),
-}
 
 
 def main(steps: list[str], failed: dict[str, str]) -> None:
@@ -203,17 +192,16 @@ def main(steps: list[str], failed: dict[str, str]) -> None:
     os.dup2(2, 1)
     failed = dict(failed)
     for step in steps:
-        cause = next((failed[name] for name in NEEDS.get(step, ()) if name in failed), None)
+        function, needs = _STEPS.get(step, (None, ()))
+        cause = next((failed[name] for name in needs if name in failed), None)
         if cause:
             failed[step], line = cause, {"needs": cause}
         else:
             print(json.dumps({"step": step}), file=report, flush=True)
             try:
-                if step in STEPS:
-                    line = {"facts": STEPS[step]()}
-                else:
+                if function is None:
                     importlib.import_module(step.removeprefix("import "))
-                    line = {"facts": {}}
+                line = {"facts": (function and function()) or {}}
             except BaseException as error:  # a library may raise SystemExit
                 failed[step], line = step, {"error": _text(error)}
         print(json.dumps({"step": step, **line}), file=report, flush=True)
