@@ -279,11 +279,10 @@ def _detectron2(outcomes: Outcomes) -> list[Check]:
 def _ours(outcomes: Outcomes) -> list[Check]:
     again = remedies.install("--force-reinstall", "--no-deps", OURS)
     report = "# please report this with the output of:\nresnest-d2 doctor --json"
+    rows = (("resnest_d2", "imports", again), ("training step", "a ResNeSt-14 learns", report))
     return [
-        _check(OURS, step, outcome, found, remedies.for_import(outcome.error) or remedy)
-        for step, found, remedy in (
-            ("resnest_d2", "imports", again),
-            ("training step", "a ResNeSt-14 learns", report),
+        _check(
+            OURS, step, outcomes[step], found, remedies.for_import(outcomes[step].error) or remedy
         )
-        for outcome in (outcomes[step],)
+        for step, found, remedy in rows
     ]
