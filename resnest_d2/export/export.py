@@ -24,13 +24,7 @@ from ..predict.predictor import Predictor
 from ..progress import progress_bar
 from ..version import __version__
 from .parts import Detector, build_part, paste_masks
-from .verify import (
-    MASK_MARGIN,
-    TOLERANCES,
-    Agreement,
-    compare_outputs,
-    run_in_new_process,
-)
+from .verify import MASK_MARGIN, TOLERANCES, Agreement, compare_outputs, run_in_new_process
 from .write import FORMATS, SUFFIXES, write_part
 
 __all__ = ["Export", "export_checkpoint", "model_inputs"]
