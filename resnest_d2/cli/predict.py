@@ -10,7 +10,7 @@ from ..text import printable
 from .common import REFUSALS, fail, interrupted, refuse, say
 
 if TYPE_CHECKING:
-    from ..predict import FilePredictions
+    from ..predict.many_files import FilePredictions
 
 __all__ = ["predict"]
 
@@ -21,7 +21,7 @@ def predict(args: argparse.Namespace) -> int:
     import torch
 
     from ..files import write_failure_reason
-    from ..predict import predict_files
+    from ..predict.many_files import predict_files
     from ..predict.predictor import Predictor
 
     try:

@@ -1,9 +1,5 @@
-"""Detection with a trained model: one image (``predictor``), or many files into a folder that
-can be continued.
+"""Detection with a trained model, in one image or in many files.
 
+``resnest_d2.Predictor`` is in ``predictor``, :func:`.many_files.predict_files` in ``many_files``.
 Faster models are made in ``inference/``, drawings in ``draw/``.
 """
-
-from .many_files import PICTURE_FORMATS, FilePredictions, predict_files
-
-__all__ = ["PICTURE_FORMATS", "FilePredictions", "predict_files"]
