@@ -7,7 +7,6 @@ its reason.
 
 import contextlib
 import functools
-import importlib
 import io
 import json
 import re
@@ -33,13 +32,13 @@ from detectron2.data import DatasetCatalog
 import resnest_d2
 from resnest_d2.analysis import saliency
 from resnest_d2_command import main
+from resnest_d2_command.doctor import command as doctor
 from resnest_d2_command.doctor.children import run_steps
 from resnest_d2_command.parsers import build_parser
 
 pytestmark = needs_checkout
 
 PARSERS = {parser.prog: parser for parser in parsers_of(build_parser())}
-DOOR = importlib.import_module("resnest_d2_command.entry")  # the package has a function so named
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 NOT_RUN = {
@@ -91,7 +90,7 @@ def _param(example: Example):
 
 
 COMMANDS = _commands()
-# The tool is a door to the command: what both are shown with runs once.
+# The tool forwards to the command: an example that names either of them runs once.
 TO_RUN = {e.text.replace("python tools/train_net.py", "resnest-d2 train"): e for e in COMMANDS}
 RUN = [_param(example) for example in TO_RUN.values() if not _first(NOT_RUN, example.text)]
 
@@ -122,7 +121,7 @@ def workspace(material, tmp_path, monkeypatch):
     monkeypatch.setattr(saliency, "_STEPS", 4)
     small = functools.partial(resnest_d2.get_config, opts=SMALLER)  # what the weights belong to
     monkeypatch.setattr("resnest_d2.model_zoo.trained.get_config", small)
-    monkeypatch.setattr(DOOR, "run_steps", _probe_once)
+    monkeypatch.setattr(doctor, "run_steps", _probe_once)
     yield tmp_path
     forget_data_sets(known)
 

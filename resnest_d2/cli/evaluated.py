@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import error_text
-from .common import REFUSALS
+from .common import REFUSALS, data_pairs
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -21,9 +21,7 @@ def read_runs(path: str, args: argparse.Namespace) -> list["EvaluatedRun"]:
     """The runs of a folder, a folder of such folders, or a pattern."""
     from ..analysis.evaluated_run import find_runs, read_evaluated_run
 
-    if (args.val_json is None) != (args.val_images is None):
-        raise ValueError("--val-json and --val-images belong together: give both or none")
-    data = None if args.val_json is None else (args.val_json, args.val_images)
+    data = next(iter(data_pairs(args, "val")), None)
     return [read_evaluated_run(folder, data=data) for folder in find_runs(path)]
 
 

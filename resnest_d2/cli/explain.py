@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..text import printable
-from .common import REFUSALS, not_written, refuse, say
+from .common import REFUSALS, data_pairs, not_written, refuse, say
 
 if TYPE_CHECKING:
     from ..analysis.attention import BlockAttention, ClassAttention
@@ -24,6 +24,7 @@ def explain(args: argparse.Namespace) -> int:
 
     by_class, block = None, ""
     try:
+        args.data = args.data or next(iter(data_pairs(args, "val")), None)
         predictor = Predictor(
             args.checkpoint,
             config=args.config_file,
@@ -47,7 +48,7 @@ def explain(args: argparse.Namespace) -> int:
             block = args.block or max(blocks, key=lambda name: blocks[name].selectivity.mean())
             blocks = image_attention(model, inputs, maps=[block])
         elif args.block or args.data:
-            raise ValueError(f"--block and --data: {NO_ATTENTION}")
+            raise ValueError(f"--block and --val-json: {NO_ATTENTION}")
         if args.data:
             by_class = attention_by_class(predictor, tuple(args.data), num_images=args.num_images)
     except (*REFUSALS, ModuleNotFoundError) as error:

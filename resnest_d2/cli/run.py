@@ -2,21 +2,9 @@
 
 import argparse
 
-from .common import (
-    execute,
-    process_options,
-)
+from .common import data_pairs, execute, process_options
 
 __all__ = ["train"]
-
-
-def _pairs(args: argparse.Namespace, split: str) -> tuple[tuple[str, str], ...]:
-    files, folders = getattr(args, f"{split}_json"), getattr(args, f"{split}_images")
-    if len(files) != len(folders):
-        raise ValueError(
-            f"--{split}-json and --{split}-images go together: got {len(files)} and {len(folders)}"
-        )
-    return tuple(zip(files, folders, strict=True))
 
 
 def train(args: argparse.Namespace) -> int:
@@ -29,8 +17,8 @@ def train(args: argparse.Namespace) -> int:
         return RunRequest(
             config=args.config_file,
             opts=tuple(args.opts),
-            train=_pairs(args, "train"),
-            val=_pairs(args, "val"),
+            train=data_pairs(args, "train"),
+            val=data_pairs(args, "val"),
             on_bad_data=args.on_bad_data,
             resume=args.resume,
             init_from=args.init_from,
