@@ -2,8 +2,9 @@
 
 Why Sphinx with MyST and the PyData theme (state of November 2026): the docstrings are written in
 reStructuredText with cross-references, which the other generators do not read. All three are
-maintained. MkDocs 1.x has no new releases, support for Material for MkDocs ended on 2026-11-05, and
-its successor Zensical is an alpha version. Of the Sphinx themes, Furo had no commit in 2026.
+maintained. MkDocs 1.x has no new releases, Material for MkDocs calls itself inactive since support
+ended on 2026-11-05, and its successor Zensical is a beta version. Of the Sphinx themes, Furo had no
+commit in 2026.
 
 The pages in ``reference/`` are generated at each build, from the table of config keys, from the
 parsers of the commands and from the names that each package exports. They are not committed.

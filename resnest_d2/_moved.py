@@ -21,7 +21,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "evaluation.coco": ("evaluation.coco_evaluator",),
     "prediction": ("predict",),
     "predictor": ("predict.predictor",),
-    "trained": ("engine.prepare.trained",),
+    "trained": ("model_zoo.trained",),
     "visualize": (
         "draw",
         "analysis",

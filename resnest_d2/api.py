@@ -22,7 +22,7 @@ from detectron2.utils.logger import setup_logger
 
 from .checkpoint import find_checkpoint
 from .config import check_pairs
-from .engine.prepare.trained import checkpoint_file
+from .model_zoo.trained import checkpoint_file
 
 __all__ = ["RunResult", "evaluate", "train"]
 

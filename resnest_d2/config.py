@@ -544,7 +544,14 @@ def _merge_file(cfg: CfgNode, path: Path) -> list[dict[str, Any]]:
         if not unknown:
             raise
         raise KeyError(_unknown_keys(unknown, known, str(path))) from error
-    except (yaml.YAMLError, AssertionError, AttributeError, TypeError, RecursionError) as error:
+    except (
+        yaml.YAMLError,
+        AssertionError,
+        AttributeError,
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as error:
         raise ValueError(
             f"{path} and its _BASE_ files must be YAML mappings of config keys, without Python "
             f"tags: {error}"

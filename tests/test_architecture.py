@@ -78,7 +78,7 @@ def test_imports_point_downwards(graph):
 
 
 def test_the_commands_package_needs_nothing_of_the_package_but_to_run_it(graph):
-    """It must start where PyTorch cannot be imported; of it, only its signals are used elsewhere."""
+    """It must start where PyTorch cannot be imported; only its signals are used elsewhere."""
     for importer, imported in _imports(graph):
         ours, theirs = (name.split(".")[0] for name in (importer, imported))
         if (ours, theirs) == ("resnest_d2_command", "resnest_d2"):

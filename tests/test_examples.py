@@ -121,7 +121,7 @@ def workspace(material, tmp_path, monkeypatch):
     monkeypatch.setenv("RESNEST_D2_WEIGHTS", str(material.weights))
     monkeypatch.setattr(saliency, "_STEPS", 4)
     small = functools.partial(resnest_d2.get_config, opts=SMALLER)  # what the weights belong to
-    monkeypatch.setattr("resnest_d2.engine.prepare.trained.get_config", small)
+    monkeypatch.setattr("resnest_d2.model_zoo.trained.get_config", small)
     monkeypatch.setattr(DOOR, "run_steps", _probe_once)
     yield tmp_path
     forget_data_sets(known)

@@ -46,7 +46,7 @@ def convert(args: argparse.Namespace) -> int:
 def _missing(stored: "StoredWeights", format: str) -> str:
     """What a file lacks by the config of its record, or by its other names; "" if nothing."""
     from ..checkpoint import RECORD_KEY, missing_parts
-    from ..engine.prepare.trained import check_network, recorded_config
+    from ..model_zoo.trained import check_network, recorded_config
 
     if RECORD_KEY in stored.metadata:
         try:

@@ -6,7 +6,6 @@ from .check.problems import Problem
 from .formats.coco import (
     check_coco_json,
     check_same_classes,
-    known_category_ids,
     register_coco,
     require_registered,
 )
@@ -38,7 +37,6 @@ __all__ = [
     "coco_stats",
     "explained_worker_errors",
     "fix_coco",
-    "known_category_ids",
     "register_coco",
     "register_coco_panoptic",
     "require_registered",

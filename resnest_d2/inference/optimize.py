@@ -3,8 +3,8 @@
 Batch norms are folded (:mod:`.fold`), the parts that map tensors to tensors (backbone with FPN, the
 heads' convolutions) run channels_last, in bfloat16 where the hardware gains by it, and compiled
 with their weights fixed; on a CPU, split attention is written for the compiler
-(:mod:`.compiled_attention`), ROI align is replaced (:mod:`.pooling`) and, in float32, large 3x3 convolutions
-are (:mod:`.winograd`). What is between the parts, from anchors to the last NMS, is
+(:mod:`.compiled_attention`), ROI align is replaced (:mod:`.pooling`) and, in float32, large 3x3
+convolutions are (:mod:`.winograd`). What is between the parts, from anchors to the last NMS, is
 Detectron2's own code in float32, as before.
 """
 

@@ -16,9 +16,9 @@ from detectron2.structures import Instances
 from ..checkpoint import RunCheckpointer
 from ..data.image_reader import read_picture
 from ..data.intensity import Intensity
-from ..engine.prepare.trained import find_trained_model
 from ..errors import check_choice
 from ..inference import optimize_for_inference
+from ..model_zoo.trained import find_trained_model
 from ..modeling.box_masks import AugmentedRCNN, unpasted_masks
 from ..text import printable
 

@@ -1,9 +1,8 @@
 """``data``: COCO-format files checked, split, counted and shown."""
 
 import argparse
-import importlib.util
-import os
 import runpy
+from pathlib import Path
 
 from ..commands import COMMANDS, describe
 from .common import (
@@ -200,8 +199,8 @@ def _add_on_bad_data(parser, behaviours=("refuse", "repair", "skip")) -> None:
 
 def _kinds() -> str:
     """The kinds of problems, from a file of the package that can be run without importing that."""
-    package = importlib.util.find_spec("resnest_d2").submodule_search_locations[0]
-    table = runpy.run_path(os.path.join(package, "data", "check", "kinds.py"))
+    package = Path(__file__).resolve().parents[2] / "resnest_d2"
+    table = runpy.run_path(str(package / "data" / "check" / "kinds.py"))
     width = max(map(len, table["KINDS"])) + 1
     return "\n".join(
         f"  {kind + '*' * (kind in table['WARNINGS']):{width}}  {text}"

@@ -26,8 +26,8 @@ except BaseException as error:
 ENTRY = """
 import sys
 sys.path[:0] = [{slow!r}, {packages!r}]
-from resnest_d2_command.entry import command
-sys.exit(command(sys.argv[1:]))
+from resnest_d2_command import main
+sys.exit(main())
 """
 INTERRUPTED = "resnest-d2: error: interrupted\n"
 STOPPED = "resnest-d2: {}: stopped with nothing left to save, with exit code 75. --resume goes on"
@@ -41,7 +41,7 @@ STOPPED = "resnest-d2: {}: stopped with nothing left to save, with exit code 75.
         (["train"], signal.SIGTERM, 75, STOPPED.format("SIGTERM")),
         (["train", "--resume"], signal.SIGUSR1, 75, STOPPED.format("SIGUSR1")),
         (["train", "--eval-only"], signal.SIGTERM, -signal.SIGTERM, ""),
-        (["predict"], signal.SIGTERM, -signal.SIGTERM, ""),
+        (["predict", "a.jpg", "--checkpoint", "a.pth"], signal.SIGTERM, -signal.SIGTERM, ""),
     ],
 )
 def test_signal_during_the_imports(arguments, number, code, line, tmp_path):

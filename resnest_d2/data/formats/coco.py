@@ -291,21 +291,6 @@ def keypoint_names(summary: CocoSummary) -> tuple[str, ...]:
     return summary.keypoint_names or tuple(map(str, range(summary.num_keypoints)))
 
 
-def known_category_ids(datasets: Sequence[str], class_names: Sequence[str]) -> list[int]:
-    """Category ids of the first data set, by class number.
-
-    Empty unless it is registered with these classes, and each has one id.
-    """
-    if not datasets or datasets[0] not in MetadataCatalog.list():
-        return []
-    metadata = MetadataCatalog.get(datasets[0])
-    numbers = metadata.get("thing_dataset_id_to_contiguous_id", {})
-    whole = sorted(numbers.values()) == list(range(len(class_names)))
-    if not whole or metadata.get("thing_classes") != list(class_names):
-        return []
-    return sorted(numbers, key=numbers.get)
-
-
 def name_of_files(prefix: str, files: Mapping[str, str]) -> str:
     """A name that belongs to these paths, the first of them a JSON file, in every process."""
     stem = os.path.splitext(os.path.basename(next(iter(files.values()))))[0]

@@ -23,8 +23,8 @@ from ...checkpoint import StoredWeights
 from ...checkpoint.record import check_record
 from ...checkpoint.weight_files import read_content
 from ...errors import check_choice
+from ...model_zoo.trained import check_network, recorded_config
 from ...text import printable
-from ..prepare.trained import check_network, recorded_config
 from ..training.trainer import Trainer
 from .examples import unpack
 from .non_finite import Gradient, largest_gradients, losses_before

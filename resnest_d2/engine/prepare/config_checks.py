@@ -19,6 +19,7 @@ from ...config import get_config, get_config_file, merge_opts, read_config
 from ...data import require_registered
 from ...errors import check_choice
 from ...model_zoo import MODELS, WEIGHTS, resolve_weights
+from ...model_zoo.trained import TrainedModel, class_names_of, find_trained_model
 from ...modeling.build import meta_model
 from ...modeling.split_attention import ONE_IMAGE, SplitAttentionConv2d
 from ...text import printable
@@ -27,7 +28,6 @@ from ..training.best import check_best
 from ..training.freeze import freeze_parameters
 from ..training.optimizer import CLIP_TYPES
 from .request import RunRequest
-from .trained import TrainedModel, class_names_of, find_trained_model
 
 __all__ = [
     "check_batch_size",

@@ -24,9 +24,9 @@ from ...data.check.repair import (
 from ...data.flip_pairs import check_flip_pairs, flip_pairs, unpaired_names
 from ...data.formats.coco import CocoFiles, keypoint_names, register_usable
 from ...errors import check_choice
+from ...model_zoo.trained import class_names_of
 from .config_checks import check_output_dir
 from .request import RunRequest
-from .trained import class_names_of
 
 __all__ = ["log_bad_data", "use_classes", "use_own_data"]
 

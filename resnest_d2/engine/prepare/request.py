@@ -24,8 +24,8 @@ class RunRequest:
             weights, with its own schedule; a run that resumes does not look at it.
         eval_only: evaluate ``checkpoint`` or ``MODEL.WEIGHTS`` (or, with ``resume``, the last
             checkpoint).
-        checkpoint: with ``eval_only``, see :func:`.trained.find_trained_model`. Without ``config``
-            the data must have the classes that it was trained on. Results go to its
+        checkpoint: with ``eval_only``, see :func:`resnest_d2.model_zoo.trained.find_trained_model`.
+            Without ``config`` the data must have the classes that it was trained on. Results go to its
             folder where ``opts`` name no ``OUTPUT_DIR``, those of ``resnest://NAME`` to the
             recipe's.
         verify: after ``eval_only``, compare with the catalog's AP and exit with 1 where it differs.

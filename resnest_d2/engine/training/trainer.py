@@ -32,10 +32,10 @@ from ...data import (
     build_train_loader,
     build_train_mapper,
     explained_worker_errors,
-    known_category_ids,
 )
 from ...evaluation import build_evaluator
 from ...evaluation.coco_evaluator import masks_for
+from ...model_zoo.trained import known_category_ids
 from ...modeling.box_masks import AugmentedRCNN
 from ...modeling.checkpointing import add_checkpointing
 from ...modeling.norm import PortableSyncBatchNorm, convert_sync_batchnorm

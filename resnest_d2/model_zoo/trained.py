@@ -6,13 +6,14 @@ Detectron2's trainer wrote, needs the config that it was trained with.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ...checkpoint import (
+from ..checkpoint import (
     RECORD_KEY,
     RunCheckpointer,
     StoredWeights,
@@ -21,21 +22,21 @@ from ...checkpoint import (
     read_record,
     read_weights,
 )
-from ...config import (
+from ..config import (
     add_resnest_config,
     flat_values,
     get_config,
     move_old_keys,
     read_config,
 )
-from ...data import known_category_ids
-from ...errors import error_text
-from ...model_zoo import MODELS, WEIGHTS, list_models, resolve_weights
-from ...model_zoo.download import find
-from ...model_zoo.handler import PREFIX
-from ...modeling.build import meta_model
-from ...text import printable
-from ...version import __version__
+from ..errors import error_text
+from ..modeling.build import meta_model
+from ..text import printable
+from ..version import __version__
+from .catalog import MODELS, list_models
+from .download import find
+from .handler import PREFIX, resolve_weights
+from .weights import WEIGHTS
 
 __all__ = [
     "TrainedModel",
@@ -43,6 +44,7 @@ __all__ = [
     "checkpoint_file",
     "class_names_of",
     "find_trained_model",
+    "known_category_ids",
     "recorded_config",
 ]
 
@@ -172,6 +174,21 @@ def class_names_of(data_set: str) -> list[str]:
     if not metadata.get("thing_classes") and ("://" in file or os.path.isfile(file)):
         DatasetCatalog.get(data_set)  # register_coco_instances learns the names by loading
     return list(metadata.get("thing_classes", ()))
+
+
+def known_category_ids(datasets: Sequence[str], class_names: Sequence[str]) -> list[int]:
+    """Category ids of the first data set, by class number.
+
+    Empty unless it is registered with these classes, and each has one id.
+    """
+    if not datasets or datasets[0] not in MetadataCatalog.list():
+        return []
+    metadata = MetadataCatalog.get(datasets[0])
+    numbers = metadata.get("thing_dataset_id_to_contiguous_id", {})
+    whole = sorted(numbers.values()) == list(range(len(class_names)))
+    if not whole or metadata.get("thing_classes") != list(class_names):
+        return []
+    return sorted(numbers, key=numbers.get)
 
 
 def _classes_of_config(cfg: CfgNode) -> tuple[list[str], list[int]]:

@@ -55,7 +55,7 @@ def published(tmp_path, monkeypatch):
     """A stand-in for the published weights of a recipe, and for the recipe itself."""
     monkeypatch.setenv("RESNEST_D2_WEIGHTS", str(tmp_path))
     cfg = small_config("mask", *SIZE, *CLASSES)
-    monkeypatch.setattr("resnest_d2.engine.prepare.trained.get_config", lambda name: cfg.clone())
+    monkeypatch.setattr("resnest_d2.model_zoo.trained.get_config", lambda name: cfg.clone())
     state = small_detector("mask", *CLASSES).state_dict()
     torch.save({"model": state}, tmp_path / "mask_rcnn_resnest50_fpn.pth")
     return "resnest://mask_rcnn_resnest50_fpn"
