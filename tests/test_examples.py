@@ -39,7 +39,7 @@ from resnest_d2_command.parsers import build_parser
 pytestmark = needs_checkout
 
 PARSERS = {parser.prog: parser for parser in parsers_of(build_parser())}
-DOOR = importlib.import_module("resnest_d2_command.entry")  # the package has a function so named
+ENTRY = importlib.import_module("resnest_d2_command.entry")  # the package has a function so named
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 NOT_RUN = {
@@ -91,7 +91,7 @@ def _param(example: Example):
 
 
 COMMANDS = _commands()
-# The tool is a door to the command: what both are shown with runs once.
+# The tool forwards to the command: an example that both have runs once.
 TO_RUN = {e.text.replace("python tools/train_net.py", "resnest-d2 train"): e for e in COMMANDS}
 RUN = [_param(example) for example in TO_RUN.values() if not _first(NOT_RUN, example.text)]
 
@@ -122,7 +122,7 @@ def workspace(material, tmp_path, monkeypatch):
     monkeypatch.setattr(saliency, "_STEPS", 4)
     small = functools.partial(resnest_d2.get_config, opts=SMALLER)  # what the weights belong to
     monkeypatch.setattr("resnest_d2.model_zoo.trained.get_config", small)
-    monkeypatch.setattr(DOOR, "run_steps", _probe_once)
+    monkeypatch.setattr(ENTRY, "run_steps", _probe_once)
     yield tmp_path
     forget_data_sets(known)
 
