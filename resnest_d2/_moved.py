@@ -19,7 +19,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "data.errors": ("data.worker_errors",),
     "demo": ("cli.demo",),
     "evaluation.coco": ("evaluation.coco_evaluator",),
-    "prediction": ("predict",),
+    "prediction": ("predict.many_files",),
     "predictor": ("predict.predictor",),
     "trained": ("model_zoo.trained",),
     "visualize": (

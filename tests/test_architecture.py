@@ -127,12 +127,13 @@ def test_no_private_name_is_imported_from_another_file():
 
 
 def test_old_import_paths_work_with_a_warning():
-    from resnest_d2 import draw, evaluation, predict
+    from resnest_d2 import draw, evaluation
+    from resnest_d2.predict import many_files, predictor
 
     for old, new, name in (
         ("resnest_d2.visualize", draw, "draw_sheet"),
-        ("resnest_d2.predictor", predict.predictor, "Predictor"),
-        ("resnest_d2.prediction", predict, "predict_files"),
+        ("resnest_d2.predictor", predictor, "Predictor"),
+        ("resnest_d2.prediction", many_files, "predict_files"),
         ("resnest_d2.evaluation.coco", evaluation, "CocoEvaluator"),
     ):
         with pytest.warns(DeprecationWarning, match=f"{name} is now "):

@@ -16,7 +16,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from ..predict import FilePredictions
+    from ..predict.many_files import FilePredictions
 
 __all__ = ["predict"]
 
@@ -34,7 +34,7 @@ def _run(args: argparse.Namespace) -> int:
     import torch
 
     from ..files import write_failure_reason
-    from ..predict import predict_files
+    from ..predict.many_files import predict_files
     from ..predict.predictor import Predictor
 
     try:

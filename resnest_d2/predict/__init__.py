@@ -1,5 +1,5 @@
-"""Prediction of many files into one folder, which goes on where it stopped."""
+"""Prediction: one predictor, and many files into one folder, which goes on where it stopped.
 
-from .many_files import PICTURE_FORMATS, FilePredictions, predict_files
-
-__all__ = ["PICTURE_FORMATS", "FilePredictions", "predict_files"]
+``resnest_d2.Predictor`` is in ``predictor``, :func:`.many_files.predict_files` in ``many_files``.
+Pictures of what was found are drawn in ``draw``.
+"""

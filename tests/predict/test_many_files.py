@@ -26,8 +26,8 @@ from resnest_d2.data import sample_set
 from resnest_d2.engine import run as run_training
 from resnest_d2.files import is_write_failure
 from resnest_d2.predict import many_files as run
-from resnest_d2.predict import predict_files
 from resnest_d2.predict.journal import JOURNAL
+from resnest_d2.predict.many_files import predict_files
 
 SMALL = ("INPUT.MIN_SIZE_TEST", "64", "INPUT.MAX_SIZE_TEST", "96")
 

@@ -25,8 +25,8 @@ class RunRequest:
         eval_only: evaluate ``checkpoint`` or ``MODEL.WEIGHTS`` (or, with ``resume``, the last
             checkpoint).
         checkpoint: with ``eval_only``, see :func:`resnest_d2.model_zoo.trained.find_trained_model`.
-            Without ``config`` the data must have the classes that it was trained on. Results go to its
-            folder where ``opts`` name no ``OUTPUT_DIR``, those of ``resnest://NAME`` to the
+            Without ``config`` the data must have the classes that it was trained on. Results go to
+            its folder where ``opts`` name no ``OUTPUT_DIR``, those of ``resnest://NAME`` to the
             recipe's.
         verify: after ``eval_only``, compare with the catalog's AP and exit with 1 where it differs.
         optimize: with ``eval_only``, evaluate what ``optimize_for_inference`` makes of the model.
