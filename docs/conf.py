@@ -14,8 +14,10 @@ import argparse
 import importlib
 import inspect
 import os
+import pkgutil
 import re
 import shutil
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -139,10 +141,10 @@ def _facts(key: Key) -> str:
 
 def command_reference() -> str:
     """The help of every command."""
-    os.environ["COLUMNS"] = "88"
+    os.environ["COLUMNS"] = "78"
     text = ["# Commands\n\nThe help texts of `resnest-d2` and its commands.\n"]
     for parser in parsers_of(build_parser()):
-        level = "#" * min(len(parser.prog.split()) + 1, 3)
+        level = "##" if len(parser.prog.split()) < 3 else "###"
         text.append(f"{level} {parser.prog}\n\n```text\n{parser.format_help().rstrip()}\n```\n")
     return "\n".join(text)
 
@@ -166,21 +168,33 @@ def api_index() -> str:
 
 
 def api_reference(package: str) -> str:
-    """The documented classes and functions that a package exports."""
+    """The documented classes and functions of a package."""
     module = importlib.import_module(package)
     intro = re.sub(r":[a-z]+:`([^`]+)`", r"`\1`", inspect.getdoc(module)).replace("``", "`")
     text = [f"# {package}\n\n{intro}\n"]
-    for name in sorted(set(module.__all__), key=str.lower):
-        value = getattr(module, name)
+    for place, name in sorted(public_names(module), key=lambda pair: pair[1].lower()):
+        value = getattr(importlib.import_module(place), name)
         if not (inspect.isclass(value) or inspect.isfunction(value)):
             continue
-        kind = "autoclass" if inspect.isclass(value) else "autofunction"
-        no_index = package != "resnest_d2" and name in resnest_d2.__all__
-        options = ("   :members:\n" if kind == "autoclass" else "") + (
-            "   :no-index:\n" if no_index else ""
-        )
-        text.append(f"## {name}\n\n```{{eval-rst}}\n.. {kind}:: {package}.{name}\n{options}```\n")
+        kind, options = "autofunction", ""
+        if inspect.isclass(value):
+            kind, options = "autoclass", "   :members:\n"
+        if package != "resnest_d2" and name in resnest_d2.__all__:  # it has its entry there
+            options += "   :no-index:\n"
+        text.append(f"## {name}\n\n```{{eval-rst}}\n.. {kind}:: {place}.{name}\n{options}```\n")
     return "\n".join(text)
+
+
+def public_names(package: types.ModuleType) -> set[tuple[str, str]]:
+    """Module and name of what a package exports, or its modules where it exports nothing itself."""
+    if hasattr(package, "__all__"):
+        return {(package.__name__, name) for name in package.__all__}
+    found = set()
+    for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        if not info.ispkg:
+            module = importlib.import_module(info.name)
+            found |= {(info.name, name) for name in module.__all__}
+    return found
 
 
 def root_page(file: Path) -> str:

@@ -7,7 +7,6 @@ its reason.
 
 import contextlib
 import functools
-import importlib
 import io
 import json
 import re
@@ -39,7 +38,6 @@ from resnest_d2_command.parsers import build_parser
 pytestmark = needs_checkout
 
 PARSERS = {parser.prog: parser for parser in parsers_of(build_parser())}
-ENTRY = importlib.import_module("resnest_d2_command.entry")  # the package has a function so named
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 NOT_RUN = {
@@ -122,7 +120,7 @@ def workspace(material, tmp_path, monkeypatch):
     monkeypatch.setattr(saliency, "_STEPS", 4)
     small = functools.partial(resnest_d2.get_config, opts=SMALLER)  # what the weights belong to
     monkeypatch.setattr("resnest_d2.model_zoo.trained.get_config", small)
-    monkeypatch.setattr(ENTRY, "run_steps", _probe_once)
+    monkeypatch.setattr("resnest_d2_command.doctor.command.run_steps", _probe_once)
     yield tmp_path
     forget_data_sets(known)
 
