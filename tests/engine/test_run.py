@@ -20,6 +20,7 @@ from resnest_d2.checkpoint.statistics import MSRA
 from resnest_d2.config import get_config
 from resnest_d2.data import sample_set
 from resnest_d2.engine import RunRequest, Trainer, prepare, run
+from resnest_d2.engine.prepare import config_checks
 from resnest_d2.model_zoo import WEIGHTS, WeightFile
 from resnest_d2.modeling.norm import PortableSyncBatchNorm
 
@@ -180,9 +181,7 @@ def test_frozen_random_layers_are_refused_unless_meant(request_for, tmp_path):
 
 def test_missing_weights_are_refused_before_data_is_read(tmp_path, monkeypatch):
     monkeypatch.delenv("RESNEST_D2_WEIGHTS", raising=False)
-    monkeypatch.setattr(
-        "resnest_d2.engine.prepare.config_checks.require_registered", lambda names: None
-    )
+    monkeypatch.setattr(config_checks, "require_registered", lambda names: None)
     with pytest.raises(FileNotFoundError, match="^the weights .*RESNEST_D2_WEIGHTS.*MODEL.WEIGHTS"):
         prepare(RunRequest("mask_rcnn_resnest50_fpn", ("OUTPUT_DIR", str(tmp_path))))
 
@@ -230,9 +229,7 @@ def test_other_images_than_a_published_files_are_refused_before_it_is_fetched(
 ):
     published = WeightFile("net", (), "", "detectron2", MSRA, "")
     monkeypatch.setitem(WEIGHTS, "net", published)
-    monkeypatch.setattr(
-        "resnest_d2.engine.prepare.config_checks.resolve_weights", lambda uri: pytest.fail(uri)
-    )
+    monkeypatch.setattr(config_checks, "resolve_weights", lambda uri: pytest.fail(uri))
     with pytest.raises(ValueError, match="resnest://net was trained with other images"):
         prepare(request_for(tmp_path, "MODEL.WEIGHTS", "resnest://net"))
 

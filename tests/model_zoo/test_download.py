@@ -19,6 +19,7 @@ from mirror import content, mirror, status
 
 from resnest_d2.checkpoint.statistics import CLASSIFIER
 from resnest_d2.engine import RunRequest, prepare
+from resnest_d2.engine.prepare import config_checks
 from resnest_d2.model_zoo import WEIGHTS, DownloadError, WeightFile, download, fetch
 from resnest_d2_command import main
 
@@ -498,9 +499,7 @@ def test_command_downloads_and_prints_the_file(server, publish, cache, capsys):
 
 
 def test_run_gets_its_weights_before_it_starts(server, publish, cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "resnest_d2.engine.prepare.config_checks.require_registered", lambda names: None
-    )
+    monkeypatch.setattr(config_checks, "require_registered", lambda names: None)
     opts = ("OUTPUT_DIR", str(tmp_path / "run"), "MODEL.WEIGHTS", "resnest://net")
     request = RunRequest("mask_rcnn_resnest50_fpn", opts)
 

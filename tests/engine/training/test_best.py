@@ -13,6 +13,7 @@ from detectron2.utils import comm
 from resnest_d2.checkpoint import RunCheckpointer, find_checkpoint
 from resnest_d2.data import sample_set
 from resnest_d2.engine import RunRequest, Trainer, prepare, run
+from resnest_d2.engine.prepare import plan
 
 BEST = ("RESNEST.BEST.METRIC", "bbox/AP", "TEST.EVAL_PERIOD", "1", "SOLVER.MAX_ITER", "8")
 PATIENCE = ("RESNEST.BEST.PATIENCE", "2")
@@ -277,7 +278,7 @@ def test_run_that_stops_early_is_evaluated_augmented_too(request_for, stops, mon
     ],
 )
 def test_augmentation_of_what_detectron2_cannot_augment_is_refused(config, message, monkeypatch):
-    monkeypatch.setattr("resnest_d2.engine.prepare.plan.check_files", lambda cfg, request: None)
+    monkeypatch.setattr(plan, "check_files", lambda *_: None)
     with pytest.raises(ValueError, match=f"TEST.AUG.ENABLED must be False where {message}"):
         prepare(RunRequest(config, ("TEST.AUG.ENABLED", "True")))
 
