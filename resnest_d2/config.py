@@ -354,21 +354,21 @@ def _stated_old_keys(values: Mapping[str, Any]) -> list[str]:
 
 
 def get_config(name: str | os.PathLike, opts: Sequence[Any] = ()) -> CfgNode:
-    """A complete config: Detectron2's defaults, this project's keys, one YAML chain, ``opts``.
+    """A complete config: Detectron2's defaults, this project's keys, a YAML file and ``opts``.
 
     Where the backbone is a ResNeSt (``MODEL.BACKBONE.NAME`` starts with ``build_resnest``) and
     neither the files nor ``opts`` state ``MODEL.RESNETS.STRIDE_IN_1X1``, it becomes False, and a
-    log line says so. ResNeSt files written for the original plugin are silent about it, because
-    that plugin changed the default.
+    log line says so. Files for the original plugin do not state it, because that plugin changed
+    the default.
 
     Python tags in a YAML file (``!!python/object/apply:…``) are refused, not executed.
 
     Args:
         name: a packaged config, with or without ``.yaml`` (see :func:`list_configs`), or the path
-            of a YAML file, whose ``_BASE_`` is relative to itself. A bare file name that is also
-            a packaged name means the packaged one; write ``./NAME.yaml`` for the file. Where there
-            is no such file, a name of :data:`ALIASES` means our recipe of the same values, with or
-            without folder and suffix.
+            of a YAML file. A file name without a folder that is also a packaged name means the
+            packaged one; write ``./NAME.yaml`` for the file. Names of the original plugin's files
+            (:data:`ALIASES`), with or without folder and suffix, mean the recipe of the same
+            values, where no such file exists.
         opts: ``[KEY, VALUE, KEY, VALUE, …]`` as for Detectron2's ``merge_from_list``.
 
     Returns:
@@ -385,20 +385,20 @@ def get_config(name: str | os.PathLike, opts: Sequence[Any] = ()) -> CfgNode:
 def read_config(
     config: str | os.PathLike | CfgNode, opts: Sequence[Any] = ()
 ) -> tuple[CfgNode, list[dict[str, Any]]]:
-    """A config as :func:`get_config` gives it, and which values were stated where.
+    """A config as :func:`get_config` returns it, and where each value was stated.
 
     Args:
-        config: a name or a path; or a config, of which all values count as stated.
+        config: a name, a path, or a config, all of whose values count as stated.
 
     Returns:
-        The config, and its layers, of which a later one wins: dotted keys and values as they are
-        written, once for each file of the YAML chain, a base before the file that names it, and at
-        last for ``opts``.
+        The config, and its layers; a later layer overrides an earlier one. A layer has the dotted
+        keys and values that one source states: each YAML file, a base before the file that names
+        it, and finally ``opts``.
     """
     if isinstance(config, CfgNode):
         cfg, layers = config.clone(), [flat_values(config)]
         cfg.defrost()
-        add_resnest_config(cfg)  # what it lacks
+        add_resnest_config(cfg)
     else:
         path = get_config_file(config)
         cfg = get_cfg()
@@ -426,19 +426,19 @@ def _layer(opts: Sequence[Any]) -> dict[str, Any]:
 
 
 def get_config_file(name: str | os.PathLike) -> Path:
-    """The file that :func:`get_config` reads for a packaged name or a path. Same errors."""
+    """The file that :func:`get_config` reads; it raises the same errors."""
     return _find(name, _config_dir(), _SUFFIXES, ALIASES)
 
 
 def list_configs() -> list[str]:
-    """Names of the packaged configs, sorted; the ``Base-…`` files that they share are left out."""
+    """Names of the packaged configs, sorted, without the ``Base-…`` files."""
     return _names(_config_dir(), ".yaml")
 
 
 def get_lazy_config(name: str | os.PathLike) -> DictConfig:
-    """A LazyConfig: Detectron2's configs in Python, whose values are calls of classes.
+    """A LazyConfig, Detectron2's config in Python.
 
-    Loading one runs it: it is a program, unlike a YAML file.
+    It is a program, unlike a YAML file: loading it runs it.
 
     Args:
         name: a packaged one (``mask_rcnn_resnest50_fpn``, and ``faster_``, ``cascade_``,
@@ -459,9 +459,9 @@ def get_lazy_config(name: str | os.PathLike) -> DictConfig:
 
 
 def load_stock_lazy_config(name: str) -> DictConfig:
-    """A LazyConfig of Detectron2's own, ``common/train.py``, say.
+    """A LazyConfig of Detectron2 itself, such as ``common/train.py``.
 
-    ``detectron2.model_zoo`` finds the same file with ``pkg_resources``, which new setuptools lack.
+    ``detectron2.model_zoo`` finds it with ``pkg_resources``, which new versions of setuptools lack.
     """
     folder = Path(detectron2.__file__).parent / "model_zoo" / "configs"
     return LazyConfig.load(str(folder / name))
@@ -477,7 +477,7 @@ def _find(
     suffixes: Sequence[str],
     aliases: Mapping[str, str],
 ) -> Path:
-    """A packaged file of ``folder`` by name, else the file of that path, else by an alias."""
+    """A packaged file by name, otherwise the file with that path, otherwise an alias."""
     name = os.fspath(name)
     path = Path(name).expanduser()
     stem = path.stem if path.suffix in suffixes else path.name
@@ -522,7 +522,7 @@ def _merge_file(cfg: CfgNode, path: Path) -> list[dict[str, Any]]:
     class Reader(CfgNode):
         @classmethod
         def load_yaml_with_base(cls, filename, allow_unsafe=False):
-            merged = super().load_yaml_with_base(filename, allow_unsafe)  # comes back for each base
+            merged = super().load_yaml_with_base(filename, allow_unsafe)  # calls this for bases
             with cls._open_cfg(filename) as file:
                 layers.append(flat_values(yaml.safe_load(file).items()))
             return merged
@@ -530,7 +530,7 @@ def _merge_file(cfg: CfgNode, path: Path) -> list[dict[str, Any]]:
     try:
         values = Reader.load_yaml_with_base(str(path))
         stated = list(_dotted_keys(values))
-        # yacs takes no 12 where the default is 0.0.
+        # yacs refuses 12 where the default is 0.0.
         whole = [key for key, value in flat_values(values).items() if _is_whole(cfg, key, value)]
         for key in whole:
             set_value(cfg, key, 0)
@@ -566,7 +566,7 @@ def check_pairs(opts: Sequence[Any]) -> None:
 
 
 def merge_opts(cfg: CfgNode, opts: Sequence[Any]) -> None:
-    """``cfg.merge_from_list(opts)``, for which 12 may stand for 12.0.
+    """``cfg.merge_from_list(opts)``, which also accepts 12 for 12.0, and old keys.
 
     Raises:
         KeyError: an unknown key.
@@ -597,7 +597,7 @@ def _is_whole(cfg: CfgNode, key: str, value: Any) -> bool:
             re.fullmatch(r"[+-]?\d+", str(value))
         )
     except (KeyError, TypeError):
-        return False  # it is refused with a better message
+        return False  # refused later, with a better message
 
 
 def get_value(cfg: CfgNode, key: str) -> Any:
@@ -644,7 +644,7 @@ def _unknown_keys(unknown: Iterable[str], known: Iterable[str], source: str) -> 
 
 
 def _nearest(word: str, known: list[str]) -> str:
-    """The three entries most like ``word`` as a sentence, or nothing."""
+    """A sentence with the three entries most similar to ``word``, or nothing."""
     last = word.rpartition(".")[2]
     # A key in the wrong node comes first: MODEL.RADIX → MODEL.RESNETS.RADIX.
     nearest = [key for key in known if "." in key and key.rpartition(".")[2] == last]
