@@ -2,61 +2,68 @@
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
+from collections.abc import Callable
 
 from ..text import printable
-from .common import (
-    REFUSALS,
-    not_written,
-    refuse,
-    say,
-)
+from .common import REFUSALS, not_written, refuse, say
 
 __all__ = ["check", "fix", "show", "split", "stats"]
 
 
+def _command(work: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """Explain bad input, and files that cannot be written (a full disk, a read-only folder)."""
+
+    @functools.wraps(work)
+    def run(args: argparse.Namespace) -> int:
+        try:
+            return work(args)
+        except REFUSALS as error:
+            return refuse(error)
+        except OSError as error:
+            if "out" not in args:
+                raise
+            return not_written(args.out, error)
+
+    return run
+
+
+@_command
 def check(args: argparse.Namespace) -> int:
     from ..data import check_sets
-    from ..data.check.problems import report
+    from ..data.check.problems import counted, report
 
-    try:
-        if len(args.paths) % 2:
-            raise ValueError(
-                f"data check takes pairs of JSON and IMAGES, got {len(args.paths)} paths"
-            )
-        problems = check_sets(*([pair] for pair in zip(*[iter(args.paths)] * 2, strict=True)))
-    except REFUSALS as error:
-        return refuse(error)
+    if len(args.paths) % 2:
+        raise ValueError(f"data check takes pairs of JSON and IMAGES, got {len(args.paths)} paths")
+    problems = check_sets(*([pair] for pair in zip(*[iter(args.paths)] * 2, strict=True)))
     errors = sum(problem.severity == "error" for problem in problems)
     if args.json:
         print(json.dumps({"problems": [problem.as_dict() for problem in problems]}, indent=2))
-    else:
-        if problems:
-            say(report(problems, limit=40))
+        return 1 if errors else 0
+    if problems:
+        say(report(problems, limit=40))
+    if not args.quiet:
         more = ". All of them: --json" if len(problems) > 40 else ""
-        if not args.quiet:
-            say(f"{errors} errors, {len(problems) - errors} warnings{more}")
+        warnings = counted(len(problems) - errors, "warning")
+        say(f"{counted(errors, 'error')}, {warnings}{more}")
     return 1 if errors else 0
 
 
+@_command
 def fix(args: argparse.Namespace) -> int:
     from ..data import fix_coco
     from ..data.check.problems import report
 
-    try:
-        fixed = fix_coco(
-            args.json_file,
-            args.out,
-            image_root=args.images,
-            on_bad_data=args.on_bad_data,
-            iscrowd=args.iscrowd,
-            masks=not args.no_masks,
-        )
-    except REFUSALS as error:
-        return refuse(error)
-    except OSError as error:
-        return not_written(args.out, error)
+    fixed = fix_coco(
+        args.json_file,
+        args.out,
+        image_root=args.images,
+        on_bad_data=args.on_bad_data,
+        iscrowd=args.iscrowd,
+        masks=not args.no_masks,
+    )
     if args.json:
         print(json.dumps(fixed.as_dict(), indent=2))
     elif not args.quiet:
@@ -67,22 +74,18 @@ def fix(args: argparse.Namespace) -> int:
     return 0
 
 
+@_command
 def split(args: argparse.Namespace) -> int:
     from ..data import split_coco
 
-    try:
-        split = split_coco(
-            args.json_file,
-            args.out,
-            val=args.val,
-            seed=args.seed,
-            image_root=args.images,
-            on_bad_data=args.on_bad_data,
-        )
-    except REFUSALS as error:
-        return refuse(error)
-    except OSError as error:  # a full disk, a folder that is read-only
-        return not_written(args.out, error)
+    split = split_coco(
+        args.json_file,
+        args.out,
+        val=args.val,
+        seed=args.seed,
+        image_root=args.images,
+        on_bad_data=args.on_bad_data,
+    )
     if args.json:
         print(json.dumps(dataclasses.asdict(split), indent=2))
         return 0
@@ -94,17 +97,16 @@ def split(args: argparse.Namespace) -> int:
     return 0
 
 
+@_command
 def stats(args: argparse.Namespace) -> int:
     from ..data.stats import coco_stats, stats_table
 
-    try:
-        stats = coco_stats(args.json_file, on_bad_data=args.on_bad_data)
-    except REFUSALS as error:
-        return refuse(error)
+    stats = coco_stats(args.json_file, on_bad_data=args.on_bad_data)
     say(json.dumps(dataclasses.asdict(stats), indent=2) if args.json else stats_table(stats))
     return 0
 
 
+@_command
 def show(args: argparse.Namespace) -> int:
     from PIL import Image
 
@@ -112,25 +114,19 @@ def show(args: argparse.Namespace) -> int:
     from ..draw.sheet import draw_sheet
     from ..files import writing
 
-    try:
-        if not args.out.lower().endswith(".png"):
-            raise ValueError(f"--out must be a .png file, got {args.out}")
-        rule, *limits = args.intensity
-        sheet = draw_sheet(
-            (args.json_file, args.images),
-            num_images=args.num,
-            seed=args.seed,
-            on_bad_data=args.on_bad_data,
-            intensity=Intensity(rule, tuple(map(float, limits))),
-        )
-    except REFUSALS as error:
-        return refuse(error)
-    try:
-        os.makedirs(os.path.dirname(args.out) or ".", exist_ok=True)
-        with writing(args.out) as file:
-            Image.fromarray(sheet).save(file, format="png")
-    except OSError as error:
-        return not_written(args.out, error)
+    if not args.out.lower().endswith(".png"):
+        raise ValueError(f"--out must be a .png file, got {args.out}")
+    rule, *limits = args.intensity
+    sheet = draw_sheet(
+        (args.json_file, args.images),
+        num_images=args.num,
+        seed=args.seed,
+        on_bad_data=args.on_bad_data,
+        intensity=Intensity(rule, tuple(map(float, limits))),
+    )
+    os.makedirs(os.path.dirname(args.out) or ".", exist_ok=True)
+    with writing(args.out) as file:
+        Image.fromarray(sheet).save(file, format="png")
     if not args.quiet:
         say(f"{args.out}: {sheet.shape[1]} x {sheet.shape[0]} pixels")
     return 0

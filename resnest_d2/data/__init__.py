@@ -1,13 +1,19 @@
-"""Data sets (checked and registered COCO files, the sample set that needs no download), loaders."""
+"""Data sets: checking, repairing, splitting and registering files; reading images; loading batches.
 
-from .check.data_sets import CocoSummary, check_coco, check_sets
-from .check.fix import fix_coco
+Also the sample set. Which data a run uses, and what it refuses, is decided in :mod:`..engine`.
+"""
+
+import warnings
+
+from .check.data_sets import check_coco, check_sets
 from .check.problems import Problem
+from .check.repair import fix_coco
+from .check.summary import CocoSummary
 from .formats.coco import (
     check_coco_json,
-    check_same_classes,
     register_coco,
     require_registered,
+    require_same_categories,
 )
 from .formats.panoptic import register_coco_panoptic, write_stuff_masks
 from .loader import SAMPLERS, TrainLoader, build_test_loader, build_train_loader
@@ -32,7 +38,6 @@ __all__ = [
     "check_coco_json",
     "check_jitter",
     "check_sizes",
-    "check_same_classes",
     "check_sets",
     "coco_stats",
     "explained_worker_errors",
@@ -40,8 +45,17 @@ __all__ = [
     "register_coco",
     "register_coco_panoptic",
     "require_registered",
+    "require_same_categories",
     "sample_set",
     "split_coco",
     "summarise_training_data",
     "write_stuff_masks",
 ]
+
+
+def __getattr__(name: str):
+    if name != "check_same_classes":
+        raise AttributeError(f"module {__name__} has no attribute {name!r}")
+    message = f"{__name__}.check_same_classes is now {__name__}.require_same_categories"
+    warnings.warn(message, DeprecationWarning, stacklevel=2)
+    return require_same_categories

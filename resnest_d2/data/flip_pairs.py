@@ -7,8 +7,6 @@ without them it teaches the model left for right.
 import re
 from collections.abc import Sequence
 
-__all__ = ["check_flip_pairs", "flip_pairs", "unpaired_names"]
-
 _SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+|\d+")
 

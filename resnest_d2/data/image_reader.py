@@ -1,21 +1,20 @@
 """The one reader of image files: RGB, 8 bits, upright.
 
-Training, evaluation, prediction, the data check and all drawings read with it, so a network is
-given the same pixels everywhere. The rule for each kind of file:
+Training, evaluation, prediction, the data check and all drawings use it, so a network gets the same
+pixels everywhere. The rule for each kind of file:
 
 - 8 bits a channel (RGB, grayscale, palette, CMYK, 1 bit): the pixels of Detectron2's
   ``read_image``.
-- Transparency (RGBA, grayscale with alpha, a transparent colour): laid over white. Detectron2 shows
-  the colour that happens to be stored there.
+- Transparency (RGBA, grayscale with alpha, a transparent colour): laid over white. Detectron2 takes
+  the colour that is stored there.
 - More bits (16-bit and 32-bit integers, floats): see :mod:`.intensity`. Detectron2 takes all above
   255 as white.
 - Orientation (EXIF, TIFF): turned once. Detectron2 turns TIFF files twice.
 - Several frames: the first one.
 
 Only regular files in the formats of :data:`SUFFIXES` are read, by their content, not their name.
-Pillow decodes, hence its limits hold: a header that claims more than twice
-``PIL.Image.MAX_IMAGE_PIXELS``, 178,956,970 pixels unless you set it, is refused before a pixel is
-decoded, and so is a file that is cut short.
+Pillow's limits hold: a header with more than twice ``PIL.Image.MAX_IMAGE_PIXELS`` (178,956,970
+pixels unless you set it) is refused before a pixel is decoded. A file that is cut short is refused.
 """
 
 import contextlib
@@ -32,25 +31,11 @@ from detectron2.utils.file_io import PathManager
 
 from .intensity import BY_TYPE, Intensity, ValueRange
 
-__all__ = [
-    "SUFFIXES",
-    "Picture",
-    "PictureError",
-    "count_pixels",
-    "has_many_bits",
-    "load_image",
-    "open_image",
-    "orientation",
-    "read_mask",
-    "read_picture",
-    "value_ranges",
-]
-
 SUFFIXES = (
     *(".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff"),
     ".webp",
 )
-"""Names of pictures end so, in small or capital letters."""
+"""Endings of image files' names, in small or capital letters."""
 
 # Not all that Pillow knows: for an EPS file it starts Ghostscript.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -68,10 +53,9 @@ _UPRIGHT = {
 
 
 class PictureError(ValueError):
-    """A file that is no picture, or a damaged one, or one too large.
+    """A file that is not an image, damaged, or too large.
 
     Args:
-        path: the file.
         reason: why it is not read, without a capital and a full stop.
     """
 
@@ -86,12 +70,7 @@ class PictureError(ValueError):
 
 @dataclass(frozen=True)
 class Picture:
-    """What a file shows.
-
-    Attributes:
-        pixels: RGB, uint8, (H, W, 3).
-        note: what of the file is not in them, such as later frames; empty for most.
-    """
+    """An image: RGB, uint8, (H, W, 3); ``note`` says what of its file is left out, if anything."""
 
     pixels: np.ndarray
     note: str = ""
@@ -104,7 +83,7 @@ def read_picture(path: str | os.PathLike, intensity: Intensity = BY_TYPE) -> Pic
         intensity: the rule for images of more than 8 bits.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: the file does not exist.
         PictureError: it cannot be read.
     """
     image, note = load_image(path, intensity)
@@ -121,11 +100,11 @@ def load_image(
     """
     with open_image(path) as image:
         notes = []
-        # The second picture in a phone's MPO file is the same in small, or for the other eye.
+        # The second image in a phone's MPO file is a small copy, or for the other eye.
         if image.format != "MPO" and getattr(image, "is_animated", False):
             notes.append("the first of its frames")
         shown = image
-        # Of colours Pillow reads the upper bytes, as the rules "type" and "none" have it.
+        # Of colours Pillow reads the upper bytes, which is what the rules "type" and "none" want.
         if has_many_bits(image) and not (
             image.mode in _COLOURS and intensity.rule in ("type", "none")
         ):
@@ -146,7 +125,7 @@ def load_image(
 def read_mask(path: str | os.PathLike) -> np.ndarray:
     """The classes in a semantic mask, uint8 (H, W): those above 255 are 255, palettes are ignored.
 
-    Errors as of :func:`read_picture`.
+    Errors are those of :func:`read_picture`.
     """
     with open_image(path) as image:
         image.load()
@@ -155,15 +134,15 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
 
 
 def count_pixels(path: str | os.PathLike) -> int:
-    """Pixels of a picture by its header; nothing is decoded. Errors as of :func:`read_picture`."""
+    """Number of pixels by the header. Errors are those of :func:`read_picture`."""
     with open_image(path) as image:
         return image.width * image.height
 
 
 def value_ranges(paths: Iterable[str | os.PathLike]) -> list[ValueRange]:
-    """What values those of the files hold that have more than 8 bits, by kind of number.
+    """The values in those files that have more than 8 bits, by kind of number.
 
-    Of other files only the header is read. Files that cannot be read are left out.
+    Of the others only the header is read. Files that cannot be read are left out.
     """
     found: dict[str, ValueRange] = {}
     for path in paths:
@@ -178,13 +157,17 @@ def value_ranges(paths: Iterable[str | os.PathLike]) -> list[ValueRange]:
 
 @contextlib.contextmanager
 def open_image(path: str | os.PathLike) -> Iterator[Image.Image]:
-    """The file with its header read. Whatever fails in the block is a PictureError.
+    """The file with its header read. Whatever fails in the block is raised as a PictureError.
 
-    The path may be one of Detectron2's ``PathManager``, too.
+    The path may also be one of Detectron2's ``PathManager``.
     """
     try:
         if "://" not in os.fspath(path):
-            _check_file(path)
+            status = os.stat(path)
+            if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for a writer
+                raise PictureError(path, "it is a folder or a device, not a file")
+            if not status.st_size:
+                raise PictureError(path, "it has 0 bytes")
         Image.init()
         formats = [name for name in _FORMATS if name in Image.OPEN]
         with (
@@ -204,20 +187,12 @@ def has_many_bits(image: Image.Image) -> bool:
 
 
 def orientation(image: Image.Image) -> int | None:
-    """The EXIF orientation of an image; of a TIFF file that is loaded, which is upright, None."""
+    """The EXIF orientation of an image; None for a loaded TIFF file, which is upright."""
     try:
-        # Not PNG's own method, which decodes the picture.
+        # Not PNG's own method, which decodes the image.
         return Image.Image.getexif(image).get(ExifTags.Base.Orientation)
-    except Exception:  # as Detectron2 does, leave EXIF data alone that cannot be read
+    except Exception:  # EXIF data that cannot be read are ignored, as Detectron2 does
         return None
-
-
-def _check_file(path: str | os.PathLike) -> None:
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for a writer
-        raise PictureError(path, "it is a folder or a device, not a file")
-    if not status.st_size:
-        raise PictureError(path, "it has 0 bytes")
 
 
 def _reason(path: str | os.PathLike, error: Exception) -> str:
@@ -233,8 +208,7 @@ def _reason(path: str | os.PathLike, error: Exception) -> str:
 
 
 def _upright(image: Image.Image, turned: int | None) -> Image.Image:
-    method = _UPRIGHT.get(turned)
-    return image if method is None else image.transpose(method)
+    return image.transpose(_UPRIGHT[turned]) if turned in _UPRIGHT else image
 
 
 def _values(image: Image.Image, path: str | os.PathLike) -> np.ndarray:

@@ -1,15 +1,15 @@
-"""From stored values to the 8 bits that a detector takes: black, white and what is between.
+"""From stored values to the 8 bits that a detector takes.
 
-Only images with more than 8 bits a channel need a rule: no file says which of its values is white.
-One rule holds for a whole run, in training, evaluation and prediction (``RESNEST.INTENSITY``):
+Only images with more than 8 bits a channel need a rule, because files do not say which value is
+white. One rule holds for a run, in training, evaluation and prediction (``RESNEST.INTENSITY``):
 
 - ``type``: integers from 0 to 65535, floats from 0 to 1. The default.
-- ``none``: values are taken as they are, those below 0 as 0, those above 255 as 255. Detectron2's
-  ``read_image`` does this.
-- ``percentile``: two percentiles of each image, 0.5 and 99.5 unless ``RANGE`` has others.
-- ``range``: the two values in ``RANGE``, for 12 bits stored in 16: (0, 4095).
+- ``none``: values as they are, clipped to 0 and 255, as by Detectron2's ``read_image``.
+- ``percentile``: from and to two percentiles of each image, 0.5 and 99.5 unless ``RANGE`` has
+  others.
+- ``range``: from and to the values in ``RANGE``, such as (0, 4095) for 12 bits stored in 16.
 
-NaN counts as the lowest value.
+NaN is taken as the lowest value.
 """
 
 import math
@@ -22,8 +22,6 @@ from detectron2.config import CfgNode
 
 from ..errors import check_choice
 
-__all__ = ["BY_TYPE", "RULES", "Intensity", "ValueRange", "fitting_keys"]
-
 RULES = ("type", "none", "percentile", "range")
 
 _PERCENTILES = (0.5, 99.5)
@@ -34,11 +32,10 @@ _MARGIN = 0.01  # of the range: resampling leaves floats slightly outside of 0-1
 
 @dataclass(frozen=True)
 class ValueRange:
-    """The finite values that some images hold.
+    """The lowest and the highest finite value of some images.
 
     Attributes:
         kind: of the numbers: ``"16-bit"``, ``"32-bit"`` or ``"float"``.
-        low, high: the lowest and the highest.
         images: how many.
     """
 
@@ -92,14 +89,7 @@ class Intensity:
         return cls(node.get("RULE", "type"), node.get("RANGE", ()))
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        """The image as it is shown.
-
-        Args:
-            values: numbers of any type, (H, W) or (H, W, 3).
-
-        Returns:
-            uint8, of the same shape.
-        """
+        """Numbers of any type, (H, W) or (H, W, 3), as uint8 of the same shape."""
         floating = values.dtype.kind == "f"
         values = values.astype(np.float64 if values.dtype.itemsize > 2 and not floating else "f4")
         if self.rule == "percentile":
@@ -109,11 +99,11 @@ class Intensity:
             low, high = self._limits(floating)
         values = np.nan_to_num(values, nan=low, posinf=high, neginf=low).clip(low, high)
         if self.rule == "none":
-            return values.astype(np.uint8)  # Pillow, too, cuts off what is behind the point
+            return values.astype(np.uint8)  # rounded down, as by Pillow
         return np.rint((values - low) * (255 / ((high - low) or 1))).astype(np.uint8)
 
     def misfit(self, seen: ValueRange) -> str:
-        """What is wrong with showing such values by this rule; empty where nothing is."""
+        """Why such values do not fit this rule; empty where they do."""
         if self.rule == "percentile":
             return ""
         low, high = self._limits(seen.kind == "float")
@@ -135,7 +125,7 @@ BY_TYPE = Intensity()
 
 
 def fitting_keys(seen: Sequence[ValueRange]) -> str:
-    """Config keys and values that would show such values from black to white."""
+    """Config keys and values for such values."""
     low, high = (float(f"{value:.4g}") for value in (seen[0].low, seen[0].high))
     white = next((white for white in _WHITES if seen[0].high <= white), 0)
     if low >= 0 and high - low >= _LEAST_SHARE * white > 0:

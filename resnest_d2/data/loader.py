@@ -1,14 +1,14 @@
 """Training batches as a function of (seed, position): a run can go on from any of them.
 
 The data set, its filters and the samplers are Detectron2's, and so is the rule of its aspect-ratio
-groups. What differs is where things happen. Detectron2's loader groups examples after its workers
-have mapped them, with whatever numbers each worker's generators give: its batches depend on the
-number of workers, and nobody can return to the thousandth. Here indices are grouped, before
-anything is loaded, and an example's random numbers are a function of its position in the stream of
-all processes. So the batches are the same for any number of workers, and to return to one is to
-count through integers.
+groups. Detectron2's loader groups examples after its workers have mapped them, with the random
+numbers of each worker's generators: its batches depend on the number of workers, and a run cannot
+return to one of them. Here indices are grouped before anything is loaded, and an example's random
+numbers are a function of its position in the stream of all processes. So the batches are the same
+for any number of workers, and to return to one is to count through integers.
 """
 
+import contextlib
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,8 +36,6 @@ from .mapper import ImageMapper
 from .randomness import EXAMPLE, kept_generators, seed_generators
 from .worker_errors import CheckedLoader, Failure, NamedErrors, hand_over
 
-__all__ = ["SAMPLERS", "TrainLoader", "build_test_loader", "build_train_loader"]
-
 logger = logging.getLogger(__name__)
 
 SAMPLERS = (
@@ -47,7 +45,7 @@ SAMPLERS = (
     "WeightedTrainingSampler",
     "WeightedCategoryTrainingSampler",
 )
-"""What ``DATALOADER.SAMPLER_TRAIN`` may be."""
+"""Values of ``DATALOADER.SAMPLER_TRAIN``."""
 
 
 class TrainLoader(CheckedLoader):
@@ -61,7 +59,7 @@ class TrainLoader(CheckedLoader):
         raise TypeError("a training stream has no end")
 
     def seek(self, start: int) -> None:
-        """Let iterators that are made from now on begin at batch number ``start``, from 0."""
+        """Let new iterators begin at batch number ``start``, from 0."""
         self._batches.start = start
 
 
@@ -70,19 +68,19 @@ def build_train_loader(
 ) -> TrainLoader:
     """This process's training batches, of ``SOLVER.IMS_PER_BATCH`` / processes / ``ACCUMULATE``.
 
+    Iterating raises what is wrong with a record's file or annotations (``FileNotFoundError``,
+    another ``OSError``, ``ValueError``, ``RuntimeError``), and
+    :class:`~resnest_d2.data.worker_errors.DataWorkerError`.
+
     Args:
         mapper: from a record to a training example. Its random numbers must come from
             ``numpy.random``, ``random`` or ``torch``. Where it returns None, another random record
-            takes the place.
+            is taken.
         seed: at least 0, the same in all processes.
         start: how many batches are left out. They are counted, not loaded.
 
     Raises:
-        ValueError: the config's values cannot be; the message names the key.
-
-    Iterating raises what is wrong with a record's file or annotations (``FileNotFoundError``,
-    another ``OSError``, ``ValueError``, ``RuntimeError``), and
-    :class:`~resnest_d2.data.worker_errors.DataWorkerError`.
+        ValueError: the config has invalid values; the message names the key.
     """
     workers = cfg.DATALOADER.NUM_WORKERS
     if workers < 0:
@@ -96,10 +94,8 @@ def build_train_loader(
         )
     sampler = _sampler(cfg, records, seed)
     logger.info(f"Training batches of {size} images, sampled by {cfg.DATALOADER.SAMPLER_TRAIN}")
-    if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
-        groups = [_is_portrait(records[index]) for index in range(len(records))]
-    else:
-        groups = [False] * len(records)
+    grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
+    groups = [grouped and _is_portrait(records[index]) for index in range(len(records))]
     if isinstance(records, list):
         records = DatasetFromList(records, copy=False)
     batches = _Batches(sampler, groups, size, start)
@@ -140,12 +136,8 @@ def _records(cfg: CfgNode, names: Sequence[str]) -> list[dict] | Dataset:
     if cfg.MODEL.LOAD_PROPOSALS:
         files = dict(zip(cfg.DATASETS.TRAIN, cfg.DATASETS.PROPOSAL_FILES_TRAIN, strict=True))
         proposals = [files[name] for name in names]
-    return get_detection_dataset_dicts(
-        names,
-        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-        min_keypoints=keypoints,
-        proposal_files=proposals,
-    )
+    filtered = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    return get_detection_dataset_dicts(names, filtered, keypoints, proposals)
 
 
 def _is_portrait(record: dict) -> bool:
@@ -160,7 +152,7 @@ def _is_portrait(record: dict) -> bool:
 
 
 def _sampler(cfg: CfgNode, records: Sequence[dict], seed: int) -> Sampler[int]:
-    """Detectron2's sampler. (Its own builder leaves the seed of some to chance.)"""
+    """Detectron2's sampler. (Its own builder gives some of them a random seed.)"""
     name = cfg.DATALOADER.SAMPLER_TRAIN
     check_choice("DATALOADER.SAMPLER_TRAIN", name, SAMPLERS)
     if name == "TrainingSampler":
@@ -175,28 +167,29 @@ def _sampler(cfg: CfgNode, records: Sequence[dict], seed: int) -> Sampler[int]:
             )
         return RandomSubsetTrainingSampler(len(records), ratio, seed_shuffle=seed, seed_subset=seed)
     if name == "RepeatFactorTrainingSampler":
-        return RepeatFactorTrainingSampler(_category_factors(cfg, records), seed=seed)
-    factors = _data_set_factors(cfg, len(records), by_category=name.startswith("WeightedCategory"))
+        factors = _category_factors(cfg, records)
+    else:
+        factors = _data_set_factors(cfg, by_category=name == "WeightedCategoryTrainingSampler")
     return RepeatFactorTrainingSampler(factors, seed=seed)
 
 
 def _category_factors(cfg: CfgNode, records: Sequence[dict]) -> torch.Tensor:
     """How often each image is seen in an epoch, so that rare classes are seen more often."""
-    if cfg.DATALOADER.REPEAT_THRESHOLD <= 0:
+    threshold = cfg.DATALOADER.REPEAT_THRESHOLD
+    if threshold <= 0:
         logger.warning(
-            f"DATALOADER.REPEAT_THRESHOLD is {cfg.DATALOADER.REPEAT_THRESHOLD}: no class is rarer "
-            "than that share of the images, so none is seen more often"
+            f"DATALOADER.REPEAT_THRESHOLD is {threshold}: no class is in a smaller share of the "
+            "images, so none is seen more often"
         )
     return RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-        records, cfg.DATALOADER.REPEAT_THRESHOLD, sqrt=cfg.DATALOADER.REPEAT_SQRT
+        records, threshold, sqrt=cfg.DATALOADER.REPEAT_SQRT
     )
 
 
-def _data_set_factors(cfg: CfgNode, total: int, *, by_category: bool) -> torch.Tensor:
+def _data_set_factors(cfg: CfgNode, *, by_category: bool) -> torch.Tensor:
     """The same by ``DATASETS.TRAIN_REPEAT_FACTOR``; ``by_category``: times those of categories."""
     names, weights = cfg.DATASETS.TRAIN, dict(cfg.DATASETS.TRAIN_REPEAT_FACTOR)
-    unknown = sorted(set(weights) - set(names))
-    if unknown:
+    if unknown := sorted(set(weights) - set(names)):
         raise ValueError(
             f"DATASETS.TRAIN_REPEAT_FACTOR must name data sets of DATASETS.TRAIN {tuple(names)}, "
             f"got {', '.join(unknown)}"
@@ -211,21 +204,15 @@ def _data_set_factors(cfg: CfgNode, total: int, *, by_category: bool) -> torch.T
         factors = _category_factors(cfg, records) if by_category else torch.ones(len(records))
         parts.append(factors * weights.get(name, 1.0))
     factors = torch.cat(parts)
-    assert len(factors) == total
     return factors / factors.min() if by_category else factors
 
 
 class _Batches:
     """Batches of (position, index): which record, and where in the stream of all processes.
 
-    A batch comes as soon as its group has enough images. That is Detectron2's
-    ``AspectRatioGroupedDataset``, on indices.
-
-    Args:
-        sampler: this process's endless indices, the same whenever it is iterated.
-        groups: of each record, which of two it is in.
-        size: of a batch.
-        start: how many batches are left out.
+    A batch comes as soon as its group has enough images, as in Detectron2's
+    ``AspectRatioGroupedDataset``. ``sampler`` gives this process's endless indices, the same
+    whenever it is iterated; ``groups`` says of each record which of two it is in.
     """
 
     def __init__(self, sampler: Iterable[int], groups: Sequence[bool], size: int, start: int):
@@ -262,18 +249,14 @@ class _Examples(Dataset):
 
     def __getitem__(self, place: tuple[int, int]) -> Any:
         position, index = place
-        if get_worker_info() is not None:  # its generators are for this alone
-            return self._map(position, index)
-        with kept_generators():
-            return self._map(position, index)
-
-    def _map(self, position: int, index: int) -> Any:
-        seed_generators(self._seed, EXAMPLE, position)
-        example = self._mapper(self._records[index])
-        if example is not None:
-            return example
-        for other in np.random.permutation(len(self._records)).tolist():
-            example = self._mapper(self._records[other])
+        # The generators of a worker serve nothing else.
+        with kept_generators() if get_worker_info() is None else contextlib.nullcontext():
+            seed_generators(self._seed, EXAMPLE, position)
+            example = self._mapper(self._records[index])
             if example is not None:
                 return example
-        return Failure(ValueError("the training mapper returns None for every image"))
+            for other in np.random.permutation(len(self._records)).tolist():
+                example = self._mapper(self._records[other])
+                if example is not None:
+                    return example
+            return Failure(ValueError("the training mapper returns None for every image"))

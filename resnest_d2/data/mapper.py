@@ -1,11 +1,11 @@
 """From an annotated image to a training example: our reader, Detectron2's mapper, scale jitter.
 
-Detectron2's ``DatasetMapper`` has no place for another reader. :class:`ImageMapper` has its own
-``__call__``, as Detectron2's tutorial on data loading asks for; all that follows is Detectron2's.
+Detectron2's ``DatasetMapper`` cannot be given another reader. :class:`ImageMapper` has its own
+``__call__``, as Detectron2's tutorial on data loading recommends; the rest is Detectron2's.
 
 Jitter (Ghiasi et al., arXiv 2012.07177) shows objects at scales from a tenth to twice the image's
-and pays off in long schedules. Detectron2 has its two steps, and its LazyConfig baselines use them;
-no YAML key of its own asks for them, ``RESNEST.JITTER`` does.
+and pays off in long schedules. Detectron2's LazyConfig baselines use its two steps, but no YAML key
+of Detectron2 does: ``RESNEST.JITTER`` is that key.
 """
 
 import copy
@@ -27,16 +27,9 @@ from detectron2.data.detection_utils import (
 from .image_reader import load_image, read_mask
 from .intensity import Intensity
 
-__all__ = ["ImageMapper", "build_train_mapper", "check_jitter", "check_sizes"]
-
 
 class ImageMapper(DatasetMapper):
-    """Detectron2's mapper, which reads images and semantic masks with :mod:`.pictures`.
-
-    Args:
-        is_train, kwargs: as for Detectron2's.
-        intensity_rule, intensity_range: see :class:`.Intensity`.
-    """
+    """Detectron2's mapper with :mod:`.image_reader`, by this rule of :class:`.Intensity`."""
 
     @configurable
     def __init__(

@@ -14,8 +14,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["pack", "unpack"]
-
 _ALIGNMENT = 64  # bytes, as PyTorch's own tensors
 
 
@@ -45,32 +43,23 @@ def pack(batch: Any) -> bytes:
     structure = io.BytesIO()
     _Packer(structure, buffers.append).dump(batch)
     values = [buffer.raw() for buffer in buffers]
-    lengths = [len(value) for value in values]
-    shared = None  # a batch without tensors needs none, and can tell of a full one
-    if lengths:
-        shared = torch.empty(sum(map(_padded, lengths)), dtype=torch.uint8).share_memory_()
-    for place, value in zip(_places(shared, lengths), values, strict=True):
-        place[:] = value
-    return bytes(ForkingPickler.dumps((structure.getvalue(), lengths, shared)))
+    padded = (-(-len(value) // _ALIGNMENT) * _ALIGNMENT for value in values)
+    *starts, total = itertools.accumulate(padded, initial=0)
+    slices = [(start, start + len(value)) for start, value in zip(starts, values, strict=True)]
+    shared = None  # a batch without tensors needs none: it may say that the memory is full
+    if values:
+        shared = torch.empty(total, dtype=torch.uint8).share_memory_()
+        for (start, end), value in zip(slices, values, strict=True):
+            memoryview(shared.numpy())[start:end] = value
+    return bytes(ForkingPickler.dumps((structure.getvalue(), slices, shared)))
 
 
 def unpack(packed: bytes) -> Any:
     """The batch; its tensors share one memory.
 
     Raises:
-        EOFError, OSError, RuntimeError: its worker does not live any more, too many open files.
+        EOFError, OSError, RuntimeError: its worker has exited, or too many files are open.
     """
-    structure, lengths, shared = pickle.loads(packed)
-    return pickle.loads(structure, buffers=_places(shared, lengths))
-
-
-def _padded(length: int) -> int:
-    return -(-length // _ALIGNMENT) * _ALIGNMENT
-
-
-def _places(shared: torch.Tensor | None, lengths: list[int]) -> list[memoryview]:
-    starts = list(itertools.accumulate(map(_padded, lengths), initial=0))
-    return [
-        memoryview(shared.numpy())[start : start + length]
-        for start, length in zip(starts[:-1], lengths, strict=True)
-    ]
+    structure, slices, shared = pickle.loads(packed)
+    buffers = [memoryview(shared.numpy())[start:end] for start, end in slices]
+    return pickle.loads(structure, buffers=buffers)

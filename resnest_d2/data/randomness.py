@@ -2,8 +2,8 @@
 
 Detectron2's augmentations draw from ``numpy.random``, some from ``random`` and ``torch``, and its
 models from ``torch``: all of them global generators, whose state depends on everything that drew
-before. Seeded anew before each example and before each iteration, they give the same numbers in
-any process, whatever came before, so a run can go on anywhere in its middle.
+before. Seeded before each example and before each iteration, they give the same numbers in any
+process, so a run can continue from any position.
 """
 
 import contextlib
@@ -12,8 +12,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-
-__all__ = ["EXAMPLE", "ITERATION", "kept_generators", "seed_generators"]
 
 # What the numbers count. The same number means other random numbers in each.
 EXAMPLE, ITERATION = 0, 1
@@ -38,7 +36,7 @@ def seed_generators(seed: int, purpose: int, number: int) -> None:
 
 @contextlib.contextmanager
 def kept_generators() -> Iterator[None]:
-    """Give the three generators back as they were."""
+    """Restore the three generators afterwards."""
     states = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=()):

@@ -1,14 +1,14 @@
 """The embedded sample set: drawn shapes in COCO format, so that everything runs without a download.
 
-Each picture holds one to six flat shapes of five classes on a patterned ground. Form alone tells
-the class: colour, pattern, size, turn and stretch (up to 4:3) are drawn independently of it.
-Objects cover each other, and an annotation is what remains visible: one region or several, with
-or without holes, hence stored as COCO's compressed run lengths (``INPUT.MASK_FORMAT: bitmask``).
-Every object also carries four keypoints, the corners of its turned bounding rectangle.
+Each image holds one to six flat shapes of five classes on a patterned ground. Form alone tells the
+class: colour, pattern, size, turn and stretch (up to 4:3) are drawn independently of it. Objects
+cover each other, and an annotation is what remains visible: one region or several, with or without
+holes, hence stored as COCO's compressed run lengths (``INPUT.MASK_FORMAT: bitmask``). Every object
+also has four keypoints, the corners of its turned bounding rectangle.
 
-A picture depends on its seed, split, number and size only: the bit generator is named, and nothing
-but its uniform numbers and exact or rounded arithmetic decides a pixel, so that all versions of
-numpy draw the same.
+An image depends on its seed, split, number and size only: the bit generator is named, and every
+pixel follows from its uniform numbers by exact or rounded arithmetic, so that all versions of numpy
+draw the same.
 """
 
 import json
@@ -32,24 +32,12 @@ SPLITS = ("train", "val")
 KEYPOINTS = ("top_left", "top_right", "bottom_right", "bottom_left")
 
 _MAX_OBJECTS = 6
-_MIN_VISIBLE = 0.25  # of the object's pixels; one covered more than that is not drawn at all
+_MIN_VISIBLE = 0.25  # of the object's pixels; one that is covered more is not drawn at all
 _MIN_AREA = 24  # visible pixels
 _SUPERSAMPLING = 4  # samples along each side of a pixel
 
 
 # ---- Shapes: is the point (x, y) inside? x points right, y down, and the shape fills [-1, 1]² ----
-
-
-def _circle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return x * x + y * y <= 1
-
-
-def _square(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.maximum(abs(x), abs(y)) <= 1
-
-
-def _triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return (abs(x) <= (y + 1) / 2) & (y <= 1)
 
 
 def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -60,69 +48,41 @@ def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return sum(x * math.sin(t) - y * math.cos(t) <= 0.309 for t in tips) >= 4
 
 
-def _ring(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    r2 = x * x + y * y
-    return (r2 <= 1) & (r2 >= 0.36)
-
-
 SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "circle": _circle,
-    "square": _square,
-    "triangle": _triangle,
+    "circle": lambda x, y: x * x + y * y <= 1,
+    "square": lambda x, y: np.maximum(abs(x), abs(y)) <= 1,
+    "triangle": lambda x, y: (abs(x) <= (y + 1) / 2) & (y <= 1),
     "star": _star,
-    "ring": _ring,
+    "ring": lambda x, y: (x * x + y * y <= 1) & (x * x + y * y >= 0.36),
 }
 CLASS_NAMES = tuple(SHAPES)
-_ROUND = ("circle", "ring")  # never turned, as nobody could see by how much
+_ROUND = ("circle", "ring")  # never turned, as it could not be seen
 
 
-@dataclass(frozen=True)
-class _Pose:
-    """Where an object lies: centre and half side lengths in pixels, turn in radians."""
-
-    cx: float
-    cy: float
-    half_width: float
-    half_height: float
-    angle: float
-
-    @property
-    def turn(self) -> tuple[float, float]:
-        """Cosine and sine, rounded: maths libraries differ in the last bit, pixels must not."""
-        return round(math.cos(self.angle), 9), round(math.sin(self.angle), 9)
-
-    def corners(self) -> np.ndarray:
-        """The turned bounding rectangle's corners, pixels, (4, 2), in the order of KEYPOINTS.
-
-        They are named as they appear in the picture (turned by -45° to 45°), so that a mirrored
-        picture holds the same names with left and right exchanged.
-        """
-        x = np.array([-1, 1, 1, -1]) * self.half_width
-        y = np.array([-1, -1, 1, 1]) * self.half_height
-        cos, sin = self.turn
-        corners = np.stack([self.cx + x * cos - y * sin, self.cy + x * sin + y * cos], axis=1)
-        return np.roll(corners, math.floor(self.angle / (math.pi / 2) + 0.5), axis=0)
+def _cos_sin(angle: float) -> tuple[float, float]:
+    """Rounded: maths libraries differ in the last bit, pixels must not."""
+    return round(math.cos(angle), 9), round(math.sin(angle), 9)
 
 
-def _random_pose(rng: np.random.Generator, class_name: str, image_size: int) -> _Pose:
+def _place(
+    rng: np.random.Generator, class_name: str, image_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """An object of random size and place.
+
+    Returns:
+        The fraction of each pixel that it covers, (image_size, image_size) in [0, 1], and the
+        corners of its turned bounding rectangle in pixels, (4, 2), in the order of KEYPOINTS.
+    """
     # Squaring favours small objects: at 160 pixels about half are COCO's small and few its large.
     half = (0.05 + 0.30 * rng.random() ** 2) * image_size
     stretch = 0.866 + 0.289 * rng.random()  # of one side, the other shrinks: 3:4 to 4:3
-    # A large object may leave the picture by less than a third of its half side.
-    cx, cy = 0.7 * half + rng.random(2) * (image_size - 1.4 * half)
+    # A large object may leave the image by less than a third of its half side.
+    cx, cy = (0.7 * half + rng.random(2) * (image_size - 1.4 * half)).tolist()
     angle = 2 * math.pi * rng.random()
-    return _Pose(
-        cx=float(cx),
-        cy=float(cy),
-        half_width=half * stretch,
-        half_height=half / stretch,
-        angle=0.0 if class_name in _ROUND else angle,
-    )
-
-
-def _coverage(class_name: str, pose: _Pose, image_size: int) -> np.ndarray:
-    """The fraction of each pixel that the object covers, (image_size, image_size) in [0, 1]."""
-    reach = math.hypot(pose.half_width, pose.half_height)
+    if class_name in _ROUND:
+        angle = 0.0
+    half_width, half_height = half * stretch, half / stretch
+    reach, (cos, sin) = math.hypot(half_width, half_height), _cos_sin(angle)
 
     def window(centre: float) -> tuple[slice, np.ndarray]:
         low = max(math.floor(centre - reach), 0)
@@ -130,57 +90,40 @@ def _coverage(class_name: str, pose: _Pose, image_size: int) -> np.ndarray:
         samples = (np.arange(low * _SUPERSAMPLING, high * _SUPERSAMPLING) + 0.5) / _SUPERSAMPLING
         return slice(low, high), samples - centre
 
-    (columns, x), (rows, y) = window(pose.cx), window(pose.cy)
+    (columns, x), (rows, y) = window(cx), window(cy)
     x, y = x[None, :], y[:, None]
-    cos, sin = pose.turn
-    inside = SHAPES[class_name](
-        (x * cos + y * sin) / pose.half_width, (y * cos - x * sin) / pose.half_height
-    )
+    inside = SHAPES[class_name]((x * cos + y * sin) / half_width, (y * cos - x * sin) / half_height)
     coverage = np.zeros((image_size, image_size))
     height, width = coverage[rows, columns].shape
     samples = inside.reshape(height, _SUPERSAMPLING, width, _SUPERSAMPLING)
     coverage[rows, columns] = samples.mean(axis=(1, 3))
-    return coverage
+
+    x, y = np.array([-1, 1, 1, -1]) * half_width, np.array([-1, -1, 1, 1]) * half_height
+    corners = np.stack([cx + x * cos - y * sin, cy + x * sin + y * cos], axis=1)
+    # Named as they appear in the image (turned by -45° to 45°), so that a mirrored image has the
+    # same names with left and right exchanged.
+    return coverage, np.roll(corners, math.floor(angle / (math.pi / 2) + 0.5), axis=0)
 
 
-# ---- Patterns: how much of the second colour, in [0, 1], at (u, v), measured in periods ----
-
-
-def _stripes(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return np.floor(u) % 2
-
-
-def _checks(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return (np.floor(u) + np.floor(v)) % 2
-
-
-def _dots(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return ((u % 2 - 1) ** 2 + (v % 2 - 1) ** 2 < 0.4).astype(np.float64)
-
-
-def _gradient(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return abs(u / 6 % 2 - 1)
-
-
-def _tiles(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    shades = rng.random((32, 32))
-    return shades[np.floor(u).astype(int) % 32, np.floor(v).astype(int) % 32]
-
-
-def _noise(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return rng.random(u.shape)
-
-
-_PATTERNS = (_stripes, _checks, _dots, _gradient, _tiles, _noise)
+# Patterns: how much of the second colour, in [0, 1], at (u, v), measured in periods.
+_PATTERNS = (
+    lambda u, v, rng: np.floor(u) % 2,  # stripes
+    lambda u, v, rng: (np.floor(u) + np.floor(v)) % 2,  # checks
+    lambda u, v, rng: ((u % 2 - 1) ** 2 + (v % 2 - 1) ** 2 < 0.4).astype(np.float64),  # dots
+    lambda u, v, rng: abs(u / 6 % 2 - 1),  # gradient
+    lambda u, v, rng: rng.random((32, 32))[  # tiles
+        np.floor(u).astype(int) % 32, np.floor(v).astype(int) % 32
+    ],
+    lambda u, v, rng: rng.random(u.shape),  # noise
+)
 
 
 def _patterned(
     rng: np.random.Generator, colours: np.ndarray, period: float, image_size: int
 ) -> np.ndarray:
-    """A whole picture of two RGB colours (2, 3) in a random pattern, (size, size, 3) in [0, 1]."""
+    """A whole image of two RGB colours (2, 3) in a random pattern, (size, size, 3) in [0, 1]."""
     x, y = np.arange(image_size)[None, :], np.arange(image_size)[:, None]
-    angle = math.pi * rng.random()
-    cos, sin = round(math.cos(angle), 9), round(math.sin(angle), 9)
+    cos, sin = _cos_sin(math.pi * rng.random())
     pattern = _PATTERNS[rng.integers(len(_PATTERNS))]
     share = pattern((x * cos + y * sin) / period, (y * cos - x * sin) / period, rng)[..., None]
     return (1 - share) * colours[0] + share * colours[1]
@@ -197,18 +140,15 @@ def _colour_pair(rng: np.random.Generator, used: list[np.ndarray], spread: float
     return np.stack([colour, second.clip(0, 1)])
 
 
-# ---- Pictures ----
-
-
 @dataclass(frozen=True)
 class DrawnObject:
-    """One object of a picture.
+    """One object of an image.
 
     Attributes:
         class_name: one of CLASS_NAMES.
         mask: its visible pixels, bool (H, W).
         keypoints: (x, y, v) for each of KEYPOINTS in COCO's sense: pixel indices, v = 2 visible,
-            1 covered by a nearer object, 0 outside of the picture (x and y are then 0).
+            1 covered by a nearer object, 0 outside of the image (x and y are then 0).
     """
 
     class_name: str
@@ -219,7 +159,7 @@ class DrawnObject:
 def draw_picture(
     *, seed: int, split: str, index: int, image_size: int
 ) -> tuple[np.ndarray, list[DrawnObject]]:
-    """Draw picture ``index`` of a split: RGB uint8 (H, W, 3) and its objects, nearest first."""
+    """Draw image ``index`` of a split: RGB uint8 (H, W, 3) and its objects, nearest first."""
     entropy = np.random.SeedSequence([seed, SPLITS.index(split), index])
     rng = np.random.Generator(np.random.PCG64(entropy))
     size = image_size
@@ -232,13 +172,16 @@ def draw_picture(
     objects = []
     for _ in range(rng.integers(1, _MAX_OBJECTS + 1)):
         class_name = CLASS_NAMES[rng.integers(len(CLASS_NAMES))]
-        pose = _random_pose(rng, class_name, size)
-        coverage = _coverage(class_name, pose, size)
+        coverage, corners = _place(rng, class_name, size)
         whole = coverage >= 0.5
         mask = whole & ~taken
         if mask.sum() < max(_MIN_VISIBLE * whole.sum(), _MIN_AREA):
             continue
-        objects.append(DrawnObject(class_name, mask, _keypoints(pose, taken)))
+        keypoints = tuple(
+            (x, y, 1 if taken[y, x] else 2) if 0 <= x < size and 0 <= y < size else (0, 0, 0)
+            for x, y in np.floor(corners).astype(int).tolist()
+        )
+        objects.append(DrawnObject(class_name, mask, keypoints))
         taken |= whole
 
         palette.append(_colour_pair(rng, palette, spread=0.35))
@@ -250,27 +193,13 @@ def draw_picture(
     return np.floor(picture.clip(0, 1) * 255 + 0.5).astype(np.uint8), objects
 
 
-def _keypoints(pose: _Pose, taken: np.ndarray) -> tuple[tuple[int, int, int], ...]:
-    size = len(taken)
-    keypoints = []
-    for x, y in np.floor(pose.corners()).astype(int).tolist():
-        inside = 0 <= x < size and 0 <= y < size
-        keypoints.append((x, y, 1 if taken[y, x] else 2) if inside else (0, 0, 0))
-    return tuple(keypoints)
-
-
-# ---- The data set ----
-
-
 def _annotation(drawn: DrawnObject) -> dict:
     rle = mask_util.encode(np.asfortranarray(drawn.mask, dtype=np.uint8))
-    rows, columns = np.flatnonzero(drawn.mask.any(axis=1)), np.flatnonzero(drawn.mask.any(axis=0))
-    (top, bottom), (left, right) = rows[[0, -1]].tolist(), columns[[0, -1]].tolist()
     return {
         "category_id": CLASS_NAMES.index(drawn.class_name) + 1,
         "iscrowd": 0,
         "area": int(drawn.mask.sum()),
-        "bbox": [left, top, right - left + 1, bottom - top + 1],
+        "bbox": mask_util.toBbox(rle).astype(int).tolist(),
         "segmentation": {"size": list(drawn.mask.shape), "counts": rle["counts"].decode("ascii")},
         "keypoints": [value for keypoint in drawn.keypoints for value in keypoint],
         "num_keypoints": sum(v > 0 for _, _, v in drawn.keypoints),
@@ -278,48 +207,48 @@ def _annotation(drawn: DrawnObject) -> dict:
 
 
 def _write_split(folder: str, split: str, *, image_size: int, num_images: int, seed: int) -> None:
-    image_root, json_file = _split_paths(folder, split)
+    json_file, image_root = _split_paths(folder, split)
     os.makedirs(image_root)
     os.makedirs(os.path.dirname(json_file), exist_ok=True)
-    images, annotations = [], []
+    content = {
+        "info": {
+            "description": f"resnest_d2 shapes, {split}",
+            "version": str(VERSION),
+            "seed": seed,
+        },
+        "images": [],
+        "annotations": [],
+        "categories": [
+            {
+                "id": category_id,
+                "name": name,
+                "supercategory": "shape",
+                "keypoints": list(KEYPOINTS),
+                "skeleton": [[1, 2], [2, 3], [3, 4], [4, 1]],
+            }
+            for category_id, name in enumerate(CLASS_NAMES, start=1)
+        ],
+    }
+    annotations = content["annotations"]
     for image_id in range(1, num_images + 1):
         picture, objects = draw_picture(
             seed=seed, split=split, index=image_id, image_size=image_size
         )
         file_name = f"{image_id:06d}.png"
         Image.fromarray(picture).save(os.path.join(image_root, file_name), compress_level=1)
-        images.append(
+        content["images"].append(
             {"id": image_id, "file_name": file_name, "height": image_size, "width": image_size}
         )
         for drawn in objects:
             ids = {"id": len(annotations) + 1, "image_id": image_id}
             annotations.append(ids | _annotation(drawn))
-    categories = [
-        {
-            "id": category_id,
-            "name": name,
-            "supercategory": "shape",
-            "keypoints": list(KEYPOINTS),
-            "skeleton": [[1, 2], [2, 3], [3, 4], [4, 1]],
-        }
-        for category_id, name in enumerate(CLASS_NAMES, start=1)
-    ]
-    info = {"description": f"resnest_d2 shapes, {split}", "version": str(VERSION), "seed": seed}
     with open(json_file, "w", encoding="utf-8") as f:
-        json.dump(
-            {
-                "info": info,
-                "images": images,
-                "annotations": annotations,
-                "categories": categories,
-            },
-            f,
-        )
+        json.dump(content, f)
 
 
 def _split_paths(folder: str, split: str) -> tuple[str, str]:
     json_file = os.path.join(folder, "annotations", f"instances_{split}.json")
-    return os.path.join(folder, split), json_file
+    return json_file, os.path.join(folder, split)
 
 
 def sample_set(
@@ -336,8 +265,8 @@ def sample_set(
         root: folder that holds the set's own folder; by default ``resnest_d2`` in the cache folder
             that Detectron2 uses (``$FVCORE_CACHE``, else ``~/.torch/iopath_cache``).
         image_size: height and width, pixels, at least 64.
-        train_images, val_images: number of pictures in each split.
-        seed: other seeds give other pictures.
+        train_images, val_images: number of images in each split.
+        seed: other seeds give other images.
 
     Returns:
         ``{"train": (json_file, image_root), "val": (json_file, image_root)}``
@@ -359,5 +288,4 @@ def sample_set(
 
     if make_folder(folder, draw):
         logger.info("Drew the sample set into %s", folder)
-    paths = {split: _split_paths(folder, split) for split in SPLITS}
-    return {split: (json_file, image_root) for split, (image_root, json_file) in paths.items()}
+    return {split: _split_paths(folder, split) for split in SPLITS}

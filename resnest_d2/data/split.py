@@ -1,7 +1,7 @@
 """One COCO file split by image into a training and a validation file.
 
 Images that hold the same bytes stay together. Rare classes are placed first, one image each for
-validation, because a random share of the images would leave many of them on one side only.
+validation: a random share of the images would leave many of them on one side only.
 """
 
 import json
@@ -17,16 +17,12 @@ from .check.image_files import file_digests
 from .check.normalise import without_given_ids
 from .formats.coco import read_sound_coco, require_images
 
-__all__ = ["Split", "split_coco"]
-
 
 @dataclass(frozen=True)
 class Split:
-    """The two files, and what is in them.
+    """The two files, and the number of images in each.
 
     Attributes:
-        train, val: the files.
-        train_images, val_images: number of images in each.
         one_sided: names of classes that only one of the files has annotations of.
     """
 
@@ -48,8 +44,8 @@ def split_coco(
 ) -> Split:
     """Write ``train.json`` and ``val.json``: each image, with its annotations, is in one of them.
 
-    Ids, categories and everything else of the file are kept. Every class that has images enough is
-    in both files, as far as that fits into the share.
+    Ids, categories and everything else of the file are kept. Every class with enough images is in
+    both files, as far as the share allows it.
 
     Args:
         folder: where the two files go; made where it is missing.
@@ -59,10 +55,9 @@ def split_coco(
         on_bad_data: see :func:`.coco.read_sound_coco`.
 
     Raises:
-        FileExistsError: one of the two files is there.
+        FileExistsError: one of the two files exists.
         FileNotFoundError: the file, or images in ``image_root``, are missing.
-        ValueError: the file is not sound, has a single image (or single picture), or ``val`` is no
-            share.
+        ValueError: the file is not sound or has a single image, or ``val`` is invalid.
     """
     if not 0 < val < 1:
         raise ValueError(f"the share for validation must be above 0 and below 1, got {val}")
@@ -73,37 +68,33 @@ def split_coco(
     data = without_given_ids(data)
     groups = _groups(data["images"], os.fspath(json_file), image_root)
     if len(groups) < 2:
-        raise ValueError(f"{os.fspath(json_file)} has one picture: nothing to split")
+        raise ValueError(f"{os.fspath(json_file)} has one image: nothing to split")
     classes = defaultdict(set)  # category ids by image id
     for annotation in data["annotations"]:
         classes[annotation["image_id"]].add(annotation["category_id"])
     of_group = [set().union(*(classes[i] for i in group)) for group in groups]
     chosen = _choose([len(group) for group in groups], of_group, val, seed)
 
-    sides = ([], [])  # image ids of train and val
+    sides = (set(), set())  # image ids of train and val
     for place, group in enumerate(groups):
-        sides[place in chosen].extend(group)
+        sides[place in chosen].update(group)
     for path, ids in zip(paths, sides, strict=True):
-        kept = set(ids)
         content = {
             **data,
-            "images": [image for image in data["images"] if image["id"] in kept],
-            "annotations": [a for a in data["annotations"] if a["image_id"] in kept],
+            "images": [image for image in data["images"] if image["id"] in ids],
+            "annotations": [a for a in data["annotations"] if a["image_id"] in ids],
         }
         write_text(path, json.dumps(content))
     present = [set().union(*(classes[i] for i in ids)) for ids in sides]
     names = {category["id"]: category["name"] for category in data["categories"]}
-    return Split(
-        *paths,
-        *map(len, sides),
-        one_sided=tuple(names[i] for i in sorted(present[0] ^ present[1])),
-    )
+    one_sided = tuple(names[i] for i in sorted(present[0] ^ present[1]))
+    return Split(*paths, *map(len, sides), one_sided)
 
 
 def _groups(
     images: Sequence[dict], json_file: str, image_root: str | os.PathLike | None
 ) -> list[list[int]]:
-    """Image ids in groups that must not be torn: of one file, or of equal files."""
+    """Image ids in groups that must stay together: of one file, or of equal files."""
     names = [image["file_name"] for image in images]
     if image_root is None:
         keys = [os.path.normpath(name) for name in names]
@@ -119,12 +110,7 @@ def _groups(
 
 
 def _choose(sizes: list[int], classes: list[set[int]], val: float, seed: int) -> set[int]:
-    """The places of the groups for validation.
-
-    Args:
-        sizes: images in each group.
-        classes: category ids in each group.
-    """
+    """The places of the groups for validation, by their numbers of images and category ids."""
     order = list(range(len(sizes)))
     random.Random(seed).shuffle(order)
     total = sum(sizes)
@@ -136,31 +122,29 @@ def _choose(sizes: list[int], classes: list[set[int]], val: float, seed: int) ->
     images = 0
 
     def fits(place: int) -> bool:
-        """Whether training keeps a group, and one of each class of this group."""
+        """Whether the share has room for a group, and training keeps each of its classes."""
         if place in chosen or images + sizes[place] > target:
             return False
         return all(left[c] > 1 for c in classes[place])
 
     def take(place: int) -> None:
         nonlocal images
+        images += sizes[place]
         chosen.add(place)
         covered.update(classes[place])
         left.subtract(classes[place])
-        images += sizes[place]
 
     by_class = defaultdict(list)
     for place in order:
         for c in classes[place]:
             by_class[c].append(place)
     for c in sorted(repeated, key=lambda c: (len(by_class[c]), c)):
-        if c in covered:
-            continue
-        candidates = [place for place in by_class[c] if fits(place)]
+        candidates = [place for place in by_class[c] if c not in covered and fits(place)]
         if candidates:
             take(max(candidates, key=lambda place: len((classes[place] & repeated) - covered)))
     for place in order:
         if fits(place):
             take(place)
-    if not chosen:  # every group is some class's only one, or larger than the share
+    if not chosen:  # every group is the only one of a class, or larger than the share
         take(min(order, key=lambda place: sizes[place]))
     return chosen

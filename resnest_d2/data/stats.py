@@ -1,7 +1,9 @@
 """What a COCO file holds, in numbers that help to choose a recipe."""
 
 import os
+from bisect import bisect_right
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +11,8 @@ from tabulate import tabulate
 
 from ..progress import progress_bar
 from ..text import printable
+from .check.normalise import is_finite_list
 from .formats.coco import read_sound_coco
-
-__all__ = ["ClassStats", "CocoStats", "coco_stats", "stats_table"]
 
 _SMALL, _LARGE = 32**2, 96**2  # pixels of area: COCO's bounds
 _BINS = (0, 1, 2, 3, 5, 10, 20, 50, 100)  # lowest objects per image of each bin
@@ -22,10 +23,8 @@ class ClassStats:
     """A category's objects.
 
     Attributes:
-        id, name: of the category.
         images: images that show it.
         objects: annotations that are no crowds.
-        crowds: annotations that are.
         small, medium, large: objects by area (of the box, where the file has none): below 32²,
             below 96², above, in pixels.
     """
@@ -45,7 +44,6 @@ class CocoStats:
     """A file's numbers.
 
     Attributes:
-        images, annotations: how many.
         empty_images: images without an annotation.
         crowds, masks, keypoints: annotations that are crowds, have a segmentation, have keypoints.
         classes: by category, in the order of the ids.
@@ -72,75 +70,60 @@ def coco_stats(json_file: str | os.PathLike, *, on_bad_data: str = "refuse") -> 
     """Count what a file holds.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: the file is not sound.
     """
     data = read_sound_coco(json_file, on_bad_data=on_bad_data)
-    categories = sorted(data["categories"], key=lambda category: category["id"])
-    counts = {category["id"]: Counter() for category in categories}
-    shows = defaultdict(set)  # image ids by category id
-    per_image = Counter({image["id"]: 0 for image in data["images"]})
+    images, annotations = data["images"], data["annotations"]
+    counts: dict[int, Counter] = defaultdict(Counter)  # by category id
+    shows: dict[int, set] = defaultdict(set)  # image ids by category id
+    per_image = Counter({image["id"]: 0 for image in images})
     whole = []  # boxes with a width and a height
-    for annotation in progress_bar(data["annotations"], desc="counting annotations"):
-        category = counts[annotation["category_id"]]
-        shows[annotation["category_id"]].add(annotation["image_id"])
+    for annotation in progress_bar(annotations, desc="counting annotations"):
+        category = annotation["category_id"]
+        shows[category].add(annotation["image_id"])
         if annotation.get("iscrowd", 0) == 1:
-            category["crowds"] += 1
+            counts[category]["crowds"] += 1
             continue
         per_image[annotation["image_id"]] += 1
-        category["objects"] += 1
-        width, height = _sides(annotation["bbox"])
+        box = annotation.get("bbox")
+        width, height = box[2:] if is_finite_list(box) and len(box) == 4 else (0, 0)
         if width > 0 and height > 0:
             whole.append((width, height))
         area = annotation.get("area", width * height)
-        area = area if isinstance(area, (int, float)) else width * height
-        category["small" if area < _SMALL else "medium" if area < _LARGE else "large"] += 1
+        size = "small" if area < _SMALL else "medium" if area < _LARGE else "large"
+        counts[category].update(("objects", size))
     fields = ("objects", "crowds", "small", "medium", "large")
     classes = tuple(
         ClassStats(
-            id=category["id"],
-            name=category["name"],
-            images=len(shows[category["id"]]),
-            **{field: counts[category["id"]][field] for field in fields},
+            c["id"], c["name"], len(shows[c["id"]]), *map(counts[c["id"]].__getitem__, fields)
         )
-        for category in categories
+        for c in sorted(data["categories"], key=lambda category: category["id"])
     )
-    annotated = {annotation["image_id"] for annotation in data["annotations"]}
     boxes = np.array(whole, dtype=np.float64).reshape(-1, 2)
     return CocoStats(
-        images=len(data["images"]),
-        annotations=len(data["annotations"]),
-        empty_images=len(data["images"]) - len(annotated),
+        images=len(images),
+        annotations=len(annotations),
+        empty_images=len(images) - len(set().union(*shows.values())),
         crowds=sum(c.crowds for c in classes),
-        masks=sum(bool(a.get("segmentation")) for a in data["annotations"]),
-        keypoints=sum(bool(a.get("keypoints")) for a in data["annotations"]),
+        masks=sum(bool(a.get("segmentation")) for a in annotations),
+        keypoints=sum(bool(a.get("keypoints")) for a in annotations),
         classes=classes,
         objects_per_image=_histogram(per_image.values()),
-        image_sizes={side: _range(data["images"], side) for side in ("width", "height")},
+        image_sizes={side: _range(images, side) for side in ("width", "height")},
         box_sides=_percentiles(np.sqrt(boxes.prod(axis=1))),
         box_ratios=_percentiles(boxes[:, 1] / boxes[:, 0]),
     )
 
 
-def _sides(box: object) -> tuple[float, float]:
-    """A box's width and height; 0 where it is none, which is not for statistics to refuse."""
-    if isinstance(box, list) and len(box) == 4 and np.isfinite(sides := _numbers(box[2:])).all():
-        return tuple(sides)
-    return 0.0, 0.0
-
-
-def _numbers(values: list) -> list[float]:
-    return [float(v) if type(v) in (int, float) else float("nan") for v in values]
-
-
-def _histogram(counts) -> dict[str, int]:
-    ends = (*(low - 1 for low in _BINS[1:]), None)
+def _histogram(counts: Iterable[int]) -> dict[str, int]:
+    bins = Counter(bisect_right(_BINS, count) - 1 for count in counts)
     found = {}
-    for low, high in zip(_BINS, ends, strict=True):
+    for place, low in enumerate(_BINS):
+        high = _BINS[place + 1] - 1 if place + 1 < len(_BINS) else None
         label = f"{low}+" if high is None else str(low) if high == low else f"{low}-{high}"
-        number = sum(low <= count and (high is None or count <= high) for count in counts)
-        if number:
-            found[label] = number
+        if bins[place]:
+            found[label] = bins[place]
     return found
 
 
@@ -154,7 +137,7 @@ def _percentiles(values: np.ndarray) -> list[float]:
 
 
 def stats_table(stats: CocoStats) -> str:
-    """The numbers as text for a terminal."""
+    """The numbers as a text for a terminal."""
 
     def three(values: list) -> str:
         return " / ".join(f"{value:g}" for value in values) or "–"
@@ -178,21 +161,18 @@ def stats_table(stats: CocoStats) -> str:
         (label, number, "#" * max(1, round(30 * number / most)))
         for label, number in stats.objects_per_image.items()
     ]
+    align = ("right", "right", "left")
     rows = [
         (c.id, printable(c.name), c.images, c.objects, c.crowds, c.small, c.medium, c.large)
         for c in stats.classes
     ]
     headers = ["id", "class", "images", "objects", "crowds", "small", "medium", "large"]
-    return "\n\n".join(
-        [
-            tabulate(facts, tablefmt="plain", disable_numparse=True),
-            tabulate(
-                bars,
-                ["objects in an image", "images", ""],
-                colalign=("right", "right", "left"),
-                disable_numparse=True,
-            ),
-            tabulate(rows, headers, disable_numparse=[1]),
-            "small: area below 32 x 32 pixels, medium: below 96 x 96, large: above",
-        ]
-    )
+    tables = [
+        tabulate(facts, tablefmt="plain", disable_numparse=True),
+        tabulate(
+            bars, ["objects in an image", "images", ""], colalign=align, disable_numparse=True
+        ),
+        tabulate(rows, headers, disable_numparse=[1]),
+        "small: area below 32 x 32 pixels, medium: below 96 x 96, large: above",
+    ]
+    return "\n\n".join(tables)

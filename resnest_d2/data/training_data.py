@@ -1,11 +1,9 @@
-"""How much there is to train on: what an epoch is, and which classes have nothing."""
+"""How much there is to train on: images of an epoch, and objects of each class."""
 
-import contextlib
 import functools
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from detectron2.config import CfgNode
@@ -18,8 +16,6 @@ from detectron2.data.build import (
 from .check.data_sets import file_state
 from .check.image_files import sample
 
-__all__ = ["TrainingData", "summarise_training_data"]
-
 _SAMPLED = 16  # files
 
 
@@ -31,7 +27,6 @@ class TrainingData:
         images: number of images, without those that the config's filters leave out.
         instances: number of annotated objects of each class, crowds left out; None where the data
             sets have no classes of objects.
-        class_names: of these classes.
         crowds: number of annotations with ``iscrowd`` 1, which are not trained on, also in images
             that the filters leave out.
         files: some of the images, evenly spaced.
@@ -46,9 +41,8 @@ class TrainingData:
     @property
     def empty_classes(self) -> list[str]:
         """Names of the classes without an object."""
-        return [
-            n for n, count in zip(self.class_names, self.instances or (), strict=False) if not count
-        ]
+        counts = zip(self.class_names, self.instances or (), strict=False)
+        return [name for name, count in counts if not count]
 
 
 def summarise_training_data(cfg: CfgNode) -> TrainingData:
@@ -73,22 +67,25 @@ def summarise_training_data(cfg: CfgNode) -> TrainingData:
 def _summarise(
     names: tuple[str, ...], filter_empty: bool, min_keypoints: int, states: tuple
 ) -> TrainingData:
-    crowds = 0
+    crowds, log = 0, logging.getLogger("detectron2")
+    level = log.level
     try:
-        with _quiet():  # the loader will say it
-            records = get_detection_dataset_dicts(list(names), filter_empty=False)
-            if "annotations" in records[0]:
-                crowds = sum(_is_crowd(a) for record in records for a in record["annotations"])
-                if filter_empty:
-                    records = filter_images_with_only_crowd_annotations(records)
-                if min_keypoints:
-                    records = filter_images_with_few_keypoints(records, min_keypoints)
+        log.setLevel(logging.WARNING)  # the loader will log the rest
+        records = get_detection_dataset_dicts(list(names), filter_empty=False)
+        if "annotations" in records[0]:
+            crowds = sum(_is_crowd(a) for record in records for a in record["annotations"])
+            if filter_empty:
+                records = filter_images_with_only_crowd_annotations(records)
+            if min_keypoints:
+                records = filter_images_with_few_keypoints(records, min_keypoints)
         assert len(records), "none is left by the filters"
     except AssertionError as error:
         kept = " with an object" if filter_empty else ""
         raise ValueError(
             f"DATASETS.TRAIN {', '.join(names)} has no image{kept} to train on: {error}"
         ) from error
+    finally:
+        log.setLevel(level)
     class_names = tuple(MetadataCatalog.get(names[0]).get("thing_classes", ()))
     instances = None
     if class_names and "annotations" in records[0]:
@@ -106,14 +103,3 @@ def _summarise(
 
 def _is_crowd(annotation: dict) -> bool:
     return annotation.get("iscrowd", 0) == 1
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    log = logging.getLogger("detectron2")
-    level = log.level
-    log.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        log.setLevel(level)

@@ -1,11 +1,11 @@
-"""Errors of reading data, told where they matter: in the process that trains or evaluates.
+"""Errors of reading data, raised in the process that trains or evaluates.
 
-A data worker's exception reaches that process as a long text with the worker's stack in it, and
-says neither which image it was nor what to do. Here a mapper's exception travels as a value in the
-batch instead, and is raised from there: one sentence with the file, the image id and the remedy.
-What kills a worker altogether is told with its likely causes. A batch that does not fit into shared
-memory would not even be an exception: it is lost in a thread of the worker's queue, and training
-waits for ever. So the worker fills the shared memory itself, where an error can be seen.
+A data worker's exception reaches that process as a long text with the worker's stack in it, without
+the image and without advice. Here a mapper's exception is a value in the batch instead, and is
+raised when the batch arrives: one sentence with the file, the image id and what to do. What kills a
+worker altogether is explained with its likely causes. A batch that does not fit into shared memory
+would not even be an exception: it is lost in a thread of the worker's queue, and training waits for
+ever. So the worker fills the shared memory itself, where the error is caught.
 """
 
 import contextlib
@@ -22,15 +22,6 @@ from detectron2.utils.serialize import PicklableWrapper
 from .image_reader import PictureError
 from .packing import pack, unpack
 
-__all__ = [
-    "CheckedLoader",
-    "DataWorkerError",
-    "Failure",
-    "NamedErrors",
-    "explained_worker_errors",
-    "hand_over",
-]
-
 _WORKER_REMEDY = (
     "Likely causes: the machine is out of memory, or /dev/shm is full (in a container: raise "
     "--shm-size). Lower DATALOADER.NUM_WORKERS (0 reads without workers); training goes on with "
@@ -44,7 +35,7 @@ class DataWorkerError(RuntimeError):
 
 @dataclass(frozen=True)
 class Failure:
-    """What stands in a batch in place of an example: what to raise, and its cause."""
+    """An error in a batch, in place of an example: what to raise, and its cause."""
 
     error: Exception
     cause: Exception | None = None
@@ -67,27 +58,18 @@ class Failure:
             error = OSError(f"{where} cannot be read: {reason}. Restore the file, {remedy}")
         else:
             kind = ValueError if isinstance(cause, ValueError) else RuntimeError
-            error = kind(
-                f"{where} cannot be used: {type(cause).__name__}: {cause}. Mend it, {remedy}"
-            )
-        if get_worker_info() is not None:
-            cause = _for_sending(cause)
-        return cls(error, cause)
-
-    def throw(self) -> None:
-        raise self.error from self.cause
+            what = f"{type(cause).__name__}: {cause}"
+            error = kind(f"{where} cannot be used: {what}. Correct it, {remedy}")
+        return cls(error, cause if get_worker_info() is None else _for_sending(cause))
 
 
 def _for_sending(error: Exception) -> Exception:
-    """The error, or one of its text where it cannot be sent; with its stack if that may help."""
-    stack = "".join(traceback.format_exception(error))
-    try:
-        error = pickle.loads(pickle.dumps(error))
-    except Exception:
-        error = RuntimeError(f"{type(error).__name__}: {error}")
-    if not isinstance(error, (OSError, PictureError)):  # of a file, its name says all
-        error = RuntimeError(f"in a data worker:\n{stack}")
-    return error
+    """The error itself where it can be pickled and is of a file, else its text and stack."""
+    with contextlib.suppress(Exception):
+        sent = pickle.loads(pickle.dumps(error))
+        if isinstance(sent, (OSError, PictureError)):
+            return sent
+    return RuntimeError(f"in a data worker:\n{''.join(traceback.format_exception(error))}")
 
 
 class NamedErrors:
@@ -126,29 +108,28 @@ class CheckedLoader:
     def __iter__(self) -> Iterator[list]:
         with explained_worker_errors():
             for batch in self._loader:
-                if isinstance(batch, bytes):
-                    batch = _take_over(batch)
+                try:
+                    batch = unpack(batch) if isinstance(batch, bytes) else batch
+                except (
+                    EOFError,
+                    OSError,
+                    RuntimeError,
+                ) as error:  # its worker must live until here
+                    reason = f"a batch cannot be taken over from its data worker: {error}"
+                    raise DataWorkerError(
+                        f"{reason}. {_WORKER_REMEDY}; or too many files are open (ulimit -n)"
+                    ) from error
                 for example in batch:
                     if isinstance(example, Failure):
-                        example.throw()
+                        raise example.error from example.cause
                 yield batch
-
-
-def _take_over(batch: bytes) -> list:
-    try:
-        return unpack(batch)
-    except (EOFError, OSError, RuntimeError) as error:  # its worker must live until here
-        raise DataWorkerError(
-            f"a batch cannot be taken over from its data worker: {error}. {_WORKER_REMEDY}; or too "
-            "many files are open (ulimit -n)"
-        ) from error
 
 
 @contextlib.contextmanager
 def explained_worker_errors() -> Iterator[None]:
     """Raise a :class:`DataWorkerError` where PyTorch says that a data worker died.
 
-    It says so by a signal handler: at any moment, not just where batches are taken.
+    It says so by a signal handler, at any moment: not only where batches are taken.
     """
     try:
         yield

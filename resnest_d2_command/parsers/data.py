@@ -5,15 +5,12 @@ import runpy
 from pathlib import Path
 
 from ..commands import COMMANDS, describe
-from .common import (
-    add_json_option,
-    add_parser,
-    add_quiet_option,
-)
+from .common import add_json_option, add_parser, add_quiet_option
 
 __all__ = ["add_commands"]
 
-_DATA_EPILOG = """
+_EPILOGS = {
+    "data": """
 Examples:
   all that is wrong with two data sets:
     %(prog)s check train.json train/ val.json val/
@@ -21,14 +18,12 @@ Examples:
     %(prog)s check --help
 
 Exit codes: 0 done, 1 failed, 2 refused input.
-"""
-
-
-_CHECK_EPILOG = """
+""",
+    "check": """
 Examples:
   one data set:
     %(prog)s train.json train/
-  training and validation data, which must share no picture and have the same classes:
+  training and validation data, which must share no image and have the same classes:
     %(prog)s train.json train/ val.json val/
   for a program, {"problems": [{"file", "id", "kind", "value", "severity"}]}:
     %(prog)s train.json train/ --json
@@ -36,10 +31,8 @@ Examples:
 Exit codes: 0 no errors (warnings may be), 1 errors, 2 refused input.
 
 Kinds of problems (* a warning only):
-"""
-
-
-_FIX_EPILOG = """
+""",
+    "fix": """
 Examples:
   repair what can be repaired, and list the changes in fixed.changes.json:
     %(prog)s train.json fixed.json --images train/
@@ -49,19 +42,15 @@ Examples:
     %(prog)s train.json fixed.json --iscrowd 0
 
 Exit codes: 0 done, 1 a file could not be written, 2 refused input.
-"""
-
-
-_SPLIT_EPILOG = """
+""",
+    "split": """
 Examples:
   a fifth of the images for validation, into parts/train.json and parts/val.json:
     %(prog)s all.json --images all/ --val 0.2 --out parts
 
 Exit codes: 0 done, 1 a file could not be written, 2 refused input.
-"""
-
-
-_STATS_EPILOG = """
+""",
+    "stats": """
 Examples:
   tables:
     %(prog)s train.json
@@ -69,18 +58,17 @@ Examples:
     %(prog)s train.json --json
 
 Exit codes: 0 done, 2 refused input.
-"""
-
-
-_SHOW_EPILOG = """
+""",
+    "show": """
 Examples:
-  sixteen pictures:
+  sixteen images:
     %(prog)s train.json train/ --out sheet.png
   nine others:
     %(prog)s train.json train/ --out sheet.png --num 9 --seed 1
 
 Exit codes: 0 done, 1 the file could not be written, 2 refused input.
-"""
+""",
+}
 
 
 def add_commands(commands) -> None:
@@ -89,37 +77,35 @@ def add_commands(commands) -> None:
         "data",
         help=COMMANDS["data"],
         description=describe("data"),
-        epilog=_DATA_EPILOG,
+        epilog=_EPILOGS["data"],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parts = group.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    check = add_parser(
-        parts,
+    def add(name: str, text: str, epilog: str = "", **kwargs) -> argparse.ArgumentParser:
+        epilog = _EPILOGS[name] + epilog.replace("%", "%%")
+        return add_parser(parts, name, f"data.{name}", text, epilog=epilog, **kwargs)
+
+    check = add(
         "check",
-        "data.check",
         "report all that is wrong with data sets",
-        epilog=_CHECK_EPILOG + _kinds().replace("%", "%%"),
+        _kinds(),
         usage="%(prog)s [-h] [--json] [--quiet] JSON IMAGES [JSON IMAGES …]",
     )
     check.add_argument(
         "paths",
         nargs="+",
         metavar="JSON IMAGES",
-        help="annotations and the folder of their images; no two of several sets may share a "
-        "picture, and all must have the same classes",
+        help="annotations and the folder of their images; no two of several sets may share an "
+        "image, and all must have the same classes",
     )
     add_json_option(check, "every problem")
     add_quiet_option(check, "the problems")
 
-    fix = add_parser(
-        parts, "fix", "data.fix", "write a repaired file, and a list of changes", epilog=_FIX_EPILOG
-    )
+    fix = add("fix", "write a repaired file, and a list of changes")
     fix.add_argument("json_file", metavar="IN", help="a COCO-format JSON file")
     fix.add_argument("out", metavar="OUT", help="a new JSON file")
-    fix.add_argument(
-        "--images", metavar="DIR", help="the folder of the images: they are looked at too"
-    )
+    fix.add_argument("--images", metavar="DIR", help="the folder of the images, to check them too")
     _add_on_bad_data(fix, ("repair", "skip"))
     fix.add_argument(
         "--no-masks", action="store_true", help="take out masks that cannot be read, not objects"
@@ -130,13 +116,7 @@ def add_commands(commands) -> None:
     add_json_option(fix, "the file and the changes")
     add_quiet_option(fix, "the changes")
 
-    split = add_parser(
-        parts,
-        "split",
-        "data.split",
-        "split a file by image into train and val",
-        epilog=_SPLIT_EPILOG,
-    )
+    split = add("split", "split a file by image into train and val")
     split.add_argument("json_file", metavar="JSON")
     split.add_argument(
         "--images",
@@ -154,28 +134,18 @@ def add_commands(commands) -> None:
     add_json_option(split, "the files and what is in them")
     add_quiet_option(split, "warnings")
 
-    stats = add_parser(
-        parts, "stats", "data.stats", "count images, classes and sizes", epilog=_STATS_EPILOG
-    )
+    stats = add("stats", "count images, classes and sizes")
     stats.add_argument("json_file", metavar="JSON")
     _add_on_bad_data(stats)
     add_json_option(stats, "the numbers")
     add_quiet_option(stats, "the numbers")
 
-    show = add_parser(
-        parts,
-        "show",
-        "data.show",
-        "draw pictures with their annotations on one sheet",
-        epilog=_SHOW_EPILOG,
-    )
+    show = add("show", "draw images with their annotations on one sheet")
     show.add_argument("json_file", metavar="JSON")
     show.add_argument("images", metavar="IMAGES", help="the folder of the images")
     show.add_argument("--out", required=True, metavar="FILE.png", help="overwritten if there")
-    show.add_argument("--num", type=int, default=16, metavar="N", help="pictures; %(default)s")
-    show.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="which pictures; %(default)s"
-    )
+    show.add_argument("--num", type=int, default=16, metavar="N", help="images; %(default)s")
+    show.add_argument("--seed", type=int, default=0, metavar="N", help="which images; %(default)s")
     _add_on_bad_data(show)
     show.add_argument(
         "--intensity",

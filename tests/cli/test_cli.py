@@ -169,9 +169,9 @@ class _Terminal(io.StringIO):
 @pytest.mark.parametrize(
     ("arguments", "bars"),
     [
-        ("data check {json} {images}", ["checking annotations", "reading pictures"]),
+        ("data check {json} {images}", ["checking annotations", "reading images"]),
         ("data stats {json}", ["counting annotations"]),
-        ("data split {json} --images {images} --out {out}", ["comparing pictures"]),
+        ("data split {json} --images {images} --out {out}", ["comparing images"]),
         ("data show {json} {images} --out {out}/sheet.png", ["drawing"]),
         ("benchmark resnest14 resnet50 --size 32 32 --runs 1", ["building and counting", "timing"]),
     ],

@@ -213,12 +213,13 @@ def test_no_two_numbers_seed_a_generator_alike():
 # ---- Samplers ----
 
 
-def counted(cfg, batches=60):
-    return collections.Counter(i for batch in ids(take(loader_for(cfg), batches)) for i in batch)
-
-
 def plain(record):
     return record
+
+
+def counted(cfg):
+    batches = take(loader_for(cfg, mapper=plain), 60)
+    return collections.Counter(image for batch in ids(batches) for image in batch)
 
 
 def test_class_balanced_sampling_shows_a_rare_class_as_often_as_its_factor(config_for):

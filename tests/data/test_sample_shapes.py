@@ -1,6 +1,7 @@
 """The sample set: reproducible pictures whose annotations are what can be seen."""
 
 import collections
+import functools
 import hashlib
 import json
 import multiprocessing
@@ -38,11 +39,13 @@ def digest(files):
     return sha.hexdigest()
 
 
-def pictures(split, count, image_size=160):
-    return [
-        draw_picture(seed=0, split=split, index=i, image_size=image_size)
-        for i in range(1, count + 1)
-    ]
+@functools.cache
+def picture(split, index):
+    return draw_picture(seed=0, split=split, index=index, image_size=160)
+
+
+def pictures(split, count):
+    return [picture(split, index) for index in range(1, count + 1)]
 
 
 @pytest.fixture(scope="module")

@@ -140,10 +140,10 @@ def test_stats_count_what_the_file_holds(shapes, capsys):
 
 def test_stats_bear_broken_values_and_empty_files(shapes, tmp_path, capsys):
     content = _read(shapes["train"][0])
-    content["annotations"] = content["annotations"][:3]
+    content["annotations"] = content["annotations"][:4]
     content["annotations"][0]["bbox"] = [1, "x", None, float("nan")]
     content["annotations"][1].update(area=None, bbox=[0, 0, 0, 0])
-    del content["annotations"][2]["area"]
+    del content["annotations"][2]["area"], content["annotations"][3]["bbox"]
     own = tmp_path / "own.json"
     own.write_text(json.dumps(content))
     assert main(["data", "stats", str(own)]) == 0

@@ -1,4 +1,4 @@
-"""What is wrong with a COCO data set, and what of it is mended, repaired or left out.
+"""Checks of COCO data sets, and the repair of what they find.
 
 Nothing here registers a data set or reads images for training.
 """

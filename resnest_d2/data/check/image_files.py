@@ -1,9 +1,9 @@
-"""The image files of a data set: there, whole, and of the size that the JSON says.
+"""The image files of a data set: whether they exist, are whole, and have the size of the JSON.
 
-Only headers are read where that is enough. A JPEG file that ends with its end marker is whole, as
-is a PNG file that ends with its last chunk and whose checksums are right; every other file (also
-one with bytes after its end) is decoded, which is what training would do. Of images with more than
-8 bits a few are decoded to see whether their values fit the default rule of :mod:`.intensity`.
+Only headers are read where that is enough. A JPEG file that ends with its end marker is whole, and
+so is a PNG file that ends with its last chunk and has the right checksums; every other file (also
+one with bytes after its end) is decoded, as in training. Of images with more than 8 bits a few are
+decoded to see whether their values fit the default rule of :mod:`..intensity`.
 """
 
 import contextlib
@@ -24,8 +24,6 @@ from ..image_reader import PictureError, has_many_bits, open_image, orientation,
 from ..intensity import BY_TYPE, fitting_keys
 from .problems import Problem, shown
 
-__all__ = ["PictureEntry", "check_pictures", "file_digests", "shared_pictures"]
-
 _THREADS = 8  # files wait for disks and networks more than for processors
 _DECODED_PIXELS = 1 << 27  # at the same time, of 4 bytes; an image with more is decoded alone
 _SAMPLED = 16  # images with more than 8 bits whose values are looked at
@@ -38,13 +36,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class PictureEntry:
-    """An entry of a file's ``images``.
+    """An entry of a file's ``images``: its index and id (or place) there, what it says of the file.
 
-    Attributes:
-        index: in the section.
-        id: or the entry's place.
-        file_name: None where there is no usable one.
-        size: (width, height) in pixels; None where they are no sizes.
+    ``size`` is (width, height) in pixels; it and ``file_name`` are None where they are invalid.
     """
 
     index: int
@@ -52,10 +46,14 @@ class PictureEntry:
     file_name: str | None
     size: tuple[int, int] | None
 
+    def problem(self, file: str, kind: str, value: object) -> Problem:
+        """A problem of the image, in its JSON file or its image file."""
+        return Problem(file, self.id, kind, shown(value), ("images", self.index))
+
 
 @dataclass(frozen=True)
 class _Picture:
-    """What a file holds: a kind of problem, or the size as shown and the bytes."""
+    """A kind of problem, or the size as shown and the number of bytes."""
 
     kind: str | None = None
     value: str | None = None
@@ -74,23 +72,17 @@ def check_pictures(
     named = [entry for entry in entries if entry.file_name is not None]
     pictures = _look_at(os.path.join(image_root, entry.file_name) for entry in named)
     for entry, (path, picture) in zip(named, pictures, strict=True):
-
-        def add(file: str, kind: str, value: object, entry: PictureEntry = entry) -> None:
-            place = ("images", entry.index)
-            problems.append(Problem(file, entry.id, kind, shown(value), place))
-
-        plain = os.path.normpath(entry.file_name)
-        if plain in seen:
-            value = {"file_name": entry.file_name, "first": seen[plain].id}
-            add(json_file, "duplicate-file-name", value)
-        seen.setdefault(plain, entry)
+        first = seen.setdefault(os.path.normpath(entry.file_name), entry)
+        if first is not entry:
+            value = {"file_name": entry.file_name, "first": first.id}
+            problems.append(entry.problem(json_file, "duplicate-file-name", value))
         if picture.kind:
-            add(path, picture.kind, picture.value)
+            problems.append(entry.problem(path, picture.kind, picture.value))
         elif entry.size and entry.size != picture.size:
             value = {"json": list(entry.size), "file": list(picture.size)}
             if picture.orientation:
                 value["exif_orientation"] = picture.orientation
-            add(path, "size-mismatch", value)
+            problems.append(entry.problem(path, "size-mismatch", value))
     sampled = sample([path for path, picture in pictures if picture.many_bits], _SAMPLED)
     seen = value_ranges(sampled)
     if reasons := [reason for values in seen if (reason := BY_TYPE.misfit(values))]:
@@ -107,44 +99,40 @@ def sample(items: Sequence[T], count: int) -> list[T]:
 def shared_pictures(
     first: Iterable[tuple[str, PictureEntry]], second: Iterable[tuple[str, PictureEntry]]
 ) -> list[tuple[PictureEntry, str, str]]:
-    """Files that two sets share, byte by byte, whatever their names.
-
-    Pictures that were encoded anew are not found.
-
-    Args:
-        first, second: image folders and entries.
+    """Equal files of two sets of (image folder, entry), whatever their names.
 
     Returns:
         Entries of ``first``, their paths, and the paths in ``second``.
     """
-    sides = []
-    for side in (first, second):
-        pairs = [(root, entry) for root, entry in side if entry.file_name is not None]
-        pictures = _look_at(os.path.join(root, entry.file_name) for root, entry in pairs)
-        sides.append(
-            [
-                (entry, path, (picture.num_bytes, *picture.size))
-                for (_, entry), (path, picture) in zip(pairs, pictures, strict=True)
-                if not picture.kind
-            ]
-        )
-    # Only files of one length and picture size are read.
-    lengths = {key for _, _, key in sides[0]} & {key for _, _, key in sides[1]}
-    ours, theirs = (
-        [(entry, path) for entry, path, key in side if key in lengths] for side in sides
-    )
-    digests = file_digests([path for _, path in (*ours, *theirs)])
-    first = dict(zip(reversed(digests[len(ours) :]), (p for _, p in reversed(theirs)), strict=True))
+    ours, theirs = _readable(first), _readable(second)
+    # Only files of one length and image size are read.
+    keys = {key for *_, key in ours} & {key for *_, key in theirs}
+    ours, theirs = ([item for item in side if item[2] in keys] for side in (ours, theirs))
+    digests = file_digests([path for _, path, _ in (*ours, *theirs)])
+    found: dict[bytes, str] = {}
+    for (_, path, _), digest in zip(theirs, digests[len(ours) :], strict=True):
+        found.setdefault(digest, path)
     return [
-        (entry, path, first[digest])
-        for (entry, path), digest in zip(ours, digests[: len(ours)], strict=True)
-        if digest in first
+        (entry, path, found[digest])
+        for (entry, path, _), digest in zip(ours, digests[: len(ours)], strict=True)
+        if digest in found
+    ]
+
+
+def _readable(side: Iterable[tuple[str, PictureEntry]]) -> list[tuple[PictureEntry, str, tuple]]:
+    """Entries, paths, and what equal files have in common."""
+    named = [(root, entry) for root, entry in side if entry.file_name is not None]
+    pictures = _look_at(os.path.join(root, entry.file_name) for root, entry in named)
+    return [
+        (entry, path, (picture.num_bytes, picture.size))
+        for (_, entry), (path, picture) in zip(named, pictures, strict=True)
+        if not picture.kind
     ]
 
 
 def file_digests(paths: Sequence[str]) -> list[bytes]:
     """One value for each file, equal for equal contents."""
-    return _in_threads(_digest, paths, "comparing pictures")
+    return _in_threads(_digest, paths, "comparing images")
 
 
 def _digest(path: str) -> bytes:
@@ -165,7 +153,7 @@ def _digest_of_state(path: str, mtime_ns: int, size: int) -> bytes:
 
 def _look_at(paths: Iterable[str]) -> list[tuple[str, _Picture]]:
     paths = list(paths)
-    return list(zip(paths, _in_threads(_look, paths, "reading pictures"), strict=True))
+    return list(zip(paths, _in_threads(_look, paths, "reading images"), strict=True))
 
 
 def _in_threads(function: Callable[[str], T], paths: Sequence[str], doing: str) -> list[T]:
@@ -176,51 +164,44 @@ def _in_threads(function: Callable[[str], T], paths: Sequence[str], doing: str) 
 def _look(path: str) -> _Picture:
     try:
         status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a file"
+            return _Picture("not-an-image", what)
+        if not status.st_size:
+            return _Picture("empty-image", "0 bytes")
+        return _read(path, status.st_mtime_ns, status.st_size)
     except (FileNotFoundError, NotADirectoryError):
-        return _Picture("missing-image", "no such file")
-    except (OSError, ValueError) as error:  # ValueError: a null character
-        return _Picture("unreadable-image", str(error))
-    if not stat.S_ISREG(status.st_mode):
-        return _Picture("not-an-image", "a folder" if stat.S_ISDIR(status.st_mode) else "no file")
-    if not status.st_size:
-        return _Picture("empty-image", "0 bytes")
-    return _read(path, status.st_mtime_ns, status.st_size)
-
-
-@functools.lru_cache(maxsize=1 << 18)  # a file is read again when it has changed
-def _read(path: str, mtime_ns: int, num_bytes: int) -> _Picture:
-    try:
-        return _read_picture(path, num_bytes)
-    except FileNotFoundError:
         return _Picture("missing-image", "no such file")
     except PictureError as error:
         if isinstance(error.__cause__, UnidentifiedImageError):
             return _Picture("not-an-image", error.reason)
         truncated = "truncated" in error.reason.lower()
         return _Picture("truncated-image" if truncated else "unreadable-image", error.reason)
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        return _Picture("unreadable-image", str(error))
 
 
-def _read_picture(path: str, num_bytes: int) -> _Picture:
+@functools.lru_cache(maxsize=1 << 18)  # a file is read again when it has changed
+def _read(path: str, mtime_ns: int, num_bytes: int) -> _Picture:
     with open(path, "rb") as f:
         f.seek(max(0, num_bytes - len(_PNG_END)))
         end = f.read()
     with open_image(path) as image:
         many_bits = has_many_bits(image)
-        if image.format in ("JPEG", "MPO") and end.endswith(_JPEG_END):
-            turned = orientation(image)
-        elif image.format == "PNG" and end == _PNG_END:
+        if image.format == "PNG" and end == _PNG_END:
             turned = orientation(image)
             image.verify()  # the checksums
         else:
-            with _budget.take(image.width * image.height):
-                image.load()
+            if image.format not in ("JPEG", "MPO") or not end.endswith(_JPEG_END):
+                with _budget.take(image.width * image.height):
+                    image.load()
             turned = orientation(image)
         size = image.size[::-1] if turned in _TURNED else image.size
     return _Picture(size=size, num_bytes=num_bytes, orientation=turned, many_bits=many_bits)
 
 
 class _Budget:
-    """Lets threads wait while others have taken too much of something."""
+    """Limits the sum of what threads take at the same time: others wait."""
 
     def __init__(self, total: int):
         self._total = self._left = total
@@ -228,7 +209,7 @@ class _Budget:
 
     @contextlib.contextmanager
     def take(self, amount: int) -> Iterator[None]:
-        """Take an amount for as long as the block runs; all, where it is more than all."""
+        """Take an amount, or all where it is more, for as long as the block runs."""
         amount = min(amount, self._total)
         with self._changed:
             self._changed.wait_for(lambda: amount <= self._left)

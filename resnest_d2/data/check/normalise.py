@@ -1,41 +1,27 @@
 """COCO files as converters write them, brought into the form that Detectron2 and pycocotools take.
 
 Only what loses nothing is done here: ids become natural numbers, references follow them, whole
-numbers of another type become integers, numbers that follow from others are computed, and rows that
-are one are merged. Each change is a warning (:data:`.problems.MENDED`).
+numbers of another type become integers, derived values are computed, and equal rows are merged.
+Each change is a warning (:data:`.kinds.MENDED`).
 
-An entry whose id changes keeps the one of the file under :data:`GIVEN_ID`, so that results and
-messages can carry it.
+An entry whose id changes keeps the file's id under :data:`GIVEN_ID`, for results and messages.
 """
 
 import itertools
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from .problems import shown
-
-__all__ = [
-    "GIVEN_ID",
-    "MAX_ID",
-    "given_ids",
-    "is_finite_list",
-    "normalise",
-    "without_given_ids",
-]
-
 GIVEN_ID = "resnest_d2_given_id"
-"""The key of an entry for the id that its file has given it, where that is another."""
-
-MAX_ID = (1 << 63) - 1
+"""The key of an entry for its id in the file, where that was replaced."""
 
 _Add = Callable[[str, str, int, object], None]  # kind, section, index, value
 
 
 def without_given_ids(content: dict) -> dict:
-    """A file's content with its ids as the only ones."""
+    """A file's content without the ids that were replaced."""
     for section in ("images", "annotations", "categories"):
         for entry in content.get(section, ()):
             entry.pop(GIVEN_ID, None)
@@ -43,7 +29,7 @@ def without_given_ids(content: dict) -> dict:
 
 
 def given_ids(entries: Mapping[int, dict]) -> dict[int, Any]:
-    """The ids in their own file of entries (by id) that have another id now."""
+    """The file's ids, where they were replaced, by the new ones."""
     return {number: entry[GIVEN_ID] for number, entry in entries.items() if GIVEN_ID in entry}
 
 
@@ -57,36 +43,41 @@ def is_finite_list(values: object) -> bool:
         return False
 
 
+def is_id(value: object) -> bool:
+    """Whether Detectron2 and every evaluator can take it for an id."""
+    return type(value) is int and 0 <= value < 1 << 63
+
+
+def dicts(entries: list) -> Iterator[tuple[int, dict]]:
+    """The entries that are objects, with their indices."""
+    return ((index, entry) for index, entry in enumerate(entries) if isinstance(entry, dict))
+
+
 def normalise(data: dict, add: _Add) -> None:
-    """Change a file's content in place and report each change.
+    """Change a file's content in place and report each change with ``add``.
 
     Entries keep their places; merged ones are reported and stay. What cannot be converted is left
-    as it is, for the checks to find.
-
-    Args:
-        data: with lists ``images``, ``annotations`` and ``categories``.
-        add: called with kind, section, index and what was found there.
+    for the checks to find.
     """
-    for index, image in _dicts(data["images"]):
+    for index, image in dicts(data["images"]):
         for side in ("width", "height"):
             _convert_number(image, side, "images", index, add)
     images = _Ids(data["images"], "images", add)
     images.merge("merged-image", _file_and_size, add)
     categories = _Ids(data["categories"], "categories", add)
     categories.merge("merged-category", _id_and_name, add)
-    for index, category in _dicts(data["categories"]):
+    for index, category in dicts(data["categories"]):
         if type(category.get("name")) in (int, float):
             add("converted-name", "categories", index, category["name"])
             category["name"] = str(category["name"])
     used: dict[int, dict] = {}
     without_id = []
-    for index, annotation in _dicts(data["annotations"]):
-        for key, ids in (("image_id", images), ("category_id", categories)):
-            if key in annotation:
-                ids.resolve(annotation, key, index, add)
+    for index, annotation in dicts(data["annotations"]):
+        images.resolve(annotation, "image_id", index, add)
+        categories.resolve(annotation, "category_id", index, add)
         _normalise_values(annotation, index, add)
         number = annotation.get("id")
-        if type(number) is not int or not 0 < number <= MAX_ID:
+        if not is_id(number) or number == 0:
             without_id.append((index, annotation))
         elif number not in used:
             used[number] = annotation
@@ -94,24 +85,13 @@ def normalise(data: dict, add: _Add) -> None:
             add("merged-annotation", "annotations", index, number)
         else:
             without_id.append((index, annotation))
-    free = 1
-    for index, annotation in without_id:
-        while free in used:
-            free += 1
-        used[free] = annotation
+    free = (number for number in itertools.count(1) if number not in used)
+    for (index, annotation), number in zip(without_id, free, strict=False):
         given = annotation.get("id")
-        add("renumbered-annotation", "annotations", index, shown(given))
+        add("renumbered-annotation", "annotations", index, given)
         if given is not None:
             annotation.setdefault(GIVEN_ID, given)
-        annotation["id"] = free
-
-
-def _dicts(entries: list):
-    return ((index, entry) for index, entry in enumerate(entries) if isinstance(entry, dict))
-
-
-def _is_natural(value: object) -> bool:
-    return type(value) is int and 0 <= value <= MAX_ID
+        annotation["id"] = number
 
 
 def _whole_number(value: object) -> int | None:
@@ -131,7 +111,7 @@ def _convert_number(entry: dict, key: str, section: str, index: int, add: _Add) 
         return
     number = int(value) if type(value) is bool else _whole_number(value)
     if number is not None:
-        add("converted-number", section, index, {key: shown(value)})
+        add("converted-number", section, index, {key: value})
         entry[key] = number
 
 
@@ -148,25 +128,25 @@ def _id_and_name(category: dict) -> tuple | None:
 
 
 class _Ids:
-    """The ids of a section's entries as natural numbers, and what refers to them."""
+    """Replaces the ids of a section's entries, and the references to them, by natural numbers."""
 
     def __init__(self, entries: list, section: str, add: _Add):
         self._section = section
-        self._entries = [(i, entry) for i, entry in _dicts(entries) if _has_id(entry)]
+        self._entries = [(index, entry) for index, entry in dicts(entries) if _has_id(entry)]
         given = dict.fromkeys(entry["id"] for _, entry in self._entries)
-        numbers = {value: value for value in given if _is_natural(value)}
+        numbers = {value: value for value in given if is_id(value)}
         taken, others = set(numbers), []
         for value in sorted(given.keys() - numbers.keys(), key=lambda v: (_loosely(v), str(v))):
             number = _whole_number(value)
-            if _is_natural(number) and number not in taken:  # "17" is 17
+            if is_id(number) and number not in taken:  # "17" is 17
                 numbers[value] = number
                 taken.add(number)
             else:
                 others.append(value)
         numbers.update(zip(others, itertools.count(max(taken, default=0) + 1)))
-        self._numbers: dict[Any, int | None] = numbers
+        self._numbers: dict[Any, int] = numbers
         self._taken = set(numbers.values())
-        self._loose: dict[str, int | None] = {}  # None: of several
+        self._loose: dict[str, int | None] = {}  # None where several ids have this text
         for value, number in numbers.items():
             key = _loosely(value)
             self._loose[key] = None if key in self._loose else number
@@ -175,13 +155,12 @@ class _Ids:
             if type(value) is not int or value != number:
                 entry["id"] = number
                 entry.setdefault(GIVEN_ID, value)
-                add("converted-id", section, index, {"given": shown(value), "now": number})
+                add("converted-id", section, index, {"given": value, "now": number})
 
     def merge(self, kind: str, key: Callable[[dict], Any], add: _Add) -> None:
-        """Let entries with one key be the first of them, where no id has entries with other keys.
+        """Let references to entries with one key lead to the first of them.
 
-        Args:
-            key: of an entry; None for one that is like no other.
+        Left alone are entries of key None, and those that share an id with an entry of another key.
         """
         keys: dict[int, set] = {}
         for _, entry in self._entries:
@@ -194,26 +173,26 @@ class _Ids:
                 continue
             if value in first:
                 same[number] = first[value]
-                add(kind, self._section, index, _name(entry))
+                add(kind, self._section, index, entry.get("file_name", entry.get("name")))
             first.setdefault(value, number)
         self._numbers = {value: same.get(n, n) for value, n in self._numbers.items()}
         self._loose = {text: same.get(n, n) for text, n in self._loose.items()}
 
     def resolve(self, annotation: dict, key: str, index: int, add: _Add) -> None:
-        """Let a reference be the number of what it refers to."""
-        value = annotation[key]
+        """Replace a reference, if there is one, by the number of the entry that it refers to."""
+        value = annotation.get(key)
         if type(value) not in (int, float, str):
             return
         number = self._numbers.get(value)
+        converted = type(value) is float
         if number is None:
             number = self._loose.get(_loosely(value))
-            if number is not None:
-                add("converted-reference", "annotations", index, {key: shown(value)})
-            elif value in self._taken:  # which another entry has been given
-                number = str(value)
-            else:
-                return
-        elif type(value) is float:
+            converted = number is not None
+            if number is None:
+                if value not in self._taken:
+                    return
+                number = str(value)  # the number is that of another entry now
+        if converted:
             add("converted-reference", "annotations", index, {key: value})
         annotation[key] = number
 
@@ -224,18 +203,14 @@ def _has_id(entry: dict) -> bool:
 
 
 def _loosely(value: int | float | str) -> str:
-    """What ids of several types have in common."""
+    """A text that is the same for equal ids of different types."""
     number = _whole_number(value)
     return str(value).strip() if number is None else str(number)
 
 
-def _name(entry: dict) -> object:
-    return shown(entry.get("file_name", entry.get("name")))
-
-
 def _normalise_values(annotation: dict, index: int, add: _Add) -> None:
     def found(kind: str, value: object) -> None:
-        add(kind, "annotations", index, shown(value))
+        add(kind, "annotations", index, value)
 
     area = annotation.get("area")
     if type(area) not in (int, float) or not 0 <= area < math.inf:
@@ -260,6 +235,6 @@ def _normalise_values(annotation: dict, index: int, add: _Add) -> None:
                 if all(float(value).is_integer() for value in values):
                     found("converted-number", {f"segmentation.{key}": values})
                     segmentation[key] = list(map(int, values))
-    if segmentation and is_finite_list(segmentation):
+    elif segmentation and is_finite_list(segmentation):
         found("flat-segmentation", segmentation)
         annotation["segmentation"] = [segmentation]

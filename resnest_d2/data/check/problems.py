@@ -1,4 +1,4 @@
-"""Problems of a COCO data set: where they are, what was found, and how they are told."""
+"""Problems of a COCO data set: where they are, what was found, and how they are reported."""
 
 import math
 from collections import Counter
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ...text import printable
 from .kinds import KINDS, WARNINGS
 
-__all__ = ["Problem", "count_kinds", "report", "shown"]
+SINGULAR = {"images": "image", "annotations": "annotation", "categories": "category"}
 
 _EXAMPLES = 3  # of a kind of warnings
 _SHOWN = 8  # of a list's values
@@ -20,9 +20,9 @@ class Problem:
     """One thing that is wrong with a data set.
 
     Attributes:
-        file: the JSON file, or the image file that is concerned.
-        id: of the image, annotation or category; where it has none that could be named, its place,
-            such as ``"annotations[5]"``; None for the file as a whole.
+        file: the JSON file or the image file.
+        id: of the image, annotation or category; its place, such as ``"annotations[5]"``, where it
+            has no id; None for the file as a whole.
         kind: one of :data:`KINDS`.
         value: what was found, in JSON's types.
         entry: section and index in the JSON file of what is left out with ``skip``.
@@ -41,10 +41,13 @@ class Problem:
 
     def as_dict(self) -> dict:
         """For JSON: file, id, kind, value and severity."""
-        return {
-            **{key: getattr(self, key) for key in ("file", "id", "kind", "value")},
-            "severity": self.severity,
-        }
+        keys = ("file", "id", "kind", "value", "severity")
+        return {key: getattr(self, key) for key in keys}
+
+
+def errors(problems: Iterable[Problem]) -> list[Problem]:
+    """The problems that are not only warnings."""
+    return [problem for problem in problems if problem.severity == "error"]
 
 
 def shown(value: object, levels: int = 6) -> object:
@@ -57,7 +60,7 @@ def shown(value: object, levels: int = 6) -> object:
     if isinstance(value, (str, int, float, type(None))):
         if isinstance(value, str) and len(value) > _SHOWN_TEXT:
             return value[:_SHOWN_TEXT] + "…"
-        if type(value) is int and abs(value) >= 1 << 256:  # the text of a longer one is refused
+        if type(value) is int and abs(value) >= 1 << 256:  # Python refuses to print longer ones
             return "an integer of more than 256 bits"
         return value
     if not levels:
@@ -68,6 +71,11 @@ def shown(value: object, levels: int = 6) -> object:
     return {str(key): shown(v, levels - 1) for key, v in list(value.items())[:_SHOWN]}
 
 
+def counted(number: int, noun: str) -> str:
+    """Such as "1 problem" or "2 problems"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def count_kinds(problems: Iterable[Problem]) -> dict[str, int]:
     """How many problems there are of each kind, in the order of KINDS."""
     counts = Counter(problem.kind for problem in problems)
@@ -75,10 +83,9 @@ def count_kinds(problems: Iterable[Problem]) -> dict[str, int]:
 
 
 def report(problems: Sequence[Problem], limit: int = 20) -> str:
-    """Problems as lines: how many of each kind and what it means, then the first ones.
+    """Problems as lines: how many of each kind and what it means, then up to ``limit`` examples.
 
-    ``limit`` is the number of those; every kind shows one before a kind shows its second, and
-    warnings show few.
+    Every kind shows one example before a kind shows its second, and warnings show few.
     """
     width = max((len(problem.kind) for problem in problems), default=0)
     lines = [
@@ -104,8 +111,7 @@ def _named(problem: Problem) -> str:
     section = problem.entry[0] if problem.entry else ""
     if isinstance(problem.id, str) and problem.id.startswith(f"{section}["):
         return problem.id
-    singular = {"images": "image", "annotations": "annotation", "categories": "category"}
-    return f"{singular.get(section, 'id')} {problem.id}"
+    return f"{SINGULAR.get(section, 'id')} {problem.id}"
 
 
 def _text(value: object) -> str:

@@ -1,81 +1,96 @@
 """From a COCO file as it is to one that Detectron2 trains on: mended, repaired, without the rest.
 
-What is done follows from the problems that were found (:mod:`.problems`) and from
-``on_bad_data``: ``refuse`` mends what loses nothing, ``repair`` repairs too, ``skip`` also leaves
-out what is broken.
-
-Detectron2 reads a data set's JSON file twice, for its loader and for its evaluator: changing
-entries on the way would make the two disagree. So a changed set is written as a file of its own,
-and that is registered.
+What is done follows from the problems that were found (:mod:`.kinds`) and from ``on_bad_data``.
+Detectron2 reads a data set's JSON file twice, for its loader and for its evaluator: if entries were
+changed on the way, the two would disagree. So a changed set is written as a new file, and that is
+registered.
 """
 
+import dataclasses
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from fvcore.transforms.transform import CropTransform
 from pycocotools import mask as mask_util
 
+from ...errors import check_choice
 from ...files import write_text
-from .kinds import MENDED, OF_KEYPOINTS, OF_MASKS, UNREADABLE_KEYPOINTS, UNREADABLE_MASKS
+from .data_sets import (
+    check_data_sets,
+    check_file,
+    examine,
+    require_paths,
+)
+from .kinds import BEHAVIOURS, MENDED, OF_KEYPOINTS, OF_MASKS, UNREADABLE, UNUSABLE
+from .normalise import dicts, is_id, without_given_ids
 from .objects import polygon_problem
-from .problems import Problem, shown
-from .structure import Structure, entry_id, image_size, read_structure
+from .problems import Problem, counted, errors, report
+from .structure import Structure, image_size, read_structure
+from .summary import CocoSummary, summarise
 
-__all__ = [
-    "UsableSet",
-    "make_usable",
-    "of_any_model",
-    "read_problems",
-    "relevant",
-    "without_entries",
-    "write_problems",
-    "write_usable",
-]
+logger = logging.getLogger(__name__)
+
+OF_SOME_MODELS = ("missing-mask", "missing-keypoints")
+"""Kinds that do not matter where it is not known what a model learns."""
 
 
 @dataclass(frozen=True)
 class UsableSet:
-    """A data set's content, as far as it can be used.
+    """The part of a data set that can be used.
 
     Attributes:
-        content: of a COCO file; None where the file can stay as it is.
-        mended: problems that are none any more.
+        content: of a COCO file; None where the file can stay as it is, or something is refused.
+        summary: of the content.
+        mended: problems that are solved.
         left_out: problems whose entries are left out, with what depends on them.
         refused: problems that are neither; with ``skip`` there are none.
         objects, lost: annotations of the file, each counted once, and how many are left out.
+        file: where :func:`fix_coco` has written the content.
     """
 
-    content: dict | None
-    mended: tuple[Problem, ...] = ()
-    left_out: tuple[Problem, ...] = ()
-    refused: tuple[Problem, ...] = ()
+    json_file: str
+    content: dict | None = None
+    summary: CocoSummary | None = None
+    mended: Sequence[Problem] = ()
+    left_out: Sequence[Problem] = ()
+    refused: Sequence[Problem] = ()
     objects: int = 0
     lost: int = 0
+    file: str = ""
+
+    def warn_of_losses(self) -> None:
+        """Say in the log how many annotations are left out, and show some reasons."""
+        if self.lost:
+            logger.warning(
+                f"{self.json_file}: {self.lost} of {self.objects} annotations are left out, "
+                "because they, their image or their category are broken\n"
+                f"{report(self.left_out, limit=3)}"
+            )
+
+    def as_dict(self) -> dict:
+        """What was changed, for JSON."""
+        lists = {key: [p.as_dict() for p in getattr(self, key)] for key in ("mended", "left_out")}
+        return {"file": self.file, "objects": self.objects, "lost": self.lost, **lists}
 
 
 def relevant(problems: Iterable[Problem], *, masks: bool, keypoints: bool) -> list[Problem]:
     """The problems that matter to a model with or without masks and keypoints."""
-    ignored = (frozenset() if masks else OF_MASKS) | (frozenset() if keypoints else OF_KEYPOINTS)
+    ignored = (set() if masks else OF_MASKS) | (set() if keypoints else OF_KEYPOINTS)
     return [problem for problem in problems if problem.kind not in ignored]
 
 
-def of_any_model(problems: Iterable[Problem]) -> list[Problem]:
-    """The problems that matter also to a model that does not learn what an object lacks."""
-    lacks = ("missing-mask", "missing-keypoints")
-    return [problem for problem in problems if problem.kind not in lacks]
-
-
 def make_usable(
-    json_file: str,
-    problems: Sequence[Problem],
+    checked: Structure,
     *,
     on_bad_data: str = "refuse",
     masks: bool = True,
     keypoints: bool = True,
+    ignored: Collection[str] = (),
     iscrowd: int | None = None,
     always: bool = False,
 ) -> UsableSet:
@@ -84,79 +99,114 @@ def make_usable(
     ``area`` is computed where it is missing: the mask's where there is one, else the box's.
 
     Args:
-        json_file: a file that is usable as a whole.
-        problems: all that were found in it and in its images.
-        on_bad_data: one of :data:`.problems.BEHAVIOURS`.
-        masks: whether masks are wanted; without them, unreadable ones are taken out and the objects
-            stay.
-        keypoints: whether keypoints are wanted.
+        checked: a file that is usable as a whole. Its content is changed and released.
+        masks, keypoints: whether they are learned; if not, unreadable ones are taken out and the
+            objects stay.
+        ignored: kinds of problems to leave as they are.
         iscrowd: a value for all annotations.
         always: give the content also where nothing is changed.
 
     Raises:
         ValueError: no image or no category is left.
     """
-    # What a model does not learn is taken out where Detectron2 could not load it.
-    unread = {} if masks else dict.fromkeys(UNREADABLE_MASKS, ("segmentation",))
-    if not keypoints:
-        unread |= dict.fromkeys(UNREADABLE_KEYPOINTS, ("keypoints", "num_keypoints"))
+    problems = [problem for problem in checked.problems if problem.kind not in ignored]
+    # Values that the model does not learn are taken out where Detectron2 could not load them.
+    unread = (set() if masks else UNREADABLE["segmentation"]) | (
+        set() if keypoints else UNREADABLE["keypoints"]
+    )
     taken_out = [problem for problem in problems if problem.kind in unread]
     problems = relevant(problems, masks=masks, keypoints=keypoints)
-    errors = [problem for problem in problems if problem.severity == "error"]
+    left = errors(problems)
     mended = [problem for problem in problems if problem.kind in MENDED]
-    if not (mended or errors or taken_out or always):
-        return UsableSet(None)
-    structure = read_structure(json_file)
-    data = structure.data
-    annotations = data["annotations"]
+    if left and on_bad_data == "refuse":
+        return UsableSet(checked.json_file, refused=left)
+    if not (mended or left or taken_out or always):
+        return UsableSet(checked.json_file, summary=checked.summary)
+    structure = dataclasses.replace(checked)
+    if structure.data is None:
+        structure = read_structure(checked.json_file)
+    checked.data = None
+    annotations = structure.data["annotations"]
     for problem in taken_out:
-        for key in unread[problem.kind]:
+        is_mask = problem.kind in UNREADABLE["segmentation"]
+        for key in ("segmentation",) if is_mask else ("keypoints", "num_keypoints"):
             annotations[problem.entry[1]].pop(key, None)
-    _apply(_MENDING, mended, structure)
-    if on_bad_data != "refuse":
-        unsound = {problem.entry for problem in errors if problem.kind in UNREADABLE_MASKS}
-        done = _apply(_REPAIRING, [p for p in errors if p.entry not in unsound], structure)
-        mended += done
-        repaired = {id(problem) for problem in done}
-        errors = [problem for problem in errors if id(problem) not in repaired]
-    left_out = errors if on_bad_data == "skip" else []
+    unsound = {problem.entry for problem in left if problem.kind in UNREADABLE["segmentation"]}
+    repairable = [problem for problem in left if problem.entry not in unsound]
+    first = {"stray-polygon": 0, "polygon-outside": 1}  # before a box is taken from the mask
+    todo = sorted([*mended, *repairable], key=lambda problem: first.get(problem.kind, 2))
+    repaired = {id(problem) for problem in todo if _repair(problem, structure)}
+    mended += [problem for problem in left if id(problem) in repaired]
+    left = [problem for problem in left if id(problem) not in repaired]
+    if left and on_bad_data == "repair":
+        return UsableSet(checked.json_file, refused=left)
     spare = structure.merged | {p.entry for p in mended if p.kind == "maskless-crowd"}
     objects = sum(("annotations", index) not in spare for index in range(len(annotations)))
-    kept = without_entries(data, spare | {problem.entry for problem in left_out}, json_file)
+    kept = without_entries(structure, spare | {problem.entry for problem in left})
     lost = objects - len(kept["annotations"])
     if iscrowd is not None:
-        mended += _set_iscrowd(annotations, iscrowd, json_file)
-    for annotation in kept["annotations"] if on_bad_data == "skip" or not errors else ():
+        before = len(structure.problems)
+        for index, annotation in dicts(annotations):
+            if annotation["iscrowd"] != iscrowd:
+                structure.add("changed-iscrowd", "annotations", index, annotation["iscrowd"])
+                annotation["iscrowd"] = iscrowd
+        mended += structure.problems[before:]
+    for annotation in kept["annotations"]:
         if "area" not in annotation:
             annotation["area"] = _area(annotation, structure)
+    categories = {c["id"]: c for c in sorted(kept["categories"], key=lambda c: c["id"])}
+    images = [image["id"] for image in kept["images"]]
+    summary = summarise(checked.json_file, images, categories, kept["annotations"])
     if any(problem.kind == "no-annotations" for problem in mended):
-        del kept["annotations"]  # by which evaluators know that there is nothing to score
-    return UsableSet(
-        kept,
-        mended=tuple(mended),
-        left_out=tuple(left_out),
-        refused=() if left_out else tuple(errors),
-        objects=objects,
-        lost=lost,
-    )
+        del kept["annotations"]  # evaluators take this for nothing to score
+    return UsableSet(checked.json_file, kept, summary, mended, left, [], objects, lost)
 
 
-def without_entries(data: dict, dropped: Container[tuple[str, int]], json_file: str) -> dict:
-    """A file's content without some entries, and without the annotations that refer to them.
+def usable_part(
+    json_file: str, image_root: str | os.PathLike | None, on_bad_data: str, **kwargs
+) -> UsableSet:
+    """Check a file, with its images where their folder is given, and :func:`make_usable`.
 
-    Args:
-        dropped: sections and indices.
+    Raises:
+        ValueError: with all that is refused.
+    """
+    check_choice("on_bad_data", on_bad_data, BEHAVIOURS)
+    if image_root is None:
+        checked = examine(json_file) if on_bad_data == "refuse" else check_file(json_file)
+    else:
+        (checked,) = check_data_sets([(json_file, image_root)]).values()
+    if any(problem.kind in UNUSABLE for problem in checked.problems):
+        raise_errors(json_file, checked.problems)
+    usable = make_usable(checked, on_bad_data=on_bad_data, **kwargs)
+    raise_errors(json_file, usable.refused)
+    return usable
+
+
+def raise_errors(json_file: str, problems: Sequence[Problem]) -> None:
+    """Raise a ValueError with all errors, if there are any."""
+    if found := errors(problems):
+        ways = ""
+        if not any(problem.kind in UNUSABLE for problem in found):
+            ways = " (on_bad_data 'repair' repairs what it can, 'skip' leaves out the rest)"
+        number = counted(len(found), "problem")
+        raise ValueError(f"{json_file} has {number}{ways}\n{report(found)}")
+
+
+def without_entries(structure: Structure, dropped: Container[tuple[str, int]]) -> dict:
+    """A file's content without entries (section, index) and the annotations that refer to them.
 
     Raises:
         ValueError: no image or no category is left.
     """
     kept = {
-        section: [e for i, e in enumerate(data[section]) if (section, i) not in dropped]
+        section: [e for i, e in enumerate(structure.data[section]) if (section, i) not in dropped]
         for section in ("images", "annotations", "categories")
     }
     for section in ("images", "categories"):
         if not kept[section]:
-            raise ValueError(f"{json_file}: without the broken entries, no '{section}' are left")
+            raise ValueError(
+                f"{structure.json_file}: without the broken entries, no '{section}' are left"
+            )
     known = {section: {_id(entry) for entry in kept[section]} for section in kept}
     kept["annotations"] = [
         annotation
@@ -164,136 +214,78 @@ def without_entries(data: dict, dropped: Container[tuple[str, int]], json_file: 
         if _id(annotation, "image_id") in known["images"]
         and _id(annotation, "category_id") in known["categories"]
     ]
-    return {**data, **kept}
+    return {**structure.data, **kept}
 
 
-def _set_iscrowd(annotations: list, iscrowd: int, json_file: str) -> list[Problem]:
-    """Give all this value; the changes."""
-    changes = []
-    for index, annotation in enumerate(annotations):
-        if isinstance(annotation, dict) and annotation["iscrowd"] != iscrowd:
-            name, before = entry_id("annotations", index, annotation), shown(annotation["iscrowd"])
-            entry = ("annotations", index)
-            changes.append(Problem(json_file, name, "changed-iscrowd", before, entry))
-            annotation["iscrowd"] = iscrowd
-    return changes
-
-
-def _id(entry: object, key: str = "id") -> object:
+def _id(entry: object, key: str = "id") -> int | None:
     value = entry.get(key) if isinstance(entry, dict) else None
-    return value if type(value) is int else None
+    return value if is_id(value) else None
 
 
-def write_usable(content: dict, json_file: str, folder: str) -> str:
-    """Write the content of a file's usable copy into a folder, under a name that belongs to it."""
-    text = json.dumps(content)
-    stem = os.path.splitext(os.path.basename(json_file))[0]
+def write_usable(usable: UsableSet, folder: str) -> str:
+    """Write changed content into a folder, under a name with its hash; return the file to use."""
+    if usable.content is None:
+        return usable.json_file
+    text = json.dumps(usable.content)
+    stem = os.path.splitext(os.path.basename(usable.json_file))[0]
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     path = os.path.join(folder, f"clean_{stem}_{digest}.json")
     write_text(path, text)
     return path
 
 
-# ---- Repairs: of an entry, in place; whether it is sound now ----
-
-_Repair = Callable[[dict, Problem, Structure], bool]
-
-
-def _apply(
-    repairs: dict[str, _Repair], problems: Sequence[Problem], structure: Structure
-) -> list[Problem]:
-    """Repair what has problems of these kinds, kind by kind; return what is mended."""
-    done = []
-    for kind, repair in repairs.items():
-        for problem in problems:
-            if problem.kind == kind:
-                section, index = problem.entry
-                if repair(structure.data[section][index], problem, structure):
-                    done.append(problem)
-    return done
+def _repair(problem: Problem, structure: Structure) -> bool:
+    """Repair an entry in place, if possible."""
+    entry = structure.data[problem.entry[0]][problem.entry[1]] if problem.entry else {}
+    match problem.kind:
+        case "misnamed-image":
+            entry["file_name"] = problem.value["found"]
+        case "ignored-object":  # COCO's own evaluation treats ``ignore`` and ``iscrowd`` alike
+            entry["iscrowd"] = 1
+            del entry["ignore"]
+        case "missing-keypoints":
+            names = structure.categories[entry["category_id"]]["keypoints"]
+            entry.update(keypoints=[0] * 3 * len(names), num_keypoints=0)
+        case "stray-polygon":
+            size = _size(entry, structure)
+            entry["segmentation"] = [
+                polygon
+                for polygon in entry["segmentation"]
+                if polygon_problem(polygon, size)[0] in (None, "polygon-outside")
+            ]
+        case "polygon-outside":  # Detectron2 clips so too, with shapely
+            clip = CropTransform(0, 0, *_size(entry, structure))
+            polygons = [np.reshape(polygon, (-1, 2)) for polygon in entry["segmentation"]]
+            if clipped := [p.flatten().tolist() for p in clip.apply_polygons(polygons)]:
+                entry["segmentation"] = clipped
+        case "box-outside":
+            x, y, width, height = entry["bbox"]
+            columns, rows = _size(entry, structure)
+            left, top = max(x, 0), max(y, 0)
+            right, bottom = min(x + width, columns), min(y + height, rows)
+            entry["bbox"] = [left, top, right - left, bottom - top]
+            if entry.get("area") == width * height:
+                entry["area"] = (right - left) * (bottom - top)
+        case "bad-box" | "degenerate-box":
+            rle = _rle(entry, structure)
+            box = [] if rle is None else mask_util.toBbox(rle).tolist()
+            if not box or min(box[2:]) <= 0:
+                return False
+            entry["bbox"] = box
+        case _:
+            return False
+    return True
 
 
 def _size(annotation: dict, structure: Structure) -> tuple[int, int] | None:
     return image_size(structure.images.get(_id(annotation, "image_id"), {}))
 
 
-def _drop_stray_polygons(annotation: dict, problem: Problem, structure: Structure) -> bool:
-    size = _size(annotation, structure)
-    annotation["segmentation"] = [
-        polygon
-        for polygon in annotation["segmentation"]
-        if polygon_problem(polygon, size)[0] in (None, "polygon-outside")
-    ]
-    return True
-
-
-def _clip_polygons(annotation: dict, problem: Problem, structure: Structure) -> bool:
-    """As Detectron2 clips them, with shapely."""
-    clip = CropTransform(0, 0, *_size(annotation, structure))
-    polygons = [np.reshape(polygon, (-1, 2)) for polygon in annotation["segmentation"]]
-    if clipped := [polygon.flatten().tolist() for polygon in clip.apply_polygons(polygons)]:
-        annotation["segmentation"] = clipped
-    return True
-
-
-def _clip_box(annotation: dict, problem: Problem, structure: Structure) -> bool:
-    x, y, width, height = annotation["bbox"]
-    columns, rows = _size(annotation, structure)
-    left, top = max(x, 0), max(y, 0)
-    right, bottom = min(x + width, columns), min(y + height, rows)
-    annotation["bbox"] = [left, top, right - left, bottom - top]
-    if annotation.get("area") == width * height:
-        annotation["area"] = (right - left) * (bottom - top)
-    return True
-
-
-def _rename(image: dict, problem: Problem, structure: Structure) -> bool:
-    image["file_name"] = problem.value["found"]
-    return True
-
-
-def _ignored_to_crowd(annotation: dict, problem: Problem, structure: Structure) -> bool:
-    """COCO's own evaluation takes ``ignore`` and ``iscrowd`` for the same."""
-    annotation["iscrowd"] = 1
-    del annotation["ignore"]
-    return True
-
-
-def _box_of_mask(annotation: dict, problem: Problem, structure: Structure) -> bool:
-    rle = _rle(annotation, structure)
-    box = [] if rle is None else mask_util.toBbox(rle).tolist()
-    if not box or min(box[2:]) <= 0:
-        return False
-    annotation["bbox"] = box
-    return True
-
-
-def _unlabelled_keypoints(annotation: dict, problem: Problem, structure: Structure) -> bool:
-    names = structure.categories[annotation["category_id"]]["keypoints"]
-    annotation.update(keypoints=[0] * 3 * len(names), num_keypoints=0)
-    return True
-
-
-_MENDING: dict[str, _Repair] = {
-    "stray-polygon": _drop_stray_polygons,
-    "polygon-outside": _clip_polygons,
-    "box-outside": _clip_box,
-}
-_REPAIRING: dict[str, _Repair] = {
-    "misnamed-image": _rename,
-    "ignored-object": _ignored_to_crowd,
-    "bad-box": _box_of_mask,
-    "degenerate-box": _box_of_mask,
-    "missing-keypoints": _unlabelled_keypoints,
-}
-
-
 def _area(annotation: dict, structure: Structure) -> float:
     rle = _rle(annotation, structure)
     if rle is not None:
         return float(mask_util.area(rle))
-    _, _, width, height = annotation["bbox"]
-    return float(width * height)
+    return float(annotation["bbox"][2] * annotation["bbox"][3])
 
 
 def _rle(annotation: dict, structure: Structure) -> dict | None:
@@ -307,7 +299,53 @@ def _rle(annotation: dict, structure: Structure) -> dict | None:
     return mask_util.merge(rles) if isinstance(rles, list) else rles
 
 
-# ---- Lists of problems ----
+# ---- Files ----
+
+
+def fix_coco(
+    json_file: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    image_root: str | os.PathLike | None = None,
+    on_bad_data: str = "repair",
+    iscrowd: int | None = None,
+    masks: bool = True,
+) -> UsableSet:
+    """Write the usable part of a file, and beside it, as ``OUT.changes.json``, what was changed.
+
+    An object that lacks a mask stays: a model that learns no masks can use it. Where ids had to
+    become numbers, these are the new file's ids, and the list has those of the old file.
+
+    Args:
+        image_root: the folder of the images, to check these too.
+        on_bad_data: ``"repair"`` refuses what cannot be repaired, ``"skip"`` leaves it out.
+        iscrowd: a value for all annotations.
+        masks: False takes out unreadable masks, for models that learn none.
+
+    Raises:
+        FileExistsError: one of the two files exists.
+        FileNotFoundError: the file or the folder does not exist.
+        ValueError: with all that cannot be repaired.
+    """
+    check_choice("on_bad_data", on_bad_data, ("repair", "skip"))
+    json_file, out = os.fspath(json_file), os.fspath(out)
+    list_file = f"{out.removesuffix('.json')}.changes.json"
+    if found := [path for path in (out, list_file) if os.path.exists(path)]:
+        raise FileExistsError(f"{' and '.join(found)}: there already, and not overwritten")
+    require_paths(json_file, os.path.dirname(json_file) or ".")
+    usable = usable_part(
+        json_file,
+        image_root,
+        on_bad_data,
+        ignored=("missing-mask",),
+        masks=masks,
+        iscrowd=iscrowd,
+        always=True,
+    )
+    write_text(out, json.dumps(without_given_ids(usable.content)))
+    fixed = dataclasses.replace(usable, content=None, file=out)
+    write_text(list_file, json.dumps(fixed.as_dict(), indent=1))
+    return fixed
 
 
 def write_problems(problems: Sequence[Problem], path: str) -> None:

@@ -1,1 +1,1 @@
-"""Data sets of each file format, checked and registered with Detectron2."""
+"""Data sets of each file format, registered with Detectron2. Their checks are in :mod:`..check`."""

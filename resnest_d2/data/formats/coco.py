@@ -1,14 +1,11 @@
 """COCO-format data sets: registered with Detectron2 once they are checked and usable.
 
-What is wrong is found in :mod:`.check`, and changed where Detectron2 needs that in :mod:`.usable`.
-
-Loading itself stays Detectron2's (``register_coco_instances``, ``load_coco_json``): one label
-order, sorted by category id.
+Problems are found and solved in :mod:`..check`. Loading itself stays Detectron2's
+(``register_coco_instances``, ``load_coco_json``): one label order, sorted by category id.
 """
 
 import difflib
 import hashlib
-import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,27 +16,26 @@ from iopath.common.file_io import get_cache_dir
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
-from ...errors import check_choice
 from ..check.data_sets import (
-    CocoSummary,
     different_categories,
     examine,
     file_state,
-    find_pictures,
-    problems_by_set,
     require_paths,
 )
-from ..check.image_files import PictureEntry
-from ..check.kinds import BEHAVIOURS, UNUSABLE
-from ..check.problems import Problem, report
-from ..check.repair import UsableSet, make_usable, of_any_model, without_entries, write_usable
-from ..check.structure import read_sections, read_structure
+from ..check.file_names import describe_rules, find_files
+from ..check.repair import (
+    OF_SOME_MODELS,
+    raise_errors,
+    usable_part,
+    without_entries,
+    write_usable,
+)
+from ..check.structure import read_structure
+from ..check.summary import CocoSummary
 from ..flip_pairs import flip_pairs as find_flip_pairs
 
-logger = logging.getLogger(__name__)
-
 _OWN_FILES = "--train-json/--train-images/--val-json/--val-images"
-# Where Detectron2's metadata keeps a data set's paths, and what lies in those that are folders.
+# Where Detectron2's metadata keeps a data set's paths, and the files in those that are folders.
 _METADATA_FILES = {
     "json_file": "",
     "image_root": "*.jpg",
@@ -55,9 +51,7 @@ _STUFF_MASKS = (
 
 
 def check_coco_json(json_file: str | os.PathLike, image_root: str | os.PathLike) -> CocoSummary:
-    """Read a COCO-format file and check that it can be used with these images.
-
-    Of the images only their presence is checked here; :func:`check_coco` reads them too.
+    """Read a COCO-format file and check that it can be used, and that its images exist.
 
     Raises:
         FileNotFoundError: the file, the folder or images in it are missing.
@@ -65,65 +59,28 @@ def check_coco_json(json_file: str | os.PathLike, image_root: str | os.PathLike)
     """
     json_file, image_root = os.fspath(json_file), os.fspath(image_root)
     require_paths(json_file, image_root)
-    examined = examine(json_file)
-    _raise_errors(json_file, of_any_model(examined.problems))
-    _require_pictures(json_file, image_root, examined.pictures)
-    return examined.summary
+    checked = examine(json_file)
+    raise_errors(json_file, [p for p in checked.problems if p.kind not in OF_SOME_MODELS])
+    require_images((entry.file_name for entry in checked.pictures), json_file, image_root)
+    return checked.summary
 
 
-def _require_pictures(json_file: str, image_root: str, pictures: Sequence[PictureEntry]) -> None:
-    try:
-        require_images([entry.file_name for entry in pictures], json_file, image_root)
-    except FileNotFoundError as error:
-        _, misnamed = find_pictures(json_file, image_root, pictures)
-        if not misnamed:
-            raise
-        raise FileNotFoundError(f"{error}\n{report(misnamed, limit=3)}") from None
-
-
-def _raise_errors(json_file: str, problems: Sequence[Problem]) -> None:
-    errors = [problem for problem in problems if problem.severity == "error"]
-    if errors:
-        ways = ""
-        if not any(problem.kind in UNUSABLE for problem in errors):
-            ways = " (on_bad_data 'repair' mends what it can, 'skip' leaves out the rest)"
-        raise ValueError(f"{json_file} has {len(errors)} problems{ways}\n{report(errors)}")
-
-
-def _raise_unusable(json_file: str, problems: Sequence[Problem]) -> None:
-    if any(problem.kind in UNUSABLE for problem in problems):
-        _raise_errors(json_file, problems)
-
-
-def _warn_of_losses(json_file: str, usable: UsableSet) -> None:
-    if usable.lost:
-        logger.warning(
-            f"{json_file}: {usable.lost} of {usable.objects} annotations are left out\n"
-            f"{report(usable.left_out, limit=3)}"
-        )
-
-
-def require_images(names: Sequence[str], json_file: str, folder: str) -> None:
+def require_images(names: Iterable[str | None], json_file: str, folder: str) -> None:
     """Raise a FileNotFoundError unless all these files are in the folder."""
+    names = [name for name in names if name]
     missing = [name for name in names if not os.path.exists(os.path.join(folder, name))]
     if missing:
+        found = find_files(missing, folder, taken=set(names).difference(missing))
+        hint = ""
+        if found:
+            files = few([file.file_name for file in found.values()])
+            hint = (
+                f"; {describe_rules(found, len(missing))}: {files}. on_bad_data 'repair' takes them"
+            )
         raise FileNotFoundError(
             f"{len(missing)} of the {len(names)} images of {json_file} are not in {folder}: "
-            f"{few(missing)}"
+            f"{few(missing)}{hint}"
         )
-
-
-def read_coco_json(json_file: str, required: Mapping[str, Sequence[str]]) -> dict[str, list[dict]]:
-    """A COCO file's content, once it has the required sections and keys of their entries.
-
-    Only ``annotations`` may be empty, and no two entries share an id.
-
-    Raises:
-        ValueError: with all that is wrong.
-    """
-    data, problems = read_sections(json_file, required)
-    _raise_errors(json_file, problems)
-    return data
 
 
 def read_sound_coco(
@@ -135,30 +92,22 @@ def read_sound_coco(
     """An instance file's normalised content, once its parts can be joined.
 
     Args:
-        on_bad_data: with ``"refuse"`` what annotations say is not looked at; with ``"repair"`` and
-            ``"skip"`` they are repaired, or left out where they are broken.
+        on_bad_data: with ``"refuse"`` the values of annotations are not checked; with ``"repair"``
+            and ``"skip"`` they are repaired, or left out where they are broken.
         image_root: the folder of the images, which are repaired and left out likewise.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: with all that is wrong.
     """
-    check_choice("on_bad_data", on_bad_data, BEHAVIOURS)
     json_file = os.fspath(json_file)
     require_paths(json_file, os.path.dirname(json_file) or ".")
     if on_bad_data == "refuse":
         structure = read_structure(json_file)
-        _raise_errors(json_file, structure.problems)
-        return without_entries(structure.data, structure.merged, json_file)
-    if image_root is None:
-        problems = examine(json_file).problems
-    else:
-        pair = (json_file, os.fspath(image_root))
-        problems = problems_by_set([pair])[pair]
-    _raise_unusable(json_file, problems)
-    usable = make_usable(json_file, of_any_model(problems), on_bad_data=on_bad_data, always=True)
-    _raise_errors(json_file, usable.refused)
-    _warn_of_losses(json_file, usable)
+        raise_errors(json_file, structure.problems)
+        return without_entries(structure, structure.merged)
+    usable = usable_part(json_file, image_root, on_bad_data, ignored=OF_SOME_MODELS, always=True)
+    usable.warn_of_losses()
     return {"annotations": [], **usable.content}
 
 
@@ -174,55 +123,46 @@ def register_coco(
     """Check a COCO-format data set and register it with Detectron2.
 
     Where the file has to be changed for Detectron2 (ids that are texts, boxes that leave the
-    image), a changed copy in the cache folder that Detectron2 uses is registered. A file that has
-    changed since it was registered is registered anew.
+    image), a changed copy in Detectron2's cache folder is registered. A file that was changed since
+    it was registered is registered again.
 
     Args:
         json_file, image_root: the annotations, and the folder that their file names start from.
-        name: by default one that belongs to this pair of paths, the same in every process.
+        name: by default one that is computed from these paths, the same in every process.
         on_bad_data: ``"refuse"`` refuses what cannot be kept as it is, ``"repair"`` repairs what
             it can, ``"skip"`` also leaves out the rest (``resnest-d2 data check --help`` lists it).
         masks: whether masks are wanted; without them, unreadable ones do no harm.
-        flip_pairs: names of keypoints that a horizontal flip exchanges; None for those whose names
-            say so, see :func:`.flip_pairs.flip_pairs`.
+        flip_pairs: names of keypoints that a horizontal flip exchanges; by default those that
+            :func:`.flip_pairs.flip_pairs` finds by their names.
 
     Returns:
-        The name, for ``DATASETS.TRAIN`` or ``DATASETS.TEST``. Registering a pair again is harmless.
+        The name, for ``DATASETS.TRAIN`` or ``DATASETS.TEST``. Registering a pair twice is harmless.
 
     Raises:
         FileNotFoundError: the file, the folder or images in it are missing.
-        ValueError: with all that is refused, or the name stands for other files.
+        ValueError: with all that is refused, or the name is taken by other files.
     """
     json_file, image_root = os.fspath(json_file), os.fspath(image_root)
-    usable = usable_copy(json_file, image_root, on_bad_data=on_bad_data, masks=masks)
-    files = register_usable(usable, image_root, source=json_file, name=name, flip_pairs=flip_pairs)
-    return files.name
+    usable_file, summary = usable_copy(json_file, image_root, on_bad_data=on_bad_data, masks=masks)
+    return register_usable(usable_file, image_root, summary, name=name, flip_pairs=flip_pairs).name
 
 
 def usable_copy(
     json_file: str, image_root: str, *, on_bad_data: str = "refuse", masks: bool = True
-) -> str:
+) -> tuple[str, CocoSummary]:
     """The file, or a changed copy of it that can be used. Errors of :func:`register_coco`."""
-    check_choice("on_bad_data", on_bad_data, BEHAVIOURS)
     require_paths(json_file, image_root)
+    root = image_root
     if on_bad_data == "refuse":
-        examined = examine(json_file)
-        problems = examined.problems
-        _raise_unusable(json_file, problems)
-        _require_pictures(json_file, image_root, examined.pictures)
-    else:
-        pair = (json_file, image_root)
-        problems = problems_by_set([pair])[pair]
-        _raise_unusable(json_file, problems)
-    usable = make_usable(
-        json_file, of_any_model(problems), on_bad_data=on_bad_data, masks=masks, keypoints=False
+        names = (entry.file_name for entry in examine(json_file).pictures)
+        require_images(names, json_file, image_root)
+        root = None  # only their presence is checked
+    usable = usable_part(
+        json_file, root, on_bad_data, ignored=OF_SOME_MODELS, masks=masks, keypoints=False
     )
-    _raise_errors(json_file, usable.refused)
-    _warn_of_losses(json_file, usable)
-    if usable.content is None:
-        return json_file
+    usable.warn_of_losses()
     folder = os.path.join(get_cache_dir(), "resnest_d2", "coco")
-    return write_usable(usable.content, json_file, folder)
+    return write_usable(usable, folder), usable.summary
 
 
 @dataclass(frozen=True)
@@ -230,8 +170,6 @@ class CocoFiles:
     """A data set that was checked and needs no change: any process can register it.
 
     Attributes:
-        name: for ``DATASETS.TRAIN`` or ``DATASETS.TEST``.
-        json_file, image_root: what is loaded.
         source: the user's file, which ``json_file`` was made from.
         metadata: Detectron2's, by key.
         state: of ``json_file``, see :func:`.file_state`.
@@ -245,10 +183,10 @@ class CocoFiles:
     state: tuple[int, int]
 
     def register(self) -> None:
-        """Make it known to Detectron2 in this process.
+        """Register it with Detectron2 in this process.
 
         Raises:
-            ValueError: the name stands for other files.
+            ValueError: the name is taken by other files.
         """
         files = {"json_file": self.source, "image_root": self.image_root}
         if not is_registered(self.name, files, (self.json_file, self.state, self.metadata)):
@@ -258,29 +196,25 @@ class CocoFiles:
 def register_usable(
     json_file: str,
     image_root: str,
+    summary: CocoSummary,
     *,
-    source: str,
     name: str | None = None,
     flip_pairs: Sequence[tuple[str, str]] | None = None,
 ) -> CocoFiles:
-    """Register a file that needs no change (any more).
-
-    Args:
-        source: the file that it was made from, which the default name is from.
+    """Register a checked file that needs no change (any more).
 
     Other arguments, and errors, are those of :func:`register_coco`.
+
+    Args:
+        summary: of the file; ``summary.json_file`` is the one that it was made from.
     """
-    summary = check_coco_json(json_file, image_root)
-    # Detectron2 sets the first two again on loading, as lists and with the same values.
-    metadata = {
-        "thing_classes": list(summary.class_names),
-        "thing_dataset_id_to_contiguous_id": {c: i for i, c in enumerate(summary.category_ids)},
-    }
+    metadata = summary.metadata
     if names := keypoint_names(summary):
         pairs = find_flip_pairs(names) if flip_pairs is None else flip_pairs
         metadata["keypoint_names"] = list(names)
         metadata["keypoint_flip_map"] = [tuple(pair) for pair in pairs]
-    name = name or name_of_files("coco", {"json_file": source, "image_root": image_root})
+    source = summary.json_file
+    name = name or name_of_files(source, image_root)
     files = CocoFiles(name, json_file, image_root, source, metadata, file_state(json_file))
     files.register()
     return files
@@ -291,24 +225,27 @@ def keypoint_names(summary: CocoSummary) -> tuple[str, ...]:
     return summary.keypoint_names or tuple(map(str, range(summary.num_keypoints)))
 
 
-def name_of_files(prefix: str, files: Mapping[str, str]) -> str:
-    """A name that belongs to these paths, the first of them a JSON file, in every process."""
-    stem = os.path.splitext(os.path.basename(next(iter(files.values()))))[0]
-    paths = "\0".join(os.path.realpath(path) for path in files.values())
-    return f"{prefix}_{stem}_{hashlib.sha256(paths.encode()).hexdigest()[:8]}"
+def name_of_files(json_file: str, *others: str) -> str:
+    """A name that is computed from paths, hence the same in every process."""
+    stem = os.path.splitext(os.path.basename(json_file))[0]
+    paths = "\0".join(map(os.path.realpath, (json_file, *others)))
+    return f"coco_{stem}_{hashlib.sha256(paths.encode()).hexdigest()[:8]}"
+
+
+_registered: dict[str, tuple[dict[str, str], Any]] = {}  # files and state by name
 
 
 def is_registered(name: str, files: Mapping[str, str], state: Any) -> bool:
-    """Whether a name stands for these files in this state already.
+    """Whether these files are registered under this name in this state already.
 
-    Where it stands for another state of them, it is given up, to be registered anew.
+    Where another state of them is, it is removed, to be registered again.
 
     Args:
         files: metadata keys and paths.
-        state: what changes where the files, or what is registered with them, change.
+        state: anything that changes when the files, or what is registered with them, change.
 
     Raises:
-        ValueError: the name stands for other files.
+        ValueError: the name is taken by other files.
     """
     known_files, known_state = _registered.get(name, (None, state))
     if name in DatasetCatalog:
@@ -327,25 +264,20 @@ def is_registered(name: str, files: Mapping[str, str], state: Any) -> bool:
     return False
 
 
-_registered: dict[str, tuple[dict[str, str], Any]] = {}  # files and state by name
-
-
 def _same_path(first: str, second: str) -> bool:
     return os.path.realpath(first) == os.path.realpath(second)
 
 
-def check_same_classes(train: CocoSummary, val: CocoSummary) -> None:
+def require_same_categories(train: CocoSummary, val: CocoSummary) -> None:
     """Raise a ValueError unless both files have the same categories under the same ids.
 
-    Detectron2 numbers the classes by their sorted ids in each file: were one missing from the
-    validation file, all later ones would be scored against their neighbour.
+    Detectron2 numbers the classes by their sorted ids in each file: if the validation file lacks
+    one, the classes after it are scored as others.
     """
-    ours, theirs = (dict(zip(s.given_ids, s.class_names, strict=True)) for s in (train, val))
-    if different := different_categories(ours, theirs):
-        raise ValueError(
-            f"the categories of {train.json_file} (training) and {val.json_file} (validation) "
-            f"differ: " + few([f"id {number}: {text}" for number, text in different.items()])
-        )
+    files = (train.json_file, val.json_file)
+    if different := different_categories(train.given_categories, val.given_categories, files):
+        texts = [f"id {number}: {text}" for number, text in different.items()]
+        raise ValueError(f"the categories of training and validation data differ: {few(texts)}")
 
 
 def require_registered(names: Iterable[str]) -> None:
@@ -378,7 +310,7 @@ def require_registered(names: Iterable[str]) -> None:
         stuff = _STUFF_MASKS if masks else ""
         raise FileNotFoundError(
             f"the files of {', '.join(absent)} are missing. Detectron2 expects\n{tree}\n"
-            f"Its own data sets lie under $DETECTRON2_DATASETS (now {root}). "
+            f"Its own data sets are in $DETECTRON2_DATASETS (now {root}). "
             f"For files of your own pass {_OWN_FILES}{stuff}"
         )
 

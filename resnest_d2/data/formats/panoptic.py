@@ -1,11 +1,11 @@
 """COCO panoptic data sets in the form that Panoptic FPN learns from: things and stuff apart.
 
-A panoptic annotation is a picture whose colours number segments (id = R + 256 G + 256² B, 0 where
+A panoptic annotation is an image whose colours number segments (id = R + 256 G + 256² B, 0 where
 nothing is labelled) and a JSON file that gives each segment its category. Panoptic FPN (arXiv
-1901.02446) learns things from a COCO instance file and the rest from semantic masks of
-Detectron2's contiguous stuff classes: class 0 is every thing, 1, 2, … are the stuff categories by
-ascending id, and 255 is unlabelled. Detectron2 makes those masks by a script that needs
-panopticapi; :func:`write_stuff_masks` writes the same ones with numpy and Pillow.
+1901.02446) learns things from a COCO instance file and the rest from semantic masks of Detectron2's
+contiguous stuff classes: class 0 is every thing, 1, 2, … are the stuff categories by ascending id,
+and 255 is unlabelled. Detectron2 makes those masks by a script that needs panopticapi;
+:func:`write_stuff_masks` writes the same ones with numpy and Pillow.
 """
 
 import hashlib
@@ -23,18 +23,17 @@ from detectron2.data.datasets import load_coco_json
 
 from ...files import make_folder
 from ..check.data_sets import different_categories, file_state, require_paths
+from ..check.problems import counted
+from ..check.structure import read_sections
 from ..image_reader import open_image
 from .coco import (
-    check_coco_json,
     few,
     is_registered,
     name_of_files,
-    read_coco_json,
+    raise_errors,
     require_images,
     usable_copy,
 )
-
-__all__ = ["register_coco_panoptic", "write_stuff_masks"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ _REQUIRED = {
 
 @dataclass(frozen=True)
 class _Panoptic:
-    """A checked panoptic file: names by category id, ascending, and the annotated pictures."""
+    """A checked panoptic file: names by category id, ascending, and the annotated images."""
 
     json_file: str
     root: str
@@ -77,37 +76,38 @@ def register_coco_panoptic(
 
     Its classes go into ``MODEL.ROI_HEADS.NUM_CLASSES`` (things) and
     ``MODEL.SEM_SEG_HEAD.NUM_CLASSES`` (stuff categories and one more, for all things). Instance
-    masks in RLE need ``INPUT.MASK_FORMAT: bitmask``. Call it where every process passes, at the
-    top level of a script: each one has a catalog of its own.
+    masks in RLE need ``INPUT.MASK_FORMAT: bitmask``. Call it at the top level of a script, which
+    every process runs: each one has its own catalog.
 
     Args:
-        panoptic_json, panoptic_root: the panoptic annotations, and the folder of their pictures.
-        instances_json, image_root: the same images' instances in COCO's format, whose categories
-            are the things, and the folder that image names start from.
-        name: by default one that belongs to these paths, the same in every process.
+        panoptic_json, panoptic_root: the panoptic annotations, and the folder of their images.
+        instances_json, image_root: the instances of the same images in COCO's format (their
+            categories are the things), and the folder that image names start from.
+        name: by default one that is computed from these paths, the same in every process.
         sem_seg_root: folder for the semantic masks (see :func:`write_stuff_masks`); by default
-            one in the cache folder that Detectron2 uses, anew for every version of the file.
+            one in Detectron2's cache folder, another one for every version of the file.
 
     Returns:
         The name, for ``DATASETS.TRAIN`` or ``DATASETS.TEST``.
 
     Raises:
-        FileNotFoundError: a file, a folder or pictures in it are missing.
+        FileNotFoundError: a file, a folder or images in it are missing.
         ValueError: the files are not in COCO's formats, contradict each other, or the name is
             taken.
     """
     image_root = os.fspath(image_root)
-    instances_json = usable_copy(os.fspath(instances_json), image_root)
-    summary = check_coco_json(instances_json, image_root)
+    instances_json, summary = usable_copy(os.fspath(instances_json), image_root)
     panoptic = _check_panoptic(os.fspath(panoptic_json), os.fspath(panoptic_root))
-    both = f"{panoptic.json_file} (its things) and {instances_json}"
+    jsons = (panoptic.json_file, instances_json)
     instances = dict(zip(summary.category_ids, summary.class_names, strict=True))
-    if different := different_categories(panoptic.things, instances):
+    if different := different_categories(panoptic.things, instances, jsons):
         texts = [f"id {number}: {text}" for number, text in different.items()]
-        raise ValueError(f"the categories of {both} differ: {few(texts)}")
+        raise ValueError(f"the categories of things differ: {few(texts)}")
     mask_names = {a["image_id"]: a["file_name"] for a in panoptic.annotations}
     if single := sorted(summary.image_ids ^ mask_names.keys()):
-        raise ValueError(f"{len(single)} images are in one of {both} only: {few(single)}")
+        raise ValueError(
+            f"{counted(len(single), 'image')} in only one of {' and '.join(jsons)}: {few(single)}"
+        )
 
     files = {
         "panoptic_json": panoptic.json_file,
@@ -115,7 +115,7 @@ def register_coco_panoptic(
         "json_file": instances_json,
         "image_root": image_root,
     }
-    name = name or name_of_files("coco", files)
+    name = name or name_of_files(*files.values())
     state = [file_state(file) for file in (panoptic.json_file, instances_json)]
     if is_registered(name, files, state):
         return name
@@ -139,8 +139,7 @@ def register_coco_panoptic(
         sem_seg_root=sem_seg_root,
         evaluator_type="coco_panoptic_seg",
         ignore_label=_IGNORE,
-        thing_classes=list(summary.class_names),
-        thing_dataset_id_to_contiguous_id={c: i for i, c in enumerate(summary.category_ids)},
+        **summary.metadata,
         stuff_classes=[_THINGS, *panoptic.stuff.values()],
         # Detectron2's category 0 stands for all things, as class 0 does.
         stuff_dataset_id_to_contiguous_id={**panoptic.stuff_classes, 0: 0},
@@ -155,12 +154,12 @@ def write_stuff_masks(
 ) -> None:
     """Write the semantic masks of a panoptic data set: Detectron2's ``panoptic_stuff_…`` folder.
 
-    Each is an 8-bit PNG of its annotation's name: 0 on things, 1, 2, … on stuff, 255 elsewhere.
-    A folder that is there and has all of them is left as it is.
+    Each is an 8-bit PNG with the name of its annotation: 0 on things, 1, 2, … on stuff, 255
+    elsewhere. A folder that exists and has all of them is left as it is.
 
     Raises:
-        FileNotFoundError: the file, the folder or pictures in it are missing.
-        ValueError: a wrong file or picture, or ``sem_seg_root`` lacks some of the masks.
+        FileNotFoundError: the file, the folder or images in it are missing.
+        ValueError: an invalid file or image, or ``sem_seg_root`` lacks some of the masks.
     """
     panoptic = _check_panoptic(os.fspath(panoptic_json), os.fspath(panoptic_root))
     _write_masks(panoptic, os.fspath(sem_seg_root))
@@ -183,16 +182,15 @@ def _write_masks(panoptic: _Panoptic, sem_seg_root: str) -> None:
             mask = Image.fromarray(_stuff_mask(panoptic, annotation))
             mask.save(os.path.join(folder, annotation["file_name"]))
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow and zlib leave the GIL
-            for _ in pool.map(write, panoptic.annotations):
-                pass
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow and zlib release the GIL
+            list(pool.map(write, panoptic.annotations))  # raises what was raised
 
-    logger.info(f"Writing {len(names)} semantic masks into {sem_seg_root}, once")
+    logger.info(f"Writing {len(names)} semantic masks into {sem_seg_root}")
     make_folder(sem_seg_root, write_all)
 
 
 def _stuff_mask(panoptic: _Panoptic, annotation: dict) -> np.ndarray:
-    """The semantic mask of one picture, (H, W) uint8."""
+    """The semantic mask of one image, (H, W) uint8."""
     path = os.path.join(panoptic.root, annotation["file_name"])
     with open_image(path) as image:
         mode, size, colours = image.mode, image.size, np.asarray(image)
@@ -220,17 +218,18 @@ def _stuff_mask(panoptic: _Panoptic, annotation: dict) -> np.ndarray:
 
 def _check_panoptic(json_file: str, root: str) -> _Panoptic:
     require_paths(json_file, root, "panoptic")
-    data = read_coco_json(json_file, _REQUIRED)
-    images, annotations, categories = (data[section] for section in _REQUIRED)
+    structure = read_sections(json_file, _REQUIRED)
+    raise_errors(json_file, structure.problems)
+    images, annotations, categories = (structure.data[section] for section in _REQUIRED)
 
     names: dict[int, dict[int, str]] = {0: {}, 1: {}}  # stuff, things
     for category in sorted(categories, key=lambda category: category["id"]):
-        if category["isthing"] not in (0, 1):
+        number, thing = category["id"], category["isthing"]
+        if thing not in (0, 1):
             raise ValueError(
-                f"{json_file}: 'isthing' of category {category['id']} must be 0 or 1, "
-                f"got {category['isthing']!r}"
+                f"{json_file}: 'isthing' of category {number} must be 0 or 1, got {thing!r}"
             )
-        names[category["isthing"]][category["id"]] = category["name"]
+        names[thing][number] = category["name"]
     stuff, things = names.values()
     if len(stuff) >= _IGNORE:
         raise ValueError(
@@ -261,14 +260,11 @@ def _check_segments(segments: list[dict], where: str, categories: set[int]) -> N
     for segment in segments:
         if missing := [key for key in ("id", "category_id") if key not in segment]:
             raise ValueError(f"{where}: a segment has no '{missing[0]}'")
-        number = segment["id"]
+        number, category = segment["id"], segment["category_id"]
         if not isinstance(number, int) or not 0 < number < 256**3 or number in ids:
-            raise ValueError(
-                f"{where}: segment ids must be 1 to {256**3 - 1}, each once, got {number!r}"
-            )
+            what = f"segment ids must be 1 to {256**3 - 1}, each once, got {number!r}"
+            raise ValueError(f"{where}: {what}")
         ids.add(number)
-        if segment["category_id"] not in categories:
-            raise ValueError(
-                f"{where}: segment {number} names category {segment['category_id']}, which is not "
-                f"in the file"
-            )
+        if category not in categories:
+            what = f"segment {number} names category {category}, which is not in the file"
+            raise ValueError(f"{where}: {what}")

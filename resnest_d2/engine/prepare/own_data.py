@@ -1,6 +1,5 @@
 """A user's own COCO files in place of the config's data sets."""
 
-import dataclasses
 import logging
 import os
 import shlex
@@ -9,8 +8,8 @@ import warnings
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from ...data import CocoSummary, Problem, check_coco_json
-from ...data.check.data_sets import problems_by_set
+from ...data import CocoSummary, Problem
+from ...data.check.data_sets import check_data_sets
 from ...data.check.kinds import BEHAVIOURS, REPAIRABLE, UNUSABLE
 from ...data.check.problems import count_kinds, report
 from ...data.check.repair import (
@@ -52,10 +51,7 @@ def use_own_data(cfg: CfgNode, request: RunRequest) -> list[CocoFiles]:
     if not request.train + request.val:
         return []
     train, val = _usable_sets(cfg, request)
-    summaries = [
-        dataclasses.replace(check_coco_json(json_file, root), json_file=source)
-        for source, json_file, root in train + val
-    ]
+    summaries = [summary for *_, summary in train + val]
     learned, scored = summaries[: len(train)], summaries[len(train) :]
     stated = set(request.opts[0::2])
     if not request.eval_only:
@@ -77,10 +73,7 @@ def use_own_data(cfg: CfgNode, request: RunRequest) -> list[CocoFiles]:
     if cfg.MODEL.KEYPOINT_ON:
         _use_keypoints(cfg, summaries, train=bool(train), stated=stated)
     pairs = cfg.RESNEST.KEYPOINT_FLIP_PAIRS or None
-    data_sets = [
-        register_usable(json_file, root, source=source, flip_pairs=pairs)
-        for source, json_file, root in train + val
-    ]
+    data_sets = [register_usable(*usable, flip_pairs=pairs) for usable in train + val]
     names = [data_set.name for data_set in data_sets]
     if train:
         cfg.DATASETS.TRAIN = tuple(names[: len(train)])
@@ -146,18 +139,18 @@ def _use_masks(cfg: CfgNode, learned: list[CocoSummary], scored: list[CocoSummar
 
 def _usable_sets(
     cfg: CfgNode, request: RunRequest
-) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
-    """Of the training and the validation sets: file, usable file (the same or another), folder."""
+) -> tuple[list[tuple[str, str, CocoSummary]], list[tuple[str, str, CocoSummary]]]:
+    """Of the training and the validation sets: usable file, folder, summary."""
     on_bad_data = _behaviour(request.on_bad_data)
-    found = problems_by_set(request.train, request.val)
+    found = check_data_sets(request.train, request.val)
     learned = {"masks": cfg.MODEL.MASK_ON, "keypoints": cfg.MODEL.KEYPOINT_ON}
-    shown = [p for problems in found.values() for p in relevant(problems, **learned)]
+    shown = [p for checked in found.values() for p in relevant(checked.problems, **learned)]
     if unusable := [problem for problem in shown if problem.kind in UNUSABLE]:
         errors = [problem for problem in shown if problem.severity == "error"]
         raise ValueError(_refusal(request, unusable, errors))
     sets = {
-        pair: make_usable(pair[0], problems, on_bad_data=on_bad_data, **learned)
-        for pair, problems in found.items()
+        pair: make_usable(checked, on_bad_data=on_bad_data, **learned)
+        for pair, checked in found.items()
     }
     if refused := [problem for usable in sets.values() for problem in usable.refused]:
         raise ValueError(_refusal(request, [], refused))
@@ -169,16 +162,13 @@ def _usable_sets(
     if (changed or skip) and not request.eval_only:  # before another run's files are written over
         check_output_dir("OUTPUT_DIR", cfg.OUTPUT_DIR, request)
     files = {
-        pair: pair[0]
-        if usable.content is None
-        else write_usable(usable.content, pair[0], os.path.join(folder, "data"))
-        for pair, usable in sets.items()
+        pair: write_usable(usable, os.path.join(folder, "data")) for pair, usable in sets.items()
     }
     if skip:
         left_out = [problem for usable in sets.values() for problem in usable.left_out]
         write_problems(left_out, os.path.join(folder, _LIST))
     train, val = (
-        [(json_file, files[json_file, root], root) for json_file, root in _plain(pairs)]
+        [(files[pair], pair[1], sets[pair].summary) for pair in _plain(pairs)]
         for pairs in (request.train, request.val)
     )
     return train, val
@@ -198,12 +188,8 @@ def _log_changes(sets: dict[tuple[str, str], UsableSet], warned: list[Problem]) 
     shown = [*warned, *(problem for problem in mended if problem.severity == "error")]
     if shown:
         logger.info(f"The data has {len(shown)} oddities:\n{report(shown, limit=5)}")
-    for (json_file, _), usable in sets.items():
-        if usable.lost:
-            logger.warning(
-                f"{json_file}: {usable.lost} of {usable.objects} annotations are left out, because "
-                "of what is broken in them, in their image or in their category"
-            )
+    for usable in sets.values():
+        usable.warn_of_losses()
 
 
 def _plain(pairs: _Pairs) -> _Pairs:

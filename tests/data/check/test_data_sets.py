@@ -17,6 +17,7 @@ from detectron2.data import MetadataCatalog
 
 from resnest_d2.checkpoint import RECORD_KEY
 from resnest_d2.data import check_coco, check_sets, sample_set
+from resnest_d2.data.check import image_files
 from resnest_d2.data.check.kinds import (
     KINDS,
     OF_KEYPOINTS,
@@ -315,6 +316,16 @@ def test_a_png_with_broken_bytes_in_its_middle_is_unreadable(shapes, tmp_path):
     assert {p.kind for p in check_coco(shapes["val"][0], tmp_path / "images")} <= WARNINGS
 
 
+def test_an_image_that_may_not_be_opened_is_unreadable(shapes, monkeypatch):
+    def refuse(*args):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(image_files, "open", refuse, raising=False)
+    shutil.copystat(shapes["val"][0], os.path.join(shapes["val"][1], "000001.png"))  # not cached
+    problems = [p for p in check_coco(*shapes["val"]) if p.severity == "error"]
+    assert [(p.kind, p.id) for p in problems] == [("unreadable-image", 1)]
+
+
 def test_a_turned_jpeg_has_the_size_that_detectron2_reads(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -454,7 +465,7 @@ def test_skip_cannot_mend_other_classes(shapes, tmp_path):
     content["categories"].pop()
     content["annotations"] = []
     val = (_write(tmp_path / "val.json", content), shapes["val"][1])
-    with pytest.raises(ValueError, match="(?s)must be mended in any case.*ring / absent"):
+    with pytest.raises(ValueError, match="(?s)must be mended in any case.*'ring' in .*, none in"):
         prepare(_request(tmp_path / "run", shapes["train"], val, on_bad_data="skip"))
 
 

@@ -1,7 +1,9 @@
 """Broken data: kept where that can be, repaired before it is left out, and counted in objects."""
 
+import dataclasses
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +14,12 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 
 from resnest_d2.data import check_coco, fix_coco, register_coco, split_coco
+from resnest_d2.data.check import structure
+from resnest_d2.data.check.data_sets import check_data_sets, examine
 from resnest_d2.data.check.file_names import find_files
 from resnest_d2.data.check.normalise import GIVEN_ID
 from resnest_d2.data.check.objects import TOLERANCE
-from resnest_d2.data.check.repair import make_usable
+from resnest_d2.data.check.repair import make_usable, write_usable
 from resnest_d2_command import main
 
 WIDTH, HEIGHT = 48, 32  # of all images here
@@ -118,7 +122,7 @@ UNREADABLE = ([[1, 2, 3, 4]], [[]], "text", [None], {"size": [5, 5], "counts": [
 @pytest.mark.parametrize("segmentation", UNREADABLE)
 def test_without_masks_an_unreadable_segmentation_costs_no_object(make, segmentation):
     pair = make([_object(segmentation=segmentation), _object()])
-    with pytest.raises(ValueError, match="has 1 problems"):
+    with pytest.raises(ValueError, match=r"has 1 problem \("):
         register_coco(*pair)
     name = register_coco(*pair, masks=False)
     assert len(DatasetCatalog.get(name)[0]["annotations"]) == 2
@@ -180,18 +184,41 @@ def test_without_a_keypoint_head_bad_keypoints_cost_no_object(make, changes):
     person = {"id": 1, "name": "person", "keypoints": ["a", "b"]}
     pair = make([_object(keypoints=[1, 1, 2, 3, 3, 2]), _object(**changes)], categories=[person])
     assert "error" in _kinds(pair).values()
-    usable = make_usable(pair[0], check_coco(*pair), keypoints=False)
-    assert usable.refused == () and usable.lost == 0
+    usable = make_usable(check_data_sets([pair])[pair], keypoints=False)
+    assert not usable.refused and usable.lost == 0
 
 
 def test_crowds_need_no_mask_and_are_left_out_where_masks_are_learned(make):
     crowds = [_object(iscrowd=1, segmentation=mask) for mask in ([], [[1, 2]], None)]
     pair = make([_object(), *crowds])
     assert _kinds(pair) == {"maskless-crowd": "warning", "crowds": "warning"}
-    usable = make_usable(pair[0], check_coco(*pair))
+    usable = make_usable(check_data_sets([pair])[pair])
     assert (usable.objects, usable.lost, len(usable.content["annotations"])) == (1, 0, 1)
     assert len(_copy(register_coco(*pair))) == 1
     assert len(_copy(register_coco(*pair, masks=False))) == 4
+
+
+def test_the_summary_of_what_is_used_is_that_of_the_written_file(make, tmp_path):
+    person = {"id": 1, "name": "person", "keypoints": ["a", "b"]}
+    rle = {"size": [HEIGHT, WIDTH], "counts": [10, 20, HEIGHT * WIDTH - 30]}
+    annotations = [_object(segmentation=rle, iscrowd=1), _object(bbox=None), _object(image_id=9)]
+    pair = make(annotations, categories=[person, {"id": "x", "name": "cat"}])
+    checked = check_data_sets([pair])[pair]
+    usable = make_usable(checked, on_bad_data="skip", keypoints=False)
+    written = examine(write_usable(usable, tmp_path / "written"))
+    assert dataclasses.replace(written.summary, json_file=pair[0]) == usable.summary
+    assert (usable.summary.num_annotations, usable.summary.num_crowds) == (2, 1)
+    assert usable.summary.given_ids == (1, "x")
+
+
+def test_a_file_that_is_repaired_is_read_once(make, monkeypatch):
+    reads = []
+    loads = structure.json.loads
+    fake = SimpleNamespace(**vars(json) | {"loads": lambda text: reads.append(1) or loads(text)})
+    monkeypatch.setattr(structure, "json", fake)
+    pair = make([_object(bbox=None), _object(bbox=[-9, 10, 20, 10])])
+    assert len(_copy(register_coco(*pair, on_bad_data="repair"))) == 2
+    assert len(reads) == 1
 
 
 def test_a_box_recipe_takes_a_box_from_the_good_polygon_too(make):
@@ -252,7 +279,7 @@ def test_fix_refuses_what_cannot_be_repaired_and_skips_it_when_told(make, tmp_pa
 
 def test_check_exits_with_0_on_warnings_alone(make, capsys):
     assert main(["data", "check", *make([_object(area=None)])]) == 0
-    assert "0 errors, 1 warnings" in capsys.readouterr().out
+    assert "0 errors, 1 warning\n" in capsys.readouterr().out
     assert main(["data", "check", *make([_object(bbox=None)])]) == 1
 
 
@@ -298,9 +325,16 @@ def test_no_file_is_found_twice_or_taken_from_another_entry(files):
     assert find_files(["x/a.png"], str(files), taken=["./a.png"]) == {}
 
 
+def test_an_image_without_a_file_name_is_a_problem_when_registered(make):
+    with pytest.raises(ValueError, match="bad-file-name"):
+        register_coco(*make([_object()], names=(None, "b.png")))
+
+
 def test_a_misnamed_file_is_named_when_refused_and_taken_when_repaired(make):
     pair = make([_object()], names=("set\\a.png", "set\\b.png"))
-    with pytest.raises(FileNotFoundError, match=r"(?s)2 of the 2.*found a\.png.*2 of 2 missing"):
+    with pytest.raises(
+        FileNotFoundError, match=r"2 of the 2.*2 of 2 missing .*: a\.png, b\.png\. .*repair"
+    ):
         register_coco(*pair)
     records = DatasetCatalog.get(register_coco(*pair, on_bad_data="repair"))
     assert [os.path.basename(record["file_name"]) for record in records] == ["a.png", "b.png"]

@@ -1,0 +1,80 @@
+"""The interpreter of pickles, opcode by opcode: what it must refuse."""
+
+import pickletools
+from io import BytesIO
+
+import numpy as np
+import pytest
+
+from resnest_d2.checkpoint.pickles import RefusalError, read_pickle
+
+CODES = {opcode.name: opcode.code.encode("latin1") for opcode in pickletools.opcodes}
+ORDERED_DICT = b"ccollections\nOrderedDict\n"
+DTYPE = b"cnumpy\ndtype\n"
+RECONSTRUCT = b"cnumpy.core.multiarray\n_reconstruct\n"
+
+
+def read(*parts: bytes | str, size: int | None = None):
+    """What the pickle of these parts holds: names of opcodes, or bytes as they are."""
+    data = b"".join(CODES[part] if isinstance(part, str) else part for part in parts)
+    return read_pickle(BytesIO(data + b"."), len(data) if size is None else size)
+
+
+def text(value: str) -> bytes:
+    data = value.encode()
+    return b"X" + len(data).to_bytes(4, "little") + data
+
+
+def number(value: int) -> bytes:
+    return b"J" + value.to_bytes(4, "little", signed=True)
+
+
+def dtype(name: str) -> bytes:
+    """``numpy.dtype(name, False, True)`` with its state."""
+    call = DTYPE + text(name) + b"\x89\x88\x87R"
+    return call + b"(" + number(3) + text("<") + b"NNN" + number(-1) * 2 + number(0) + b"tb"
+
+
+def array(data: bytes, name: str = "f4", shape: int = 1) -> bytes:
+    """An array of one dimension, whose bytes are the opcodes ``data``."""
+    begun = RECONSTRUCT + b")R"
+    return begun + b"(" + number(1) + number(shape) + b"\x85" + dtype(name) + b"\x89" + data + b"tb"
+
+
+def test_an_array_is_read():
+    values = read(array(text("\x00\x00\x80?")), size=1000)
+    np.testing.assert_array_equal(values, np.ones(1, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("parts", "problem"),
+    [
+        (["EMPTY_LIST", "EMPTY_DICT", "BUILD"], "sets the state of a list"),
+        ([text("a"), "EMPTY_DICT", "BUILD"], "sets the state of a str"),
+        ([text("print"), "EMPTY_TUPLE", "REDUCE"], "calls something that is no function"),
+        ([ORDERED_DICT, "EMPTY_LIST", "REDUCE"], "calls something that is no function"),
+        (["EMPTY_LIST", "NONE", "APPEND", number(0), "NONE", "SETITEM"], "damaged"),
+        (["EMPTY_DICT", "NONE", "NONE", "SETITEM"], "neither a text nor a small integer"),
+        ([array(text("\x00" * 8), "O8")], "other things than numbers"),
+        ([array(text("\x00" * 8), "f4,f4")], "other things than numbers"),
+        ([array(text("\x00\x00\x80?"), shape=2)], "does not fit its 4 bytes"),
+        (["EMPTY_LIST"] * 102 + ["APPEND"] * 101, "levels deep"),
+    ],
+)
+def test_it_is_refused(parts, problem):
+    with pytest.raises(RefusalError, match=problem):
+        read(*parts, size=1000)
+
+
+def test_what_is_copied_again_and_again_is_counted_although_nothing_of_it_is_kept():
+    # 10,000 pairs, and 1,000 calls that copy them: ten million in a file of 100 KB.
+    pair = text("a") + CODES["NONE"] + CODES["TUPLE2"]
+    pairs = b"]q\x00(" + pair * 10_000 + b"e"
+    calls = (ORDERED_DICT + b"h\x00\x85R") * 1000
+    with pytest.raises(RefusalError, match="again and again"):
+        read(pairs, calls, "NONE")
+    # 1 MB of text, and 100 arrays that encode it as bytes.
+    shared = text("\x00" * 2**20) + b"q\x00"
+    arrays = array(b"h\x00", "u1", 2**20) * 100
+    with pytest.raises(RefusalError, match="claims more than"):
+        read(shared, arrays, "NONE")
