@@ -31,6 +31,7 @@ from detectron2.data import DatasetCatalog
 
 import resnest_d2
 from resnest_d2.analysis import saliency
+from resnest_d2.config import read_config
 from resnest_d2_command import main
 from resnest_d2_command.doctor.children import run_steps
 from resnest_d2_command.parsers import build_parser
@@ -118,8 +119,10 @@ def workspace(material, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RESNEST_D2_WEIGHTS", str(material.weights))
     monkeypatch.setattr(saliency, "_STEPS", 4)
-    small = functools.partial(resnest_d2.get_config, opts=SMALLER)  # what the weights belong to
-    monkeypatch.setattr("resnest_d2.model_zoo.trained.get_config", small)
+    # The configs that the weights belong to.
+    for read in (resnest_d2.get_config, read_config):
+        small = functools.partial(read, opts=SMALLER)
+        monkeypatch.setattr(f"resnest_d2.model_zoo.trained.{read.__name__}", small)
     monkeypatch.setattr("resnest_d2_command.doctor.command.run_steps", _probe_once)
     yield tmp_path
     forget_data_sets(known)
