@@ -12,7 +12,7 @@ from .api import RunResult, evaluate, train
 from .config import add_resnest_config, get_config, list_configs
 from .data import register_coco
 from .inference import optimize_for_inference
-from .model_zoo import register_handler
+from .model_zoo import load_pretrained, register_handler
 from .modeling import (
     ResNeSt,
     build_resnest_backbone,
@@ -23,6 +23,7 @@ from .predict.predictor import Predictor
 from .version import __version__
 
 register_handler()
+ResNeSt.weights_loader = load_pretrained
 _moved.install()
 
 __all__ = [

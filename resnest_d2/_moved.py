@@ -28,7 +28,6 @@ MODULES: dict[str, tuple[str, ...]] = {
         "analysis.comparison_text",
         "benchmark",
         "evaluation",
-        "model_zoo.catalog_tables",
         "report",
     ),
 }

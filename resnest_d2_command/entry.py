@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from .doctor import command as doctor
 from .parsers import build_parser
 from .signals import ended_by_signals
+from .zoo import print_catalog, with_show
 
 __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    arguments = sys.argv[1:] if argv is None else list(argv)
+    arguments = with_show(sys.argv[1:] if argv is None else list(argv))
     args = build_parser().parse_args(arguments)
+    if args.run in ("zoo.list", "zoo.show"):
+        return print_catalog(args)
     if args.run == "doctor":
         return doctor.run(args)
     try:

@@ -97,6 +97,7 @@ def test_the_wheel_carries_every_module_and_nothing_beside_the_packages(wheel):
 
 def test_the_wheel_carries_the_catalogs_measurements(wheel):
     assert "resnest_d2/model_zoo/measured.json" in wheel.namelist()
+    assert "resnest_d2/model_zoo/catalog.json" in wheel.namelist()
 
 
 def test_the_wheel_carries_the_page_of_the_report(wheel):

@@ -180,6 +180,9 @@ def test_fine_tuning_takes_the_weights_of_the_recipe_that_it_starts_from():
     assert {key: value.shape for key, value in tuned.state_dict().items()} == {
         key: shape for key, shape in shapes.items() if "num_batches_tracked" not in key
     }
+    assert get_config("finetune_mask_rcnn_resnest50_fpn").MODEL.WEIGHTS == (
+        "resnest://mask_rcnn_resnest50_fpn"
+    )
 
 
 # ---- large-scale jitter ----

@@ -1,8 +1,12 @@
 #!/usr/bin/env python
-"""Write MODEL_ZOO.md and its chart, docs/accuracy_cost.png, from the catalog."""
+"""Write MODEL_ZOO.md, its chart docs/accuracy_cost.png, and model_zoo/catalog.json.
+
+All from the catalog, resnest_d2/model_zoo. ``resnest-d2 zoo`` reads the last one.
+"""
 
 import argparse
-import os
+import dataclasses
+import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,10 +19,12 @@ from matplotlib.figure import Figure  # noqa: E402
 from tabulate import tabulate  # noqa: E402
 
 from resnest_d2.checkpoint.statistics import DETECTOR  # noqa: E402
+from resnest_d2.files import write_text, writing  # noqa: E402
 from resnest_d2.model_zoo import CLASSIFIERS, MEASURED, WEIGHTS, Classifier, Model, list_models  # noqa: E402
 
 PAGE = ROOT / "MODEL_ZOO.md"
 CHART = ROOT / "docs" / "accuracy_cost.png"
+CATALOG = ROOT / "resnest_d2" / "model_zoo" / "catalog.json"
 BENCHMARKS = {
     "variants": "Classifiers",
     "backbone": "Backbone",
@@ -40,12 +46,12 @@ INTRODUCTION = """\
 <!-- Written by tools/make_model_zoo.py from resnest_d2/model_zoo. Change those, then run it. -->
 # Model zoo
 
-Say you have a Mask R-CNN with a ResNet-50 and want more AP. Find it in the tables: the row below it
-is the same recipe on a ResNeSt-50, with its gain and its cost.
+To see what a ResNeSt gains for your detector, say a Mask R-CNN with a ResNet-50, find it in the
+tables: the row below it is the same recipe on a ResNeSt-50, with its gain and its cost.
 
 ```
-resnest-d2 zoo --task instance                      # these tables, in the terminal
-resnest-d2 zoo mask_rcnn_resnest50_fpn              # one model: weights, mirrors, commands
+resnest-d2 zoo list --task instance                 # these tables, in the terminal
+resnest-d2 zoo show mask_rcnn_resnest50_fpn         # one model: weights, mirrors, commands
 resnest-d2 zoo download mask_rcnn_resnest50_fpn     # its trained weights, verified
 resnest-d2 train --config-file mask_rcnn_resnest50_fpn --num-gpus 8
 ```
@@ -58,21 +64,21 @@ model = resnest_d2.model_zoo.get("mask_rcnn_resnest50_fpn")  # trained, in evalu
 
 ## How to read the tables
 
-Each column is either quoted or measured, and its head says which.
+Each column is either quoted or measured, as its heading says.
 
 - **Quoted**: printed by others. AP and PQ (0–100) are rows of the original plugin's README: COCO
   val2017, one scale. This project has not trained or evaluated on the whole of COCO.
 - **gain**: the row minus the row of its baseline, the same recipe (head, norm, schedule, data) on
   a ResNet of the same depth. (For Mask R-CNN, box gains of 2.85 and 4.03 with ResNeSt-50 and 101
   are quoted elsewhere. The rows give 2.84 and 3.97, and rows are what is printed here.)
-- **Measured**: by this project; command, hardware, versions and date stand at the [end](#measured).
+- **Measured**: by this project; command, hardware, versions and date are at the [end](#measured).
   Parameters are the whole detector's. Multiply-adds (convolutions and linear layers; papers call
   them FLOPs) and latency are the backbone's alone, without the FPN, for one image of
   {height} × {width} pixels, which is what COCO's usual shape becomes at a short side of 800.
 - "–" means that there is no such value.
 
-The command of a row evaluates its published weights on COCO val2017 and exits with 1 where box AP,
-mask AP or PQ differ from the quoted value by more than 0.2. Add `--num-gpus 8` to share the work.
+The command of a row evaluates its published weights on COCO val2017 and exits with 1 if box AP,
+mask AP or PQ differ from the quoted value by more than 0.2. Add `--num-gpus 8` for 8 GPUs.
 """
 
 UNPUBLISHED = """\
@@ -96,9 +102,8 @@ SPEED = """\
 
 Networks of one table were measured in turn in one process by `resnest-d2 benchmark`; settings and
 all runs are in the `.json` beside each table. `+optimized` is
-[`optimize_for_inference`](docs/inference.md), which takes bfloat16 by itself where the hardware
-gains by it; the ratio is the last row's time over the row's. Detectors have random weights and
-detect 100 objects.
+[`optimize_for_inference`](docs/inference.md), which uses bfloat16 where it is faster; the ratio is
+the last row's time divided by the row's. Detectors have random weights and detect 100 objects.
 """
 
 ABLATED = """\
@@ -113,12 +118,12 @@ parameters; it has {exact:,}.
 FILES = """\
 ## Weights
 
-What `MODEL.WEIGHTS resnest://NAME` and `resnest-d2 zoo download NAME` know, besides the trained
-models above. The hash is the part of the sha256 that the published file name carries; images are
-RGB, with mean and standard deviation of the original plugin (`plugin`) or of ImageNet classifiers
-(`classifier`). `resnest-d2 zoo NAME` shows a file's mirrors. This project has tried no
-link; what others reported is noted. A licence is the publishing project's. Not usable here, and so
-left out: the MXNet files of the official Gluon models, and MMDetection's detectors.
+Names for `MODEL.WEIGHTS resnest://NAME` and `resnest-d2 zoo download NAME`, besides the trained
+models above. The hash is the part of the sha256 in the published file name; images are RGB, with
+mean and standard deviation of the original plugin (`plugin`) or of ImageNet classifiers
+(`classifier`). `resnest-d2 zoo show NAME` shows a file's mirrors. This project has not tried the
+links; reports of others are in the notes. The licence is the publishing project's. Not usable here,
+and left out: the MXNet files of the official Gluon models, and MMDetection's detectors.
 """
 
 
@@ -136,19 +141,17 @@ def table(headers: Iterable[str], rows: Iterable[list[str]], left: int = 1) -> s
     return tabulate(rows, headers, tablefmt="github", colalign=align, disable_numparse=True)
 
 
+COSTS = ["M parameters, measured", "G multiply-adds, measured", "CPU ms, measured"]
+
+
 def models_table(models: list[Model]) -> str:
     """Rows of one task that have published results, and those results that the task has."""
     results = {"box_ap": "box AP", "mask_ap": "mask AP", "pq": "PQ"}
-    results = {
-        key: label
-        for key, label in results.items()
-        if getattr(models[0].published, key) is not None
-    }
+    results = {k: v for k, v in results.items() if getattr(models[0].published, k) is not None}
     gained = [key for key in results if any(key in model.gains for model in models)]
     headers = ["recipe"]
     for key, label in results.items():
         headers += [f"{label}, quoted"] + (["gain, quoted"] if key in gained else [])
-    headers += ["M parameters, measured", "G multiply-adds, measured", "CPU ms, measured"]
     rows = []
     for model in models:
         row = [f"`{model.name}`"]
@@ -157,7 +160,7 @@ def models_table(models: list[Model]) -> str:
             if key in gained:
                 row.append(number(model.gains.get(key), "+.2f"))
         rows.append(row + costs(model))
-    return table(headers, rows)
+    return table(headers + COSTS, rows)
 
 
 def costs(model: Model) -> list[str]:
@@ -168,13 +171,11 @@ def costs(model: Model) -> list[str]:
 
 
 def unpublished_table(models: list[Model]) -> str:
-    headers = ["recipe", "task", "starts from"]
-    headers += ["M parameters, measured", "G multiply-adds, measured", "CPU ms, measured"]
     rows = [
         [f"`{model.name}`", model.task, f"`{model.initial_weights}`", *costs(model)]
         for model in models
     ]
-    return table(headers, rows, left=3)
+    return table(["recipe", "task", "starts from", *COSTS], rows, left=3)
 
 
 def family_table() -> str:
@@ -183,17 +184,9 @@ def family_table() -> str:
     rows = []
     for item in FAMILY:
         crop, small = item.measured(item.crop), item.measured(224)
-        rows.append(
-            [
-                f"`{item.name}`",
-                str(item.crop),
-                f"{item.top1:.2f}",
-                f"{crop.params / 1e6:.2f}",
-                f"{crop.multiply_adds / 1e9:.2f}",
-                f"{small.multiply_adds / 1e9:.2f}",
-                latency(small),
-            ]
-        )
+        row = [f"`{item.name}`", str(item.crop), f"{item.top1:.2f}", f"{crop.params / 1e6:.2f}"]
+        row += [f"{cost.multiply_adds / 1e9:.2f}" for cost in (crop, small)]
+        rows.append([*row, latency(small)])
     return table(headers, rows)
 
 
@@ -204,18 +197,10 @@ def ablation_table() -> str:
     rows = []
     for item in ABLATION:
         cost = item.measured(224)
-        rows.append(
-            [
-                f"`{item.name}`",
-                *(str(value) for value in (item.radix, item.cardinality, item.width)),
-                f"{item.top1:.2f}",
-                f"{item.quoted_params:.1f}",
-                f"{cost.params / 1e6:.1f}",
-                f"{item.quoted_multiply_adds:.2f}",
-                f"{cost.multiply_adds / 1e9:.2f}",
-                latency(cost),
-            ]
-        )
+        row = [f"`{item.name}`", *map(str, (item.radix, item.cardinality, item.width))]
+        row += [f"{item.top1:.2f}", f"{item.quoted_params:.1f}", f"{cost.params / 1e6:.1f}"]
+        row += [f"{item.quoted_multiply_adds:.2f}", f"{cost.multiply_adds / 1e9:.2f}"]
+        rows.append([*row, latency(cost)])
     return table(headers, rows)
 
 
@@ -283,13 +268,25 @@ def page() -> str:
     return "\n".join(sections())
 
 
+def catalog() -> str:
+    """The text of catalog.json."""
+
+    def lines(records: Iterable[dict]) -> str:  # one a record
+        return ",\n".join(json.dumps(record, ensure_ascii=False) for record in records)
+
+    models = lines(model.record() for model in list_models())
+    weights = lines(map(dataclasses.asdict, WEIGHTS.values()))
+    measured = json.dumps(MEASURED["counts"]["date"])
+    return f'{{"measured": {measured}, "models": [\n{models}\n], "weights": [\n{weights}\n]}}\n'
+
+
 def short(item: Classifier) -> str:
     """ResNeSt-50, or 4s2x40d."""
     name = item.name.rpartition("_")[2]
     return name if "fast" in item.name else name.replace("resnest", "ResNeSt-")
 
 
-def draw(picture: Path) -> None:
+def draw(chart: Path) -> None:
     """Accuracy over multiply-adds for the depths, over parameters for the ablation."""
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -335,19 +332,17 @@ def draw(picture: Path) -> None:
     )
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    picture.parent.mkdir(exist_ok=True)
-    temporary = picture.with_name(f".{picture.name}.{os.getpid()}")
-    figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
-    os.replace(temporary, picture)
+    chart.parent.mkdir(exist_ok=True)
+    with writing(chart) as file:
+        figure.savefig(file, format="png", dpi=120, metadata={"Software": None})
 
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     draw(CHART)
-    temporary = PAGE.with_name(f".{PAGE.name}.{os.getpid()}")
-    temporary.write_text(page(), encoding="utf-8")
-    os.replace(temporary, PAGE)
-    print(f"written: {PAGE.name}, {CHART.relative_to(ROOT)}")
+    write_text(PAGE, page())
+    write_text(CATALOG, catalog())
+    print("written:", *(path.relative_to(ROOT) for path in (PAGE, CHART, CATALOG)))
 
 
 if __name__ == "__main__":

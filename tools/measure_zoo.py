@@ -11,7 +11,6 @@ machine. Each keeps what the other measured. Afterwards: tools/make_model_zoo.py
 import argparse
 import datetime
 import json
-import os
 import statistics
 import sys
 from pathlib import Path
@@ -30,6 +29,7 @@ from resnest_d2.benchmark import (  # noqa: E402
     describe_environment,
     measure_latency,
 )
+from resnest_d2.files import write_text  # noqa: E402
 
 FILE = ROOT / "resnest_d2" / "model_zoo" / "measured.json"
 IMAGE_SIZE = (800, 1088)
@@ -57,10 +57,10 @@ def build_classifier(name: str) -> torch.nn.Module:
 
 def count() -> dict:
     models, measured, classifiers = {}, {}, {}
-    for model in model_zoo.list_models():
+    for name in model_zoo.MODELS:
         with torch.device("meta"):  # parameters need no memory
-            cfg = model_zoo.get_config(model.name, ["MODEL.DEVICE", "meta"])
-            models[model.name] = {"params": count_params(build_model(cfg))}
+            cfg = model_zoo.get_config(name, ["MODEL.DEVICE", "meta"])
+            models[name] = {"params": count_params(build_model(cfg))}
     with torch.inference_mode():
         for name, build in backbones().items():
             print(name)
@@ -120,9 +120,7 @@ def main() -> None:
         **(time(args.runs) if args.latency else count()),
     }
     measured = {**model_zoo.MEASURED, "latency" if args.latency else "counts": section}
-    temporary = FILE.with_name(f".{FILE.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, FILE)
+    write_text(FILE, json.dumps(measured, indent=1) + "\n")
     print(f"written: {FILE.relative_to(ROOT)}")
 
 

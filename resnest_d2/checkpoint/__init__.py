@@ -1,4 +1,7 @@
-"""Names and files of weights."""
+"""Files of weights: reading, writing, names in other formats, how they fit a model, runs' folders.
+
+Which weights are published, and their download, is in ``model_zoo``.
+"""
 
 from .checkpointer import RunCheckpointer
 from .convert import FORMATS, convert, describe, missing_parts, recognise

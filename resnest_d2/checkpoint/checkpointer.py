@@ -1,15 +1,14 @@
-"""Detectron2's checkpointer, made safe, strict and outspoken; every tool loads through it.
+"""Detectron2's checkpointer with strict loading and atomic writing; every tool loads through it.
 
 Files are read without running anything in them, names of other formats become the model's, and one
-table says what fits (:mod:`.match`). What Detectron2 would silently leave random is refused: a
-backbone that matches in part, heads of another size, weights for other images. The one exception
-is another class count, which initialises just the predictors anew.
+table logs what fits (:mod:`.match`). What Detectron2 leaves random without an error is refused: a
+backbone that matches in part, heads of another size, weights for another input format. With another
+class count, only the predictors are initialised anew.
 
-Checkpoints say what they are: config and class names travel with the weights. Stock Detectron2
-loads such a file: the record is one more entry beside ``model``.
-
-Nothing is lost: files are written whole or not at all (:mod:`.atomic`), and a run goes on from the
-newest one that can be read (:mod:`.folder`), with every key said that its config has changed.
+Config and class names are stored in each checkpoint, in an entry beside ``model`` that stock
+Detectron2 ignores. Files are written whole or not at all (:mod:`resnest_d2.files`). A run resumes
+from the newest checkpoint that can be read (:mod:`.folder`), and logs the changed keys of its
+config.
 """
 
 import logging
@@ -32,31 +31,29 @@ from .resume_changes import OPTIMISER_KEYS, changed_keys
 from .statistics import InputStatistics, require_same_statistics, weights_statistics
 from .weight_files import StoredWeights, read_weights
 
-__all__ = ["RunCheckpointer"]
-
 logger = logging.getLogger(__name__)
 
 
 class RunCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer, with a record in each file, atomic writing and strict loading.
 
-    ``load`` and ``resume_or_load`` raise ``ValueError`` where the weights do not fit, before
-    anything in the model is changed. ``save`` raises ``OSError`` where the disk is full or fails;
-    what was saved before is then as it was.
+    ``load`` and ``resume_or_load`` raise ``ValueError`` where the weights do not fit, before they
+    change the model. ``save`` raises ``OSError`` where the disk is full or fails; earlier files
+    stay as they were.
 
     Args:
-        record: see :func:`.load.make_record`; None writes none.
-        keep: how many periodic checkpoints stay in ``save_dir``, the last ones; 0: all.
-        whole: refuse a file that does not fill every weight of the model. Evaluation needs that:
-            random heads detect nothing, without a word. Resuming implies it.
+        record: see :func:`.record.make_record`; None writes none.
+        keep: number of periodic checkpoints that stay in ``save_dir``, the last ones; 0: all.
+        whole: refuse a file that does not fill every weight of the model, as evaluation and
+            resuming need it.
         partial_backbone: let a backbone match in part.
-        statistics: how the model's images are given; weights that are known to expect others are
-            refused. None compares nothing.
-        trust_pickle: run what is in a pickle that holds more than plain types.
+        statistics: the model's input; weights that are known to expect another one are refused.
+            None compares nothing.
+        trust_pickle: load any pickle, which runs the code in it.
         checkpointables: as for Detectron2's.
 
     Attributes:
-        loaded: the file that was loaded last and how it fits, or None.
+        loaded: the last loaded file and how it fits, or None.
     """
 
     loaded: tuple[str, Match] | None = None
@@ -98,12 +95,12 @@ class RunCheckpointer(DetectionCheckpointer):
 
     @staticmethod
     def has_last(folder: str) -> bool:
-        """Whether a run has saved something in ``folder``, which resuming would go on from."""
+        """Whether ``folder`` has something to resume from."""
         return bool(run_files(folder))
 
     @staticmethod
     def found_in(folder: str) -> list[str]:
-        """Files of a run in ``folder`` that another run would overwrite, sorted."""
+        """Files in ``folder`` that another run would overwrite, sorted."""
         return run_files(folder)
 
     def has_checkpoint(self) -> bool:
@@ -125,28 +122,25 @@ class RunCheckpointer(DetectionCheckpointer):
         except (OSError, RuntimeError) as error:
             if not is_write_failure(error):
                 raise
-            raise OSError(self._write_failure(name, error)) from error
+            reason, remedy = write_failure_reason(error)
+            try:
+                last = f"{self._choose().path.name}, saved before, is intact"
+                left = f"{last}: {remedy}, and --resume continues from it"
+            except (OSError, ValueError):
+                left = f"Nothing was saved before: {remedy}, and start again"
+            raise OSError(
+                f"{self.save_dir}/{name}.pth is not written: {reason} "
+                f"({free_space(self.save_dir)} free in {self.save_dir}). {left}"
+            ) from error
         if self._keep and "iteration" in kwargs:
             remove_old(self.save_dir, keep=self._keep, iteration=kwargs["iteration"])
 
-    def _write_failure(self, name: str, error: BaseException) -> str:
-        reason, remedy = write_failure_reason(error)
-        try:
-            last = self._choose().path.name
-            left = f"{last}, saved before, is intact: {remedy}, and --resume goes on from it"
-        except (OSError, ValueError):
-            left = f"Nothing was saved before: {remedy}, and start anew"
-        return (
-            f"{self.save_dir}/{name}.pth is not written: {reason} "
-            f"({free_space(self.save_dir)} free in {self.save_dir}). {left}"
-        )
-
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        if last_filename_basename != "model_best.pth":  # training never goes on from an old one
+        if last_filename_basename != "model_best.pth":  # training does not resume from it
             super().tag_last_checkpoint(last_filename_basename)
 
     def remove_temporaries(self) -> None:
-        """Remove what a process that was killed while it wrote into ``save_dir`` has left."""
+        """Remove what a process that was killed while writing has left in ``save_dir``."""
         if self.save_dir and self.save_to_disk and not self._remote:
             remove_temporaries(self.save_dir)
 
@@ -160,8 +154,8 @@ class RunCheckpointer(DetectionCheckpointer):
         """As Detectron2's, from the newest checkpoint that can be read, the same in all processes.
 
         Raises:
-            ValueError: none can be used, or the one that is used does not fit.
-            OSError: this process does not have the file that the main process goes on from.
+            ValueError: no checkpoint can be used, or it does not fit.
+            OSError: this process cannot read the file that the main process resumes from.
         """
         file = self._file_to_resume() if resume else ""
         if not file:
@@ -170,19 +164,18 @@ class RunCheckpointer(DetectionCheckpointer):
         return self.load(file)
 
     def _file_to_resume(self) -> str:
-        """The main process's choice, "" where there is nothing to go on from."""
+        """The main process's choice, "" where there is nothing to resume from."""
         if self._remote:
             return self.get_checkpoint_file() if self.has_checkpoint() else ""
         file, problem = "", None
         if comm.is_main_process() and self.has_checkpoint():
             try:
                 choice = self._choose()
-            except (OSError, ValueError) as error:
-                problem = error
-            else:
                 file = str(choice.path)
                 choice.log()
                 self._log_changes(choice)
+            except (OSError, ValueError) as error:
+                problem = error
         file, problem = comm.all_gather((file, problem))[0]
         if problem is not None:
             raise problem
@@ -207,7 +200,7 @@ class RunCheckpointer(DetectionCheckpointer):
             lines = "".join(f"\n  {key}: {old} -> {new}" for key, old, new in changed)
             if any(key in OPTIMISER_KEYS for key, _, _ in changed):
                 lines += (
-                    "\nThe optimiser goes on with the rates, momentum and weight decay that were "
+                    "\nThe optimiser continues with the rates, momentum and weight decay that were "
                     "saved: for other ones, start a run with --init-from"
                 )
             logger.warning(f"The config has changed since {choice.path} was saved:{lines}")
@@ -219,14 +212,14 @@ class RunCheckpointer(DetectionCheckpointer):
     def check(self, uri: str) -> None:
         """Refuse a file that ``load`` would refuse; nothing is loaded or logged.
 
-        The model may be on the device ``meta``: it is only asked for names and shapes.
+        The model may be on the device ``meta``.
         """
         path, _, query = uri.partition("?")
         path = self.path_manager.get_local_path(path)
         self._match(read_weights(path, trust_pickle=self._trust_pickle), _by_heuristics(query))
 
     def check_stored(self, stored: StoredWeights) -> None:
-        """The same for what was read already; its tensors may be on the device ``meta``."""
+        """The same for a file that was read already; its tensors may be on ``meta``."""
         self._match(stored, heuristics=False)
 
     def _load_file(self, filename):
@@ -239,10 +232,10 @@ class RunCheckpointer(DetectionCheckpointer):
         return incompatible
 
     def _log_incompatible_keys(self, incompatible):
-        pass  # the table has said it
+        pass  # they are in the table
 
     def _fit(self, stored: StoredWeights, heuristics: bool = False) -> dict:
-        """A checkpoint as Detectron2 loads it: of tensors that the model has, in its shapes."""
+        """A checkpoint for Detectron2, with only the tensors that fit the model."""
         tensors, match = self._match(stored, heuristics)
         self.loaded = (stored.path, match)
         known = weights_statistics(stored)
@@ -259,24 +252,21 @@ class RunCheckpointer(DetectionCheckpointer):
                 f"{stored.path} has another class count. Initialised anew, with the classes of "
                 f"file -> model: {', '.join(names)}"
             )
-        loaded = {name: tensors[name] for name in (*match.matched, *self._counters(tensors))}
+        own = self.model.state_dict()
+        loaded = {
+            name: value
+            for name, value in tensors.items()
+            if name in own
+            and value.shape == own[name].shape
+            and (name in match.own or name.endswith(".num_batches_tracked"))  # resumed too
+        }
         return {**stored.metadata, "model": loaded, "matching_heuristics": False}  # done
-
-    def _counters(self, tensors: dict[str, torch.Tensor]) -> list[str]:
-        """Batches that the norms have seen: no weights to match, but part of what is resumed."""
-        return [
-            name
-            for name, own in self.model.state_dict().items()
-            if name.endswith(".num_batches_tracked")
-            and name in tensors
-            and tensors[name].shape == own.shape
-        ]
 
     def _match(self, stored: StoredWeights, heuristics: bool) -> tuple[dict, Match]:
         """The file's tensors under the model's names, and how they fit.
 
         Raises:
-            ValueError: they do not.
+            ValueError: they do not fit.
         """
         path, own = stored.path, self.model.state_dict()
         if self._statistics is not None:
@@ -287,15 +277,15 @@ class RunCheckpointer(DetectionCheckpointer):
         if problem and not self._partial_backbone:
             raise ValueError(
                 f"{path} does not match the model's backbone: {problem}. The file: "
-                f"{_what(stored.tensors)}. The model: {_what(own)}. Choose weights of the model's "
-                "network, or the config of the file's; or set RESNEST.ALLOW_PARTIAL_BACKBONE True: "
-                "then what does not match stays as it was initialised"
+                f"{_network(stored.tensors)}. The model: {_network(own)}. Choose weights of the "
+                "model's network, or the config of the file's network; or set "
+                "RESNEST.ALLOW_PARTIAL_BACKBONE True: then what does not match stays random"
             )
         problem = self._whole and match.whole_problem()
         if problem:
             raise ValueError(
                 f"{path} has {problem}. Evaluation, prediction and resuming need a whole "
-                "detector's weights: random heads would detect nothing"
+                "detector's weights: random heads detect nothing"
                 f"{_other_classes(match, path)}"
             )
         integers = [
@@ -305,7 +295,7 @@ class RunCheckpointer(DetectionCheckpointer):
         ]
         if integers:
             raise ValueError(
-                f"{path} has integers where the model computes with floating-point numbers: "
+                f"{path} has integers where the model has floating-point numbers: "
                 f"{', '.join(integers[:3])}{', …' if len(integers) > 3 else ''}"
             )
         _, problem = match.changed_predictors()
@@ -322,7 +312,7 @@ class RunCheckpointer(DetectionCheckpointer):
         if heuristics or stored.metadata.get("matching_heuristics"):  # Detectron2's own way
             caffe2 = stored.metadata.get("__author__") == "Caffe2"
             tensors = align_and_update_state_dicts(own, tensors, c2_conversion=caffe2)
-            if caffe2:  # some have folded their statistics away: these are FrozenBN's initial ones
+            if caffe2:  # some lack the statistics, which FrozenBN then has as it initialises them
                 for name, module in self.model.named_modules():
                     if isinstance(module, FrozenBatchNorm2d) and f"{name}.weight" in tensors:
                         for statistic in ("running_mean", "running_var"):
@@ -341,18 +331,17 @@ class RunCheckpointer(DetectionCheckpointer):
 
 
 def _other_classes(match: Match, path: os.PathLike) -> str:
-    """The ways out where a file is for another number of classes than the model, or ""."""
+    """What to do where a file is for another number of classes than the model, or ""."""
     for given, own in match.changed_predictors()[0].values():
         return (
-            f". The file is for {given} classes, the model for {own}: to evaluate it or to "
-            "predict, take the config that it was trained with; to train its weights for other "
-            f"classes, start a new run with --init-from {path} and another OUTPUT_DIR"
+            f". The file is for {given} classes, the model for {own}: to evaluate or to predict, "
+            "use the config that it was trained with; to train it for other classes, start a new "
+            f"run with --init-from {path} and another OUTPUT_DIR"
         )
     return ""
 
 
-def _what(tensors: dict[str, torch.Tensor]) -> str:
-    """A word on the network that tensors are of."""
+def _network(tensors: dict[str, torch.Tensor]) -> str:
     try:
         return describe(tensors, recognise(tensors))
     except ValueError as error:
@@ -360,7 +349,7 @@ def _what(tensors: dict[str, torch.Tensor]) -> str:
 
 
 def _by_heuristics(query: str) -> bool:
-    """Whether ``?matching_heuristics=True`` follows a file's name, which is all that may."""
+    """Whether ``?matching_heuristics=True`` follows a file's name; nothing else may."""
     if query not in ("", "matching_heuristics=True", "matching_heuristics=False"):
         raise ValueError(
             f"only ?matching_heuristics=True may follow the name of weights, got ?{query}"

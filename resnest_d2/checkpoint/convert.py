@@ -1,7 +1,7 @@
-"""Names of ResNeSt weights: one network, six ways to write it down.
+"""Names of ResNeSt weights in six formats.
 
 ===========  ========================================  ==========================  ==============
-format       whose                                     backbone                    classifier
+format       used by                                   backbone                    classifier
 ===========  ========================================  ==========================  ==============
 official     the official classifiers (torch)          conv1.0, bn1, layer1.0      fc
 timm         timm; the same names                      conv1.0, bn1, layer1.0      fc
@@ -12,23 +12,22 @@ mmdet        MMDetection's backbones                   stem.0, layer1.0         
 mmcls        MMClassification's                        backbone.stem.0, …          head.fc
 ===========  ========================================  ==========================  ==============
 
-A conversion renames and never computes: the tensors that come out are those that went in, and
-converting back gives the names that went in. Names are parsed whole; nothing is matched by its end.
+A conversion renames tensors and does not change them; converting back gives the first names. Names
+are parsed whole, not matched by their ends.
 
-Deformable convolutions exist in ours, Detectron2's and MMCV's names. MMCV's offsets come from one
-convolution over all channels, ours from one for each deformable group: equal for one group, and
-refused for several.
+Deformable convolutions exist in our, Detectron2's and MMCV's names. MMCV computes the offsets by
+one convolution over all channels, we by one for each deformable group: equal for one group, refused
+for several.
 """
 
+import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 
 from ..modeling.resnest import DEPTHS, VARIANTS
-
-__all__ = ["FORMATS", "convert", "describe", "missing_parts", "recognise"]
 
 FORMATS = ("official", "timm", "resnest_d2", "detectron2", "mmdet", "mmcls")
 
@@ -36,12 +35,9 @@ _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 # Modules by our names -> their parameters.
 _STEM = {
-    "stem.conv1_1": ("weight",),
-    "stem.conv1_1.norm": _NORM,
-    "stem.conv1_2": ("weight",),
-    "stem.conv1_2.norm": _NORM,
-    "stem.conv1_3": ("weight",),
-    "stem.conv1_3.norm": _NORM,
+    name: parameters
+    for i in (1, 2, 3)
+    for name, parameters in ((f"stem.conv1_{i}", ("weight",)), (f"stem.conv1_{i}.norm", _NORM))
 }
 _BLOCK = {
     "conv1": ("weight",),
@@ -67,63 +63,30 @@ _OFFICIAL_BLOCK = {
 
 @dataclass(frozen=True)
 class _Dialect:
-    """How one format writes our module names."""
+    """How a format writes our module names."""
 
     stem: dict[str, str]
-    block: dict[str, str]  # where they differ; "" where there is no such module
+    block: dict[str, str]  # modules with other names; "" where there is no such module
     stages: str  # before the stage's number
     first_stage: int
     head: str
-    prefix: str = ""  # of all but the head
-    has_more: bool = False  # other parts of a detector may be there too
+    prefix: str = ""  # of all names but the head's
+    has_more: bool = False  # whether other parts of a detector may be in a file
 
-    def write(self, name: str) -> str | None:
-        """This format's name of our ``name``, or None where it has none."""
-        parts = _parse(name)
-        if parts is None:
-            return None
-        stage, block, module, parameter = parts
-        if module == "linear":
-            return f"{self.head}.{parameter}"
-        if stage is None:
-            return f"{self.prefix}{self.stem.get(module, module)}.{parameter}"
-        module = self.block.get(module, module)
-        if not module:
-            return None
-        return f"{self.prefix}{self.stages}{stage + self.first_stage}.{block}.{module}.{parameter}"
-
-    def read(self, name: str) -> str | None:
-        """Our name of this format's ``name``, or None where it is none of a ResNeSt's."""
-        module, _, parameter = name.rpartition(".")
-        if module == self.head:
-            ours = f"linear.{parameter}"
-        elif not module.startswith(self.prefix):
-            return None
-        else:
-            module = module.removeprefix(self.prefix)
-            block = re.fullmatch(rf"{self.stages}(\d+)\.(\d+)\.(.+)", module)
-            if block:
-                stage = int(block[1]) - self.first_stage + 2
-                inner = {v: k for k, v in self.block.items()}.get(block[3], block[3])
-                ours = f"res{stage}.{block[2]}.{inner}.{parameter}"
-            else:
-                inner = {v: k for k, v in self.stem.items()}.get(module, module)
-                ours = f"{inner}.{parameter}"
-        # A name counts only if this format would write it so.
-        return ours if self.write(ours) == name else None
-
-
-def _parse(name: str) -> tuple[int | None, str, str, str] | None:
-    """Stage from 0, block, module, parameter of one of our names; None if it is none of ours."""
-    module, _, parameter = name.rpartition(".")
-    if module == "linear":
-        return (None, "", module, parameter) if parameter in ("weight", "bias") else None
-    if module in _STEM:
-        return (None, "", module, parameter) if parameter in _STEM[module] else None
-    match = re.fullmatch(r"res([2-5])\.(0|[1-9]\d{0,2})\.(.+)", module)
-    if not match or parameter not in _BLOCK.get(match[3], ()):
-        return None
-    return int(match[1]) - 2, match[2], match[3], parameter
+    def names(self, blocks: int) -> dict[str, str]:
+        """Our name -> this format's name, of all tensors where a stage has so many blocks."""
+        modules = [("linear", self.head, ("weight", "bias"))]
+        for module, parameters in _STEM.items():
+            modules.append((module, self.prefix + self.stem.get(module, module), parameters))
+        for stage, block in itertools.product(range(4), range(blocks)):
+            theirs = f"{self.prefix}{self.stages}{stage + self.first_stage}.{block}."
+            for module, parameters in _BLOCK.items():
+                name = self.block.get(module, module)
+                if name:
+                    modules.append((f"res{stage + 2}.{block}.{module}", theirs + name, parameters))
+        return {
+            f"{our}.{p}": f"{their}.{p}" for our, their, parameters in modules for p in parameters
+        }
 
 
 def _numbered(prefix: str, last: str) -> dict[str, str]:
@@ -155,7 +118,9 @@ _ANY_BLOCK = re.compile(
     r"(?:backbone\.)?(?:bottom_up\.)?(?:res([2-5])|layer([1-4]))[._](\d+)[._](?:conv1|branch2a)[._]"
 )
 _ATTENTION = "res2.0.conv2.conv.weight"
-_TOGETHER = (  # parts of a detector: with one of them are the others
+_EVERY_RESNEST = ("stem.conv1_1.weight", _ATTENTION)
+_IN_BLOCK = re.compile(r"(?:backbone\.)?(?:bottom_up\.)?(?:res[2-5]|layer[1-4])\.(\d{1,2})\.")
+_TOGETHER = (  # parts of a detector: with one of them, a file has the others
     ("backbone.fpn_lateral", "backbone.fpn_output"),
     ("proposal_generator.", "roi_heads.box_predictor.cls_", "roi_heads.box_predictor.bbox_"),
     ("head.cls_score.", "head.bbox_pred."),
@@ -164,59 +129,55 @@ _RESNETS = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3
 
 
 def recognise(names: Iterable[str]) -> str:
-    """The format that writes these names.
+    """The format of these names.
 
-    timm's names are the official ones and come back as ``"official"``. Any detector of Detectron2
-    whose backbone is a ResNet or ResNeSt is ``"detectron2"``.
+    ``"official"`` for timm's, which are the same. ``"detectron2"`` for any detector of Detectron2
+    with a ResNet or ResNeSt.
 
     Raises:
-        ValueError: names of another network, of an MMDetection detector, or of two formats; the
-            message says what was seen.
+        ValueError: names of another network, of an MMDetection detector, or of two formats.
     """
     names = list(names)
-    fits = []
-    for format, dialect in _DIALECTS.items():
-        wanted = {dialect.write("stem.conv1_1.weight"), dialect.write(_ATTENTION)}
-        if format != "timm" and wanted <= set(names):
-            fits.append(format)
+    written = {
+        format: dialect.names(_most_blocks(names))
+        for format, dialect in _DIALECTS.items()
+        if format != "timm"
+    }
+    fits = [
+        format
+        for format, known in written.items()
+        if {known[name] for name in _EVERY_RESNEST} <= set(names)
+    ]
     if not fits and any(map(_DETECTRON2_BACKBONE.match, names)):
         fits = ["detectron2"]
-    if len(fits) == 1:
-        (format,) = fits
-        reader = _dialect(format, names)
-        more = [name for name in names if reader.read(name) is None]
-        foreign = more
-        if _DIALECTS[format].has_more:
-            others = [dialect for other, dialect in _DIALECTS.items() if other != format]
-            foreign = [name for name in more if any(other.read(name) for other in others)]
-        if not foreign:
-            return format
-        if format == "mmcls" and any(map(_MM_DETECTOR.match, foreign)):
-            raise ValueError(_mm_detector(foreign))
-        raise ValueError(f"its names are those of {format} weights, but for {_some(foreign)}")
-    if fits:
+    if not fits:
+        raise ValueError(_unknown(names))
+    if len(fits) > 1:
         raise ValueError(f"its names mix those of {' and '.join(fits)} weights: {_some(names)}")
-    raise ValueError(_unknown(names))
-
-
-def _mm_detector(names: list[str]) -> str:
-    heads = sorted({match[1] for match in map(_MM_DETECTOR.match, names) if match})
-    return (
-        f"it is an MMDetection detector (it has {', '.join(heads)}). Its heads are MMDetection's "
-        "own modules, in other parts than Detectron2's, and nothing has shown that they would "
-        "compute the same: a detector that is nearly right finds less and says nothing. Its "
-        "backbone converts: give a file of its backbone.* tensors alone"
-    )
+    (format,) = fits
+    _, foreign = _canonical(dict.fromkeys(names), format)
+    if _DIALECTS[format].has_more:
+        others = {name for other in written if other != format for name in written[other].values()}
+        foreign = others.intersection(foreign)
+    if not foreign:
+        return format
+    heads = sorted({match[1] for match in map(_MM_DETECTOR.match, foreign) if match})
+    if format == "mmcls" and heads:
+        raise ValueError(
+            f"it is an MMDetection detector (it has {', '.join(heads)}). Its heads are other "
+            "modules than Detectron2's, and would not be known to compute the same. Its backbone "
+            "converts: give a file of its backbone.* tensors alone"
+        )
+    raise ValueError(f"its names are those of {format} weights, but for {_some(foreign)}")
 
 
 def _unknown(names: list[str]) -> str:
-    depth = _blocks(names)
-    if depth:
-        return (
-            f"it is a {_resnet(depth)}'s, without split attention: no ResNeSt. It has "
-            f"{_some(names)}"
-        )
-    return f"its names are no ResNeSt's: {_some(names)}"
+    blocks = _blocks(names)
+    if not blocks:
+        return f"its names are no ResNeSt's: {_some(names)}"
+    return (
+        f"it is a {_resnet(blocks)}'s, without split attention: no ResNeSt. It has {_some(names)}"
+    )
 
 
 def _some(names: Iterable[str]) -> str:
@@ -235,17 +196,17 @@ def convert(
 ) -> dict[str, torch.Tensor]:
     """The same tensors under the names of another format.
 
-    A detector's other parts (FPN, heads) keep their names, and only go from ``detectron2`` and
-    ``resnest_d2`` to each other. What a file lacks, e.g. the classifier or the
-    ``num_batches_tracked`` that MMDetection drops, is lacking in the result.
+    Other parts of a detector (FPN, heads) keep their names; only ``detectron2`` and ``resnest_d2``
+    have them. What a file lacks, e.g. the ``num_batches_tracked`` that MMDetection drops, the
+    result lacks.
 
     Args:
         tensors: by the names of ``source``.
         source, target: of :data:`FORMATS`.
 
     Raises:
-        ValueError: a format that there is not, names that are not of ``source``, or tensors that
-            ``target`` has no place for; the message names them.
+        ValueError: an unknown format, names that are not of ``source``, or tensors that do not
+            exist in ``target``.
     """
     for argument, format in (("source", source), ("target", target)):
         if format not in FORMATS:
@@ -257,6 +218,7 @@ def convert(
     if _ATTENTION not in ours:
         raise ValueError(_unknown(list(tensors)))
     reader, writer = _dialect(source, tensors), _DIALECTS[target]
+    written = writer.names(_most_blocks(tensors))
     for name, value in ours.items():
         if not (value.is_floating_point() or name.endswith(".num_batches_tracked")):
             raise ValueError(f"its {name} is of the type {value.dtype}: weights are floating-point")
@@ -266,45 +228,43 @@ def convert(
         )
     if reader.block != writer.block:
         _check_offsets(ours, target, packed=reader.block is _MM_BLOCK)
-    converted = {writer.write(name): value for name, value in ours.items()}
+    converted = {written[name]: value for name, value in ours.items()}
     clash = converted.keys() & more.keys()
     if clash:
         raise ValueError(f"its names occur twice: {_some(clash)}")
     return {**converted, **more}
 
 
-def missing_parts(names: Iterable[str], format: str) -> list[str]:
-    """What the other names of a file imply, and it lacks: it was cut, or put together badly.
+def missing_parts(names: Collection[str], format: str) -> list[str]:
+    """Names that a file lacks, judged by its other names.
 
-    The blocks of one network have the same tensors, and so have its norms. A classifier, or the
-    counters of batches, may be lacking.
+    The blocks of a network have the same tensors, and so have its norms. A classifier and
+    ``num_batches_tracked`` may be missing.
 
     Args:
         names: of ``format``, those of a ResNeSt among them.
 
     Returns:
-        Names of ``format``, sorted; of a detector's other parts their beginnings.
+        Names of ``format``, sorted; for other parts of a detector the beginnings of names.
     """
     ours, more = _canonical(dict.fromkeys(names), format)
     blocks: dict[tuple[int, int], set[str]] = {}
-    norm = set()
-    for stage, block, module, parameter in filter(None, map(_parse, ours)):
-        if parameter in _NORM and module.endswith(("norm", "bn0", "bn1")):
-            norm.add(parameter)
-        if stage is not None:
-            blocks.setdefault((stage, int(block)), set()).add(f"{module}.{parameter}")
+    for match in filter(None, map(re.compile(r"res(\d)\.(\d+)\.(.+)").fullmatch, ours)):
+        blocks.setdefault((int(match[1]), int(match[2])), set()).add(match[3])
+    norm = {name.rpartition(".")[2] for name in ours if re.search(r"\.(norm|bn[01])\.\w+$", name)}
     everywhere = set().union(*blocks.values())
     first = {name for name in everywhere if name.startswith("shortcut")}
     offsets = {name for name in everywhere if name.startswith("conv2_offset")}
     wanted = {f"{m}.{p}" for m, own in _STEM.items() for p in (norm if own is _NORM else own)}
-    for stage in range(max(stage for stage, _ in blocks) + 1):
+    for stage in range(2, max(stage for stage, _ in blocks) + 1):
         here = {block: found for (at, block), found in blocks.items() if at == stage}
         deformable = any(found & offsets for found in here.values())
         for block in range(max(here, default=0) + 1):
             parts = everywhere - first - offsets
             parts |= (offsets if deformable else set()) | (first if block == 0 else set())
-            wanted |= {f"res{stage + 2}.{block}.{name}" for name in parts}
-    lacking = {_dialect(format, names).write(name) for name in wanted - ours.keys()}
+            wanted |= {f"res{stage}.{block}.{name}" for name in parts}
+    written = _dialect(format, names).names(_most_blocks(names))
+    lacking = {written[name] for name in wanted - ours.keys()}
     modules = {re.sub(r"\.\d(?=\.(cls_score|bbox_pred)\.)", "", name) for name in more}  # cascades
     for together in _TOGETHER:
         there = {part for part in together if any(name.startswith(part) for name in modules)}
@@ -318,20 +278,15 @@ def missing_parts(names: Iterable[str], format: str) -> list[str]:
 
 
 def _canonical(tensors: Mapping, source: str) -> tuple[dict, dict]:
-    """A ResNeSt's tensors by our names, and the other ones."""
-    reader = _dialect(source, tensors)
-    ours, more = {}, {}
-    for name, value in tensors.items():
-        own = reader.read(name)
-        if own is None:
-            more[name] = value
-        else:
-            ours[own] = value
-    return ours, more
+    """A ResNeSt's tensors by our names, and the others by theirs."""
+    written = _dialect(source, tensors).names(_most_blocks(tensors))
+    read = {theirs: ours for ours, theirs in written.items()}
+    ours = {read[name]: value for name, value in tensors.items() if name in read}
+    return ours, {name: value for name, value in tensors.items() if name not in read}
 
 
 def _check_offsets(ours: Mapping[str, torch.Tensor], target: str, *, packed: bool) -> None:
-    """Refuse offset convolutions that the other side cannot compute with the same tensors."""
+    """Refuse offset convolutions that the target cannot compute with the same tensors."""
     for name, weight in ours.items():
         if not name.endswith("conv2_offset.weight"):
             continue
@@ -349,10 +304,9 @@ def _check_offsets(ours: Mapping[str, torch.Tensor], target: str, *, packed: boo
 
 
 def _offset_groups(ours: Mapping[str, torch.Tensor], name: str, *, packed: bool = False) -> int:
-    """Deformable groups of an offset convolution; 0 where its shape does not tell.
+    """Deformable groups of an offset convolution; 0 where its shape does not say.
 
-    Ours is grouped by them. MMCV's (``packed``) is not: 18 (v1) or 27 outputs (v2) mean one group,
-    more are ambiguous.
+    Ours is grouped by them. MMCV's (``packed``) is not: 18 outputs (v1) or 27 (v2) mean one group.
     """
     conv3 = ours.get(name.replace("conv2_offset", "conv3"))
     if conv3 is None or conv3.dim() != 4 or ours[name].dim() != 4:
@@ -366,10 +320,10 @@ def _offset_groups(ours: Mapping[str, torch.Tensor], name: str, *, packed: bool 
 
 
 def describe(tensors: Mapping[str, torch.Tensor], format: str) -> str:
-    """What network the tensors are of, in words, from their names and shapes.
+    """The network that tensors belong to, from their names and shapes.
 
     For example ``resnest50 (radix 2, cardinality 1), 1000 classes, deformable res3-res5 (v2, 2
-    groups)``. ``or`` joins published networks whose tensors have the same shapes.
+    groups)``. ``or`` is between published networks with tensors of the same shapes.
 
     Args:
         tensors: by the names of ``format``.
@@ -418,8 +372,14 @@ def _describe_resnest(ours: Mapping[str, torch.Tensor], blocks: tuple, *, packed
     return text
 
 
+def _most_blocks(names: Collection[str]) -> int:
+    """The most blocks of a stage, but not more than there are names."""
+    last = max((int(match[1]) for match in map(_IN_BLOCK.match, names) if match), default=0)
+    return min(last + 1, max(len(names), 1))
+
+
 def _blocks(names: Iterable[str]) -> tuple[int, ...]:
-    """Blocks a stage, of any ResNet-like names; empty for others."""
+    """Number of blocks of each stage, of any ResNet-like names; empty for others."""
     counts: dict[int, int] = {}
     for match in map(_ANY_BLOCK.match, names):
         if match:

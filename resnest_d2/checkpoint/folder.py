@@ -1,10 +1,11 @@
-"""The checkpoints in a run's folder: which is the newest that can be read, and which may go.
+"""The checkpoints in a run's folder: the newest that can be read, and the old ones to remove.
 
-``last_checkpoint`` names the one to go on from, as Detectron2 writes it. Where that file or the one
-that it names is missing, cut short or has a flipped bit, the newest other checkpoint that can be
-read stands in. A damaged file stays where it is until the run writes that checkpoint again.
+A run resumes from the checkpoint that Detectron2's file ``last_checkpoint`` names. Where one of the
+two is missing or damaged, the newest other checkpoint that can be read is used. A damaged file is
+not removed.
 """
 
+import dataclasses
 import functools
 import logging
 import os
@@ -16,24 +17,14 @@ from pathlib import Path
 from .record import PROVENANCE_KEY, RECORD_KEY
 from .weight_files import StoredWeights, read_weights
 
-__all__ = [
-    "LAST",
-    "Choice",
-    "choose_checkpoint",
-    "find_checkpoint",
-    "read_checkpoint",
-    "remove_old",
-    "remove_temporaries",
-    "run_files",
-]
-
 logger = logging.getLogger(__name__)
 
-LAST = "last_checkpoint"
+_LAST = "last_checkpoint"
 _BEST = "model_best.pth"
+_RECORDS = (RECORD_KEY, PROVENANCE_KEY)
 _CHECKPOINT = re.compile(r"model_(\d+|final|best)\.pth")  # Detectron2's names
 _PERIODIC = re.compile(r"model_(\d{7,})\.pth")
-_TEMPORARY = re.compile(rf"\.({LAST}|{_CHECKPOINT.pattern})\.\d+\.tmp")
+_TEMPORARY = re.compile(rf"\.({_LAST}|{_CHECKPOINT.pattern})\.\d+\.tmp")
 
 
 @dataclass(frozen=True)
@@ -42,9 +33,9 @@ class Choice:
 
     Attributes:
         path: the file.
-        outline: what it holds, with tensors on the device ``meta`` and only plain entries and the
-            record beside them; of other entries, the names.
-        passed_over: what should have been used, by name, and why it is not.
+        outline: what it holds: tensors on the device ``meta``, plain entries and the record; None
+            for each other entry.
+        passed_over: newer files, and why they cannot be used.
     """
 
     path: Path
@@ -52,7 +43,7 @@ class Choice:
     passed_over: dict[str, str]
 
     def log(self) -> None:
-        """Say what is damaged, if anything is, and what is used in its place."""
+        """Warn of the files that cannot be used, if there are any."""
         if self.passed_over:
             damaged = "".join(f"\n  {name}: {why}" for name, why in self.passed_over.items())
             logger.warning(
@@ -64,27 +55,27 @@ class Choice:
 def run_files(folder: str | os.PathLike) -> list[str]:
     """Names of the files in ``folder`` that another run would overwrite, sorted."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    return sorted(name for name in names if name == LAST or _CHECKPOINT.fullmatch(name))
+    return sorted(name for name in names if name == _LAST or _CHECKPOINT.fullmatch(name))
 
 
 def choose_checkpoint(
     folder: str | os.PathLike, *, entries: Collection[str] = (), trust_pickle: bool = False
 ) -> Choice:
-    """The checkpoint that a run's folder stands for.
+    """The newest checkpoint in a run's folder that can be read.
 
-    Files are read once in a process, as long as they do not change.
+    A process reads each file once, as long as it does not change.
 
     Args:
         entries: what it must hold beside the weights. Resuming needs the trainer's state.
-        trust_pickle: see :func:`.files.read_weights`.
+        trust_pickle: see :func:`.weight_files.read_weights`.
 
     Raises:
         FileNotFoundError: no run has saved a checkpoint there.
-        ValueError: none can be used; the message names each, with the reason.
+        ValueError: none can be used; the message has the reason for each.
     """
     folder = Path(folder)
     if not run_files(folder):
-        raise FileNotFoundError(f"{folder} holds no training run: it has no {LAST}")
+        raise FileNotFoundError(f"{folder} holds no training run: it has no {_LAST}")
     passed_over: dict[str, str] = {}
     for path in _newest_first(folder, passed_over, trust_pickle):
         outline = _outline(path, trust_pickle)
@@ -102,11 +93,11 @@ def find_checkpoint(source: str | os.PathLike, *, best: bool = False) -> Path:
     """A checkpoint file, or the newest one of a run's output folder that can be read.
 
     Args:
-        best: of a folder, rather ``model_best.pth`` if it has one that can be read.
+        best: in a folder, prefer ``model_best.pth``.
 
     Raises:
         FileNotFoundError: no such file, or a folder without checkpoints.
-        ValueError: a folder of which no checkpoint can be read.
+        ValueError: no checkpoint in the folder can be read.
     """
     path = Path(source)
     if path.is_dir():
@@ -137,18 +128,26 @@ def remove_old(folder: str | os.PathLike, *, keep: int, iteration: int) -> None:
 
 
 def remove_temporaries(folder: str | os.PathLike) -> None:
-    """Remove what a process that was killed while it wrote a checkpoint has left behind."""
+    """Remove what a process that was killed while writing a checkpoint has left."""
     for name in os.listdir(folder) if os.path.isdir(folder) else ():
         if _TEMPORARY.fullmatch(name):
             Path(folder, name).unlink(missing_ok=True)
 
 
 def _newest_first(folder: Path, problems: dict[str, str], trust_pickle: bool) -> Iterator[Path]:
-    """The checkpoint that was saved last, then the others by iteration."""
-    named = _read_last(folder, problems)
-    if named is not None:
-        yield named
-    others = [folder / name for name in run_files(folder) if name != LAST]
+    """The checkpoint that ``last_checkpoint`` names, then the others by iteration."""
+    named = None
+    try:
+        name = (folder / _LAST).read_text(encoding="utf-8").strip()
+        if name and name == os.path.basename(name) and name.isprintable():
+            named = folder / name
+            yield named
+        else:
+            problems[_LAST] = "it names no file" if name else "it is empty"
+    except FileNotFoundError:
+        problems[_LAST] = "it is missing"
+    except (OSError, UnicodeDecodeError) as error:
+        problems[_LAST] = f"it cannot be read ({error})"
 
     def iteration(path: Path) -> int:
         match = _PERIODIC.fullmatch(path.name)
@@ -158,26 +157,12 @@ def _newest_first(folder: Path, problems: dict[str, str], trust_pickle: bool) ->
         value = outline.metadata.get("iteration") if isinstance(outline, StoredWeights) else None
         return value if isinstance(value, int) else -1
 
+    others = [folder / name for name in run_files(folder) if name != _LAST]
     yield from sorted((path for path in others if path != named), key=iteration, reverse=True)
 
 
-def _read_last(folder: Path, problems: dict[str, str]) -> Path | None:
-    try:
-        name = (folder / LAST).read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        problems[LAST] = "it is missing"
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        problems[LAST] = f"it cannot be read ({error})"
-        return None
-    if not name or name != os.path.basename(name) or not name.isprintable():
-        problems[LAST] = "it names no file" if name else "it is empty"
-        return None
-    return folder / name
-
-
 def _outline(path: Path, trust_pickle: bool = False) -> StoredWeights | str:
-    """What a file holds, or why it cannot be read."""
+    """What a file holds (see :class:`Choice`), or why it cannot be read."""
     try:
         status = path.stat()
     except OSError as error:
@@ -192,16 +177,9 @@ def _read_outline(path: Path, stamp: tuple, trust_pickle: bool) -> StoredWeights
         stored = read_weights(path, trust_pickle=trust_pickle)
     except (OSError, ValueError) as error:
         return str(error).removeprefix(f"{path} ")
-    plain = (str, int, float, bool)
-    return StoredWeights(
-        path,
-        {name: value.to("meta") for name, value in stored.tensors.items()},
-        stored.container,
-        stored.format,
-        {
-            name: value
-            if isinstance(value, plain) or name in (RECORD_KEY, PROVENANCE_KEY)
-            else None
-            for name, value in stored.metadata.items()
-        },
-    )
+    kept = {
+        name: value if isinstance(value, (str, int, float, bool)) or name in _RECORDS else None
+        for name, value in stored.metadata.items()
+    }
+    tensors = {name: value.to("meta") for name, value in stored.tensors.items()}
+    return dataclasses.replace(stored, tensors=tensors, metadata=kept)

@@ -1,8 +1,8 @@
 """How weights fit a model, tensor by tensor: the table that loading logs, and what it refuses.
 
 A tensor is matched, missing (the model has it, the file does not), unexpected (the reverse) or
-misshapen. Detectron2 lists such names and goes on. Here a backbone must match whole, because a
-backbone that matches in part trains and detects badly without a word.
+misshapen. Detectron2 lists such names and continues. Here a backbone must match whole: one that
+matches in part trains and detects badly, without an error.
 """
 
 import re
@@ -12,10 +12,8 @@ from dataclasses import dataclass
 import torch
 from tabulate import tabulate
 
-__all__ = ["Match", "backbone_prefix", "compare", "in_order", "part_of"]
-
-# Buffers that Detectron2 ignores, and the classifiers' heads under all their names. The MSRA
-# weights have a bias before the first norm, which no model has.
+# Buffers that Detectron2 ignores; then the classifiers' heads, and a bias of the MSRA weights that
+# no model has.
 _IGNORED = re.compile(
     r"(.*\.)?(num_batches_tracked|anchor_generator\.cell_anchors\.\d+|pixel_mean|pixel_std)"
 )
@@ -35,15 +33,18 @@ _PARTS = [  # in the order of the table
     (re.compile(r"head\."), "RetinaNet head"),
 ]
 
-# Layers whose outputs are classes (or keypoints), and how many they are: from the outputs, and the
-# number of anchors of RetinaNet.
+# Layers whose outputs are classes (or keypoints), and the number of classes: from the number of
+# outputs and of RetinaNet's anchors.
 _PREDICTORS: list[tuple[re.Pattern, Callable[[int, int], int]]] = [
     (re.compile(r"roi_heads\.box_predictor\.(\d\.)?cls_score"), lambda n, anchors: n - 1),
     (re.compile(r"roi_heads\.box_predictor\.(\d\.)?bbox_pred"), lambda n, anchors: n // 4),
-    (re.compile(r"roi_heads\.mask_head\.predictor"), lambda n, anchors: n),
-    (re.compile(r"roi_heads\.keypoint_head\.score_lowres"), lambda n, anchors: n),
-    (re.compile(r"sem_seg_head\.predictor"), lambda n, anchors: n),
     (re.compile(r"head\.cls_score"), lambda n, anchors: n // anchors),
+    (
+        re.compile(
+            r"(roi_heads\.mask_head|sem_seg_head)\.predictor|roi_heads\.keypoint_head\.score_lowres"
+        ),
+        lambda n, anchors: n,
+    ),
 ]
 
 _KINDS = ("matched", "missing", "unexpected", "misshapen")
@@ -81,26 +82,24 @@ class Match:
     def backbone_problem(self, *, new_offsets: bool) -> str:
         """Why the backbone does not match whole, or "".
 
-        Stages that the model does not build may be in the file, and so may a classifier.
+        The file may have a classifier, and stages that the model does not build.
 
         Args:
-            new_offsets: accept a file without any ``conv2_offset``: the offsets of deformable
-                convolutions start at zero, where these are plain ones.
+            new_offsets: accept a file without any ``conv2_offset``: offsets start at zero, which
+                makes a deformable convolution a plain one.
         """
-        names = [name for name in self.own if part_of(name) in _BACKBONE]
-        built = {part_of(name) for name in names}
-        matched = {name for name in self.matched if part_of(name) in built}
-        missing = [name for name in self.missing if part_of(name) in built]
+        built = {part_of(name) for name in self.own}.intersection(_BACKBONE)
+
+        def of_backbone(names: Iterable[str]) -> list[str]:
+            return [name for name in names if part_of(name) in built]
+
+        missing = of_backbone(self.missing)
         if new_offsets and not any(_OFFSET in name for name in self.matched):
             missing = [name for name in missing if _OFFSET not in name]
-        misshapen = [name for name in self.misshapen if part_of(name) in built]
-        unexpected = [
-            name
-            for name in self.unexpected
-            if part_of(name) in built and not _EXTRA.fullmatch(name)
-        ]
-        problem = self._problem(missing, misshapen, unexpected)
-        return problem and f"{len(matched)} of its {len(names)} tensors match; {problem}"
+        unexpected = [n for n in of_backbone(self.unexpected) if not _EXTRA.fullmatch(n)]
+        problem = self._problem(missing, of_backbone(self.misshapen), unexpected)
+        matched, all_own = len(of_backbone(self.matched)), len(of_backbone(self.own))
+        return problem and f"{matched} of its {all_own} tensors match; {problem}"
 
     def whole_problem(self) -> str:
         """Why the model's tensors are not all matched, or ""."""
@@ -108,7 +107,7 @@ class Match:
         return problem and f"{len(self.matched)} of the model's {len(self.own)} tensors; {problem}"
 
     def changed_predictors(self) -> tuple[dict[str, tuple[int, int]], str]:
-        """Predictors of another class count, and why other misshapen heads cannot be used, or "".
+        """Predictors of another class count, and the problem with other misshapen heads, or "".
 
         Returns:
             module -> (classes in the file, classes in the model); the problem.
@@ -121,11 +120,11 @@ class Match:
             axis = 1 if name.endswith("score_lowres.weight") else 0  # a transposed convolution
             if part_of(name) in _BACKBONE:
                 continue
-            if count and _without(given, axis) == _without(own, axis):
+            if count and given[:axis] + given[axis + 1 :] == own[:axis] + own[axis + 1 :]:
                 counts[module] = (count(given[axis], anchors), count(own[axis], anchors))
             else:
                 others.append(name)
-        # Boxes and masks of one class for all, or of each class: that is another head.
+        # Boxes and masks for each class, or one for all classes: another head, not class count.
         scores = {pair for module, pair in counts.items() if module.endswith("cls_score")}
         for module, pair in list(counts.items()):
             if module.startswith(("roi_heads.box_", "roi_heads.mask_")) and pair not in scores:
@@ -142,21 +141,19 @@ class Match:
         return "; ".join(f"{what}: {self._names(names)}" for what, names in groups if names)
 
     def _names(self, names: list[str]) -> str:
-        shown = [
-            "{} ({} in the file, {} in the model)".format(name, *self.misshapen[name])
-            if name in self.misshapen
-            else name
-            for name in names[:_SHOWN]
-        ]
-        more = [f"… {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
-        return ", ".join(shown + more)
+        shown = names[:_SHOWN] + [f"… {len(names) - _SHOWN} more"] * (len(names) > _SHOWN)
+        shapes = "{} ({} in the file, {} in the model)"
+        return ", ".join(
+            shapes.format(name, *self.misshapen[name]) if name in self.misshapen else name
+            for name in shown
+        )
 
 
 def compare(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> Match:
     """Match a file's tensors with a model's by name and shape.
 
-    What Detectron2 ignores counts nowhere: ``num_batches_tracked``, which ``FrozenBN`` has not;
-    the anchors and pixel statistics of old checkpoints.
+    What Detectron2 ignores is ignored: ``num_batches_tracked``, which ``FrozenBN`` does not have,
+    and the anchors and pixel statistics of old checkpoints.
     """
     own_shapes, given_shapes = (
         {name: tuple(value.shape) for name, value in side.items() if not _IGNORED.fullmatch(name)}
@@ -189,7 +186,7 @@ def in_order(parts: Iterable[str]) -> list[str]:
 
 
 def backbone_prefix(names: Iterable[str]) -> str:
-    """What stands before ``stem.`` and ``res2.`` in a model's names: under FPN, alone, or bare."""
+    """The prefix of ``stem.`` and ``res2.`` in a model's names: with FPN, without, or none."""
     names = list(names)
     prefixes = ("backbone.bottom_up.", "backbone.")
     return next((p for p in prefixes if any(name.startswith(p) for name in names)), "")
@@ -200,7 +197,3 @@ def _by_part(names: Iterable[str]) -> dict[str, list[str]]:
     for name in names:
         parts.setdefault(part_of(name), []).append(name)
     return parts
-
-
-def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    return shape[:axis] + shape[axis + 1 :]

@@ -1,14 +1,14 @@
 """An interpreter for the part of pickle that files of weights need; nothing of a file is executed.
 
-A pickle is a program. :func:`read_pickle` interprets its opcodes itself: constants, lists, tuples
-and dicts, and calls of the few functions of this module that :data:`_NAMES` stands in for numpy's
-and PyTorch's. Each checks its arguments and builds the array or tensor from bytes of the file. No
-other reader (``pickle``, ``torch.load``) sees the file, so what is checked is what is loaded.
+A pickle is a program. :func:`read_pickle` interprets its opcodes itself: constants, lists, tuples,
+dicts, and calls of the few functions of this module that :data:`_NAMES` has in place of numpy's and
+PyTorch's. Each checks its arguments and builds the array or tensor from bytes of the file. No other
+reader (``pickle``, ``torch.load``) sees the file, so what is checked is what is loaded.
 
-The work is linear in the file's size. Keys are texts or small integers, because equal hashes make
-a dict quadratic, and hashing nested tuples takes exponential time. What a pickle says of sizes is
-compared with the bytes that are there. :func:`plain` copies the result and counts what it visits:
-a list of lists of the same list is small in a file and endless for whoever walks over it.
+The work is linear in the file's size. Keys are texts or small integers: equal hashes make a dict
+quadratic, and hashing nested tuples takes exponential time. Sizes that a pickle claims are compared
+with the bytes that are there. :func:`plain` counts each value as often as it is referred to: a list
+of lists of the same list is small in a file, and endless for code that walks over it.
 """
 
 import math
@@ -17,15 +17,14 @@ import pickletools
 import re
 import types
 from collections.abc import Callable
+from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
 import torch
 
-__all__ = ["MAGIC_NUMBER", "CodeError", "RefusalError", "plain", "read_pickle"]
-
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
-"""The first pickle of PyTorch's container before version 1.6."""
+"""The first pickle in PyTorch's container before version 1.6."""
 
 _MAX_OPCODES = 1_000_000  # the largest ResNeSt detector with its optimiser has 300 thousand
 _MAX_DEPTH = 100  # of containers in containers
@@ -36,11 +35,8 @@ _MAX_VALUES = 10_000  # the same for the values in containers
 _SHARING = 4  # texts and tensors may share bytes of the file, but no more often than this
 
 _VALUES = frozenset(
-    """
-    INT BININT BININT1 BININT2 LONG LONG1 FLOAT BINFLOAT
-    STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8
-    BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8
-    """.split()
+    "INT BININT BININT1 BININT2 LONG LONG1 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE "
+    "BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8".split()
 )
 _NEW = {
     "NONE": lambda: None,
@@ -61,6 +57,12 @@ class CodeError(RefusalError):
     """The file calls something that could run code."""
 
 
+def require(condition: object, problem: str) -> None:
+    """Raise a :class:`RefusalError` unless the condition holds."""
+    if not condition:
+        raise RefusalError(problem)
+
+
 def read_pickle(
     file: BytesIO | mmap.mmap,
     size: int,
@@ -79,19 +81,18 @@ def read_pickle(
     Raises:
         RefusalError: the pickle holds anything else, or is damaged.
     """
-    limit = _SHARING * size + _MAX_TEXT
     try:
-        value = _interpret(file, read_storage, _Budget(_MAX_OPCODES, limit))
+        budget = _Budget(_MAX_OPCODES, _SHARING * size + _MAX_TEXT)
+        return plain(_interpret(file, read_storage, budget), size)
     except (IndexError, KeyError, TypeError, AttributeError) as error:
         raise RefusalError("its pickle is damaged") from error
-    return plain(value, size)
 
 
 def plain(value, size: int):
     """A copy of a content that any code may walk over, print or compare.
 
     Args:
-        size: of what it was read from, in bytes. References make one value count several times.
+        size: of what it was read from, in bytes.
 
     Raises:
         RefusalError: it holds other types, is deeply nested, or is much larger than its source.
@@ -135,19 +136,19 @@ def _interpret(file, read_storage, budget: "_Budget"):
         elif name == "LIST":
             stack.append(pop_marked())
         elif name == "DICT":
-            items = pop_marked()
-            stack.append(_fill({}, items))
+            stack.append(_fill({}, pop_marked()))
         elif name in ("APPEND", "APPENDS"):
             items = [stack.pop()] if name == "APPEND" else pop_marked()
             list.extend(stack[-1], items)
         elif name in ("SETITEM", "SETITEMS"):
             items = [stack.pop(-2), stack.pop()] if name == "SETITEM" else pop_marked()
             _fill(stack[-1], items)
-        elif name == "GLOBAL":
-            stack.append(_resolve(argument.replace(" ", ".")))
-        elif name == "STACK_GLOBAL":
-            module, attribute = stack.pop(-2), stack.pop()
-            stack.append(_resolve(f"{module}.{attribute}"))
+        elif name in ("GLOBAL", "STACK_GLOBAL"):
+            parts = argument.split(" ") if argument else (stack.pop(-2), stack.pop())
+            function = ".".join(parts)
+            if function not in _NAMES:
+                raise CodeError(f"it holds {function}, which could run code")
+            stack.append(_NAMES[function])
         elif name == "REDUCE":
             function, arguments = stack.pop(-2), stack.pop()
             if type(function) is not types.FunctionType or type(arguments) is not tuple:
@@ -174,8 +175,7 @@ def _interpret(file, read_storage, budget: "_Budget"):
 
 def _fill(target: dict, items: list) -> dict:
     """Set keys and values, which alternate in ``items``."""
-    if type(target) is not dict or len(items) % 2:
-        raise RefusalError("its pickle is damaged")
+    require(type(target) is dict and len(items) % 2 == 0, "its pickle is damaged")
     for key, value in zip(items[::2], items[1::2], strict=True):
         if type(key) is not str and not (type(key) is int and abs(key) < _MAX_KEY):
             raise RefusalError("it has a key that is neither a text nor a small integer")
@@ -183,28 +183,21 @@ def _fill(target: dict, items: list) -> dict:
     return target
 
 
-def _resolve(name: str):
-    if name not in _NAMES:
-        raise CodeError(f"it holds {name}, which could run code")
-    return _NAMES[name]
-
-
+@dataclass
 class _Budget:
     """How much a content may have: values, and bytes of texts, arrays and tensors."""
 
-    def __init__(self, values: int, size: int):
-        self.values, self.size = values, size
+    values: int
+    size: int
 
     def take(self, values: int, size: int = 0) -> None:
         self.values -= values
         self.size -= size
-        if self.values < 0:
-            raise RefusalError("it refers to the same values again and again")
-        if self.size < 0:
-            raise RefusalError(f"it claims more than {_SHARING} times the bytes of the file")
+        require(self.values >= 0, "it refers to the same values again and again")
+        require(self.size >= 0, f"it claims more than {_SHARING} times the bytes of the file")
 
     def take_all(self, arguments: tuple) -> None:
-        """What a function is given, which it may copy."""
+        """The arguments of a function, which may copy them."""
         for part in arguments:
             if isinstance(part, list):
                 self.take(len(part))
@@ -213,9 +206,7 @@ class _Budget:
 
 
 def _plain(value, budget: _Budget, depth: int = 0):
-    """A copy in which arrays are numpy's, or a refusal of what is not plain."""
-    if depth > _MAX_DEPTH:
-        raise RefusalError(f"it has containers more than {_MAX_DEPTH} levels deep")
+    require(depth <= _MAX_DEPTH, f"it has containers more than {_MAX_DEPTH} levels deep")
     kind = type(value)
     if kind in (list, tuple):
         budget.take(len(value))
@@ -230,8 +221,7 @@ def _plain(value, budget: _Budget, depth: int = 0):
     elif kind in (str, bytes, bytearray):
         budget.take(1, len(value))
     elif kind is int:
-        if value.bit_length() > _MAX_BITS:
-            raise RefusalError("it holds an integer that is too large to print")
+        require(value.bit_length() <= _MAX_BITS, "it holds an integer that is too large to print")
     elif value is not None and kind not in (bool, float):
         raise RefusalError("it holds something else than tensors, arrays and plain types")
     return value
@@ -249,14 +239,14 @@ def _is_shape(value) -> bool:
 
 
 class _Dtype:
-    """``numpy.dtype(name, False, True)``, then its state: version, byte order, ...
+    """``numpy.dtype(name, False, True)``, then its state: version, byte order, …
 
-    Numbers only: an array of objects would hold anything.
+    Numbers only: an array of objects could hold anything.
     """
 
     def __init__(self, name):
-        if type(name) is not str or not re.fullmatch(r"[fiu][1248]|b1", name):
-            raise RefusalError("it holds an array of other things than numbers")
+        known = type(name) is str and re.fullmatch(r"[fiu][1248]|b1", name)
+        require(known, "it holds an array of other things than numbers")
         self.name, self.order = name, "="
 
     def set_state(self, state):
@@ -272,33 +262,19 @@ class _Array:
     value: np.ndarray | None = None
 
     def set_state(self, state):
-        if type(state) is not tuple or len(state) not in (4, 5):
-            raise RefusalError("it holds a damaged array")
+        require(type(state) is tuple and len(state) in (4, 5), "it holds a damaged array")
         shape, dtype, fortran, data = state[-4:]
         self.value = _from_buffer(data, dtype, shape, "F" if fortran else "C")
 
 
-def _dtype(name, *flags) -> _Dtype:
-    return _Dtype(name)
-
-
-def _reconstruct(*arguments) -> _Array:  # a placeholder's arguments, always the same
-    return _Array()
-
-
-def _scalar(dtype, data) -> np.generic:
-    return _from_buffer(data, dtype, (), "C")[()]
-
-
 def _from_buffer(data, dtype, shape, order) -> np.ndarray:
-    """Protocol 5's way to write an array; the other ways lead here."""
+    """An array as protocol 5 writes it; the other protocols lead here."""
     if isinstance(data, str):  # what numpy's bytes were in Python 2
         data = data.encode("latin1")
-    if not isinstance(data, (bytes, bytearray)) or type(dtype) is not _Dtype:
-        raise RefusalError("it holds a damaged array, or one of objects")
+    sound = isinstance(data, (bytes, bytearray)) and type(dtype) is _Dtype
+    require(sound, "it holds a damaged array, or one of objects")
+    require(order in ("C", "F") and _is_shape(shape), "it holds a damaged array")
     kind = np.dtype(dtype.order + dtype.name)
-    if order not in ("C", "F") or not _is_shape(shape):
-        raise RefusalError("it holds a damaged array")
     if math.prod(shape) * kind.itemsize != len(data):
         raise RefusalError(f"it holds an array whose shape does not fit its {len(data)} bytes")
     return np.frombuffer(data, kind).reshape(shape, order=order)
@@ -306,22 +282,16 @@ def _from_buffer(data, dtype, shape, order) -> np.ndarray:
 
 def _encode(text, encoding) -> bytes:
     """``_codecs.encode(text, "latin1")``: how protocol 2 writes bytes."""
-    if type(text) is not str or encoding != "latin1":
-        raise RefusalError("it holds damaged bytes")
+    require(type(text) is str and encoding == "latin1", "it holds damaged bytes")
     return text.encode("latin1")
-
-
-def _no_bytes() -> bytes:
-    """``bytes()``: how protocol 2 writes those of an empty array."""
-    return b""
 
 
 # ---- PyTorch's names ----------------------------------------------------------------------------
 
 
+@dataclass
 class _Storage:
-    def __init__(self, values: torch.Tensor):
-        self.values = values
+    values: torch.Tensor
 
 
 def _storage(pid, read_storage) -> _Storage:
@@ -329,35 +299,22 @@ def _storage(pid, read_storage) -> _Storage:
     if type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage":
         raise RefusalError("it refers to something that is no storage")
     _, dtype, key, device, numel, *view = pid
-    if (
-        type(dtype) is not torch.dtype
-        or type(key) is not str
-        or type(device) is not str
-        or not _is_size(numel)
-        or any(part is not None for part in view)
-        or read_storage is None
-    ):
-        raise RefusalError("it holds a damaged storage")
+    sound = type(dtype) is torch.dtype and type(key) is type(device) is str and _is_size(numel)
+    sound = sound and read_storage and all(part is None for part in view)
+    require(sound, "it holds a damaged storage")
     return _Storage(read_storage(key, dtype, numel))
 
 
 def _tensor(storage, offset, shape, stride, *rest) -> torch.Tensor:
     """``_rebuild_tensor_v2(storage, offset, shape, stride, requires_grad, hooks)``."""
-    if (
-        type(storage) is not _Storage
-        or not _is_size(offset)
-        or not _is_shape(shape)
-        or not _is_shape(stride)
-        or len(shape) != len(stride)
-        or any(rest[2:])  # a view that negates
-    ):
-        raise RefusalError("it holds a damaged tensor")
+    sound = type(storage) is _Storage and _is_size(offset) and _is_shape(shape)
+    sound = sound and _is_shape(stride) and len(shape) == len(stride)
+    require(sound and not any(rest[2:]), "it holds a damaged tensor")  # or a view that negates
     if 0 in shape:
         return storage.values.new_empty(shape)
     last = offset
     for step, n in sorted(zip(stride, shape, strict=True)):
-        if n > 1 and step <= last - offset:
-            raise RefusalError("it holds a tensor whose elements overlap")
+        require(n == 1 or step > last - offset, "it holds a tensor whose elements overlap")
         last += (n - 1) * step
     if last >= len(storage.values):
         raise RefusalError(
@@ -368,14 +325,12 @@ def _tensor(storage, offset, shape, stride, *rest) -> torch.Tensor:
 
 
 def _parameter(data, requires_grad, hooks) -> torch.Tensor:
-    if not isinstance(data, torch.Tensor):
-        raise RefusalError("it holds a damaged parameter")
+    require(isinstance(data, torch.Tensor), "it holds a damaged parameter")
     return data
 
 
 def _size(sizes) -> tuple:
-    if not _is_shape(sizes):
-        raise RefusalError("it holds a damaged size")
+    require(_is_shape(sizes), "it holds a damaged size")
     return sizes
 
 
@@ -387,34 +342,22 @@ def _ordered_dict(pairs=()) -> dict:
 _NAMES = {
     "collections.OrderedDict": _ordered_dict,
     "_codecs.encode": _encode,
-    "__builtin__.bytes": _no_bytes,
-    "numpy.ndarray": _reconstruct,
-    "numpy.dtype": _dtype,
-    **{
-        f"numpy.{core}.{name}": function
-        for core in ("core", "_core")
-        for name, function in {
-            "multiarray._reconstruct": _reconstruct,
-            "multiarray.scalar": _scalar,
-            "numeric._frombuffer": _from_buffer,
-        }.items()
-    },
+    "__builtin__.bytes": lambda: b"",  # how protocol 2 writes those of an empty array
+    "numpy.ndarray": lambda *placeholder: _Array(),
+    "numpy.dtype": lambda name, *flags: _Dtype(name),
     "torch.Size": _size,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
-    **{
-        f"torch.{name}Storage": dtype
-        for name, dtype in {
-            "Double": torch.float64,
-            "Float": torch.float32,
-            "Half": torch.float16,
-            "BFloat16": torch.bfloat16,
-            "Long": torch.int64,
-            "Int": torch.int32,
-            "Short": torch.int16,
-            "Char": torch.int8,
-            "Byte": torch.uint8,
-            "Bool": torch.bool,
-        }.items()
-    },
 }
+for _core in ("numpy.core", "numpy._core"):  # before numpy 2, and since
+    _NAMES[f"{_core}.multiarray._reconstruct"] = lambda *placeholder: _Array()
+    _NAMES[f"{_core}.multiarray.scalar"] = lambda dtype, data: _from_buffer(data, dtype, (), "C")[
+        ()
+    ]
+    _NAMES[f"{_core}.numeric._frombuffer"] = _from_buffer
+for _name, _type in zip(
+    "Double Float Half BFloat16 Long Int Short Char Byte Bool".split(),
+    "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool".split(),
+    strict=True,
+):
+    _NAMES[f"torch.{_name}Storage"] = getattr(torch, _type)

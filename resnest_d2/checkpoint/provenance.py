@@ -1,9 +1,6 @@
-"""From one file of weights to another, which then says where its weights come from.
+"""Conversion of a file of weights, with a record of its source, licence and input statistics."""
 
-The input statistics travel along: renaming a classifier's weights for Detectron2 does not change
-how images must be given to them.
-"""
-
+import dataclasses
 import logging
 import os
 from collections.abc import Callable
@@ -14,8 +11,6 @@ from .convert import convert, describe, recognise
 from .record import PROVENANCE_KEY, RECORD_ENTRIES, RECORD_KEY
 from .statistics import weights_statistics
 from .weight_files import StoredWeights, file_sha256, read_weights, write_weights
-
-__all__ = ["convert_file"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,19 +27,18 @@ def convert_file(
 ) -> StoredWeights:
     """Write the weights of a file under the names of another format, with their provenance.
 
-    The provenance is the entry :data:`.load.PROVENANCE_KEY` beside the weights: ``source`` and
+    The provenance is the entry :data:`.record.PROVENANCE_KEY` beside the weights: ``source`` and
     ``sha256`` (name and digest of the file), ``format`` (its), ``converter`` (this package's
-    version), ``license``, and ``statistics`` (``format``, ``mean``, ``std``: how images must be
-    given to the weights; null where that is not known).
+    version), ``license``, and ``statistics`` (``format``, ``mean``, ``std`` of the input that the
+    weights expect; null where that is not known).
 
     Args:
-        source: the file to read.
-        target: the file to write; its suffix, ``.pth`` or ``.safetensors``, decides the container.
-        source_format: by default what the names say.
+        target: its suffix, ``.pth`` or ``.safetensors``, is the container.
+        source_format: by default recognised from the names.
         target_format: one of :data:`.convert.FORMATS`.
-        trust_pickle: see :func:`.files.read_weights`.
-        overwrite: replace ``target`` where it exists.
-        find_license: from the source's sha256 to its licence, where one is known.
+        trust_pickle: see :func:`.weight_files.read_weights`.
+        overwrite: replace ``target`` if it exists.
+        find_license: gives the licence of a file by its sha256, or None.
 
     Returns:
         What was read.
@@ -52,7 +46,7 @@ def convert_file(
     Raises:
         FileExistsError: ``target`` exists.
         FileNotFoundError: no such source, or no such folder for the target.
-        ValueError: the file is refused, or does not convert; the message names it and says why.
+        ValueError: the file is refused, or cannot be converted.
     """
     source, target = Path(source), Path(target)
     if target.suffix not in (".pth", ".safetensors"):
@@ -77,12 +71,7 @@ def convert_file(
         "format": source_format,
         "converter": f"resnest_d2 {__version__}",
         "license": find_license(sha256) or known or "unknown",
-        "statistics": statistics
-        and {
-            "format": statistics.format,
-            "mean": list(statistics.mean),
-            "std": list(statistics.std),
-        },
+        "statistics": statistics and dataclasses.asdict(statistics),
     }
     metadata = {PROVENANCE_KEY: provenance}
     if RECORD_KEY in stored.metadata:

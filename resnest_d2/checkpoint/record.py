@@ -1,7 +1,7 @@
-"""What training and conversion write beside weights, and the one schema that reading demands of it.
+"""The record that training writes beside weights.
 
-A record comes with a file, and a file may come from anybody. :func:`check_record` is applied
-wherever one is read, so that no other code need ask what is in it.
+A file may come from anybody: :func:`check_record` checks each record that is read, so that other
+code need not.
 """
 
 import re
@@ -14,28 +14,18 @@ from detectron2.config import CfgNode
 
 from ..text import printable
 from ..version import __version__
-from .pickles import RefusalError, plain
+from .pickles import RefusalError, plain, require
 
 if TYPE_CHECKING:
     from .weight_files import StoredWeights
 
-__all__ = [
-    "PROVENANCE_KEY",
-    "RECORD_ENTRIES",
-    "RECORD_KEY",
-    "check_record",
-    "make_record",
-    "parse_config",
-    "read_record",
-]
-
 RECORD_KEY = "resnest_d2"
-"""Entry of a checkpoint that says what it is; see :func:`make_record`."""
+"""Entry of a checkpoint with its record; see :func:`make_record`."""
 
 RECORD_ENTRIES = ("config", "class_names", "category_ids", "version")
 
 PROVENANCE_KEY = "provenance"
-"""Entry of a converted file: where it comes from; see :func:`.provenance.convert_file`."""
+"""Entry of a converted file with its source; see :func:`.provenance.convert_file`."""
 
 _MAX_CONFIG = 100_000  # characters; a config with all its keys has 7 thousand
 
@@ -43,25 +33,21 @@ _MAX_CONFIG = 100_000  # characters; a config with all its keys has 7 thousand
 def make_record(cfg: CfgNode, class_names: Sequence[str], category_ids: Sequence[int] = ()) -> dict:
     """What prediction needs beside the weights, as plain types.
 
-    The config holds the input format and statistics (``INPUT.FORMAT``, ``MODEL.PIXEL_MEAN``,
-    ``MODEL.PIXEL_STD``).
-
     Args:
-        category_ids: of the training data, one for each class name, so that results of prediction
-            have its ids; empty where they are not known.
+        category_ids: of the training data, one for each class name; empty where they are not known.
     """
     record = {"config": cfg.dump(), "class_names": list(class_names), "version": __version__}
     return {**record, "category_ids": list(category_ids)} if category_ids else record
 
 
 def check_record(record: object) -> None:
-    """Refuse a record that is not of :func:`make_record`'s form.
+    """Refuse a record that :func:`make_record` cannot have made.
 
     Raises:
-        RefusalError: with the entry, what it must be, and what it is; the caller names the file.
+        RefusalError: it names the entry; the caller adds the file.
     """
-    if type(record) is not dict:
-        raise RefusalError(f"its entry {RECORD_KEY!r} must be a dict, got a {_kind(record)}")
+    problem = f"its entry {RECORD_KEY!r} must be a dict, got a {_kind(record)}"
+    require(type(record) is dict, problem)
     names, ids = record.get("class_names"), record.get("category_ids", [])
     for key, must_be, sound in (
         ("config", "a text", _is_text(record.get("config"))),
@@ -69,10 +55,9 @@ def check_record(record: object) -> None:
         ("class_names", "a list of texts", type(names) is list and all(map(_is_text, names))),
         ("category_ids", "a list of whole numbers, no two equal", _is_ids(ids)),
     ):
-        if not sound:
-            raise RefusalError(f"its {key} must be {must_be}, got {_kind(record.get(key))}")
-    if ids and len(ids) != len(names):
-        raise RefusalError(f"it has {len(ids)} category_ids for {len(names)} class_names")
+        require(sound, f"its {key} must be {must_be}, got {_kind(record.get(key))}")
+    problem = f"it has {len(ids)} category_ids for {len(names)} class_names"
+    require(not ids or len(ids) == len(names), problem)
     try:
         parse_config(record["config"])
     except ValueError as error:
@@ -81,10 +66,10 @@ def check_record(record: object) -> None:
 
 
 def parse_config(text: str) -> CfgNode:
-    """A config from the YAML text of a file, which ``CfgNode.load_cfg`` would trust.
+    """A config from YAML text of unknown origin.
 
-    YAML's references could make a short text a content without an end. Those to lists and numbers,
-    which ``cfg.dump()`` writes itself, are read; the whole may not be larger than a config is.
+    YAML's references can make a short text endless. Those of ``cfg.dump()`` are read; the whole may
+    not be larger than a config is.
 
     Raises:
         ValueError: it is no config.
@@ -109,9 +94,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_record(stored: "StoredWeights") -> dict:
-    """The record that training wrote beside the weights: ``config``, ``class_names``, ``version``.
-
-    And ``category_ids``, where they were known. Reading the file has checked it.
+    """The record of :func:`make_record` in a file; reading the file has checked it.
 
     Raises:
         ValueError: there is none.
@@ -126,7 +109,7 @@ def read_record(stored: "StoredWeights") -> dict:
 
 
 def _is_text(value: object) -> bool:
-    """Half of a surrogate pair is none: it can be neither printed nor written."""
+    """Not with half a surrogate pair, which can be neither printed nor written."""
     return type(value) is str and not re.search(r"[\ud800-\udfff]", value)
 
 

@@ -5,8 +5,6 @@ from typing import Any
 from ..config import flat_values, present_keys
 from .record import parse_config
 
-__all__ = ["OPTIMISER_KEYS", "changed_keys", "recorded_value"]
-
 OPTIMISER_KEYS = (
     "SOLVER.BASE_LR",
     "SOLVER.BIAS_LR_FACTOR",

@@ -1,7 +1,7 @@
-"""Input statistics: how an image must be given to the network that weights were trained in.
+"""Input statistics: the channel order and normalisation of images that weights expect.
 
-They belong to the weights. The same network fed with swapped channels, or with another mean, finds
-less and says nothing.
+They belong to the weights: with swapped channels or another mean, a network detects less, without
+an error.
 """
 
 import os
@@ -13,15 +13,6 @@ from detectron2.config import CfgNode
 from ..text import printable
 from .record import PROVENANCE_KEY, RECORD_KEY, parse_config
 from .weight_files import StoredWeights
-
-__all__ = [
-    "CLASSIFIER",
-    "DETECTOR",
-    "MSRA",
-    "InputStatistics",
-    "require_same_statistics",
-    "weights_statistics",
-]
 
 
 @dataclass(frozen=True)
@@ -43,10 +34,10 @@ class InputStatistics:
 
     @classmethod
     def from_values(cls, format: str, mean: Iterable, std: Iterable) -> "InputStatistics":
-        """Of numbers that a file or a config may hold as texts or whole numbers.
+        """From the entries of a file or a config, whose numbers may be texts.
 
         Raises:
-            ValueError, TypeError: they are none, or of so many channels that no image has them.
+            ValueError, TypeError: invalid values.
         """
         mean, std = (tuple(map(float, values)) for values in (mean, std))
         if type(format) is not str or max(len(mean), len(std)) > _MAX_CHANNELS:
@@ -66,8 +57,8 @@ DETECTOR = InputStatistics("RGB", (123.68, 116.779, 103.939), (58.393, 57.12, 57
 MSRA = InputStatistics("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
 """Detectron2's MSRA ResNets."""
 
-# The official classifiers and the original plugin's backbones are one training, used with slightly
-# different constants. Differences below these are no other way to give an image.
+# The official classifiers and the original plugin's backbones come from one training, but are used
+# with slightly different constants. Smaller differences than these do not matter.
 _SAME_MEAN = 0.5  # grey levels
 _SAME_STD = 0.01
 
@@ -84,14 +75,14 @@ _BY_FORMAT = {
 
 
 def weights_statistics(stored: StoredWeights) -> InputStatistics | None:
-    """How images must be given to weights, or None where nothing tells.
+    """The input that weights expect, or None where it is not known.
 
-    The file itself says it (the config that training wrote, the ``statistics`` that conversion
-    wrote), else its format does: the published backbones are used in one way each. A whole detector
-    without a record may come from any training.
+    It is known from the file's record (of training or of conversion), or from its format: all
+    published backbones of a format have the same. A whole detector without a record may come from
+    any training.
 
     Raises:
-        ValueError: the file says it in a way that cannot be read.
+        ValueError: the record is damaged.
     """
     try:
         record, provenance = map(stored.metadata.get, (RECORD_KEY, PROVENANCE_KEY))
@@ -99,12 +90,12 @@ def weights_statistics(stored: StoredWeights) -> InputStatistics | None:
             return InputStatistics.from_config(parse_config(record["config"]))
         if provenance is not None:
             statistics = provenance["statistics"]
-            if statistics is None:  # nothing told when it was converted
+            if statistics is None:  # they were not known when it was converted
                 return None
             return InputStatistics.from_values(*(statistics[k] for k in ("format", "mean", "std")))
     except Exception as error:  # yacs and yaml raise a dozen kinds
         raise ValueError(
-            f"{stored.path} is damaged: it does not say how images are given to it: "
+            f"{stored.path} is damaged: its input format cannot be read: "
             f"{printable(repr(error), 150)}"
         ) from error
     if stored.metadata.get("__author__") == "Caffe2":
@@ -119,14 +110,14 @@ def weights_statistics(stored: StoredWeights) -> InputStatistics | None:
 def require_same_statistics(
     source: str | os.PathLike, weights: InputStatistics | None, config: InputStatistics
 ) -> None:
-    """Refuse a config that gives images otherwise than weights need them.
+    """Refuse a config with another input than the weights expect.
 
     Args:
         source: of the weights, for the message.
         weights: None where it is not known; nothing is refused then.
 
     Raises:
-        ValueError: with both, and the config keys that make them agree.
+        ValueError: with both, and the lines that correct the config.
     """
     if weights is None or weights == config:
         return
@@ -141,8 +132,8 @@ def require_same_statistics(
     if not almost_same:
         raise ValueError(
             f"{source} was trained with other images than the config gives it:\n"
-            f"  weights: {weights}\n  config:  {config}\nThese lines make the config agree:\n"
+            f"  weights: {weights}\n  config:  {config}\nThese lines correct the config:\n"
             f"  INPUT.FORMAT {weights.format}\n"
             f'  MODEL.PIXEL_MEAN "{[*weights.mean]}"\n  MODEL.PIXEL_STD "{[*weights.std]}"\n'
-            "Or, if you mean it: RESNEST.ALLOW_STATISTICS_MISMATCH True"
+            "Or, to use the weights all the same: RESNEST.ALLOW_STATISTICS_MISMATCH True"
         )

@@ -1,9 +1,9 @@
 """Files of weights, read without running anything in them, and written whole or not at all.
 
-The container is told from a file's first bytes, never from its name: PyTorch's zip, PyTorch's older
-sequence of pickles, a pickle of numpy arrays (Detectron2's ``.pkl``), or safetensors. Nothing is
-allocated that a file only claims to hold. Pickles are interpreted in :mod:`.pickles`: PyTorch's and
-Python's own readers see a file only where the user trusts it.
+A file's first bytes, not its name, say which container it is: PyTorch's zip, PyTorch's older
+sequence of pickles, a pickle of numpy arrays (Detectron2's ``.pkl``), or safetensors. No memory is
+allocated for what a file only claims to hold. Pickles are interpreted in :mod:`.pickles`; PyTorch's
+and Python's own readers are used only where the user trusts the file.
 """
 
 import contextlib
@@ -29,23 +29,19 @@ import torch
 from ..files import is_write_failure, write_failure_reason, writing
 from ..text import printable
 from .convert import recognise
-from .pickles import MAGIC_NUMBER, CodeError, RefusalError, plain, read_pickle
+from .pickles import MAGIC_NUMBER, CodeError, RefusalError, plain, read_pickle, require
 from .record import RECORD_KEY, check_record
-
-__all__ = ["StoredWeights", "file_sha256", "read_content", "read_weights", "write_weights"]
 
 logger = logging.getLogger(__name__)
 
 _LEGACY = pickle.dumps(MAGIC_NUMBER, protocol=2)
 _LEGACY_VERSION = 1001
-_WRAPPERS = ("model", "state_dict")
 _DDP = "module."
 _MAX_NAME = 1000  # characters
 _IF_TRUSTED = (
     ". If you trust it like a program: resnest-d2 convert FILE OUT.pth --trust-pickle, which "
     "train and evaluate have too (in Python: trust_pickle=True)"
 )
-_PLAIN = (str, int, float, bool, type(None))
 
 
 @dataclass(frozen=True)
@@ -54,14 +50,12 @@ class StoredWeights:
 
     Attributes:
         path: the file.
-        tensors: on the CPU, by the names of the file; a prefix ``module.`` that all have
-            (``DistributedDataParallel``) is taken away.
+        tensors: on the CPU, by the names of the file, without the prefix ``module.`` of
+            ``DistributedDataParallel``.
         container: ``"pth"``, ``"pkl"`` or ``"safetensors"``, from the contents.
-        format: one of :data:`.convert.FORMATS`, from the names, or "" for another network's;
-            :func:`.convert.recognise` then says what it saw.
-        metadata: what lay beside the weights, e.g. the record that training writes. A ``.pkl`` of
-            bare names, which are Caffe2's then, gets the two entries by which Detectron2's
-            checkpointer marks it.
+        format: one of :data:`.convert.FORMATS`, from the names, or "" for another network's.
+        metadata: what is stored beside the weights, e.g. the record that training writes. A
+            ``.pkl`` of bare names gets the two entries that mark Caffe2's names for Detectron2.
     """
 
     path: Path
@@ -89,7 +83,9 @@ def read_weights(path: str | os.PathLike, *, trust_pickle: bool = False) -> Stor
     path = Path(path)
     with _refusals(path):
         container, content = _read(path, trust_pickle)
-        weights, metadata = _UNWRAP[container](content)
+        if container != "safetensors":
+            content = _unwrap(content) if container == "pth" else _unwrap_pickle(content)
+        weights, metadata = content
         tensors = _tensors(weights)
     try:
         if RECORD_KEY in metadata:
@@ -114,8 +110,7 @@ def read_content(path: str | os.PathLike) -> dict:
     path = Path(path)
     with _refusals(path):
         container, content = _read(path, trust_pickle=False)
-        if container != "pth" or not isinstance(content, dict):
-            raise RefusalError("it is no .pth with a dict")
+        require(container == "pth" and isinstance(content, dict), "it is no .pth with a dict")
     return content
 
 
@@ -129,30 +124,26 @@ def _refusals(path: Path) -> Iterator[None]:
     except (OSError, MemoryError):
         raise
     except Exception as error:  # a damaged file fails in many ways: IndexError, struct.error, …
-        reason = str(error) if isinstance(error, RefusalError) else _damage(error)
+        reason = str(error)
+        if not isinstance(error, RefusalError):
+            first = (reason.strip().splitlines() or [type(error).__name__])[0]
+            reason = f"it is damaged, cut short, or another kind of file ({first:.150})"
         raise ValueError(
             f"{path} is not a checkpoint of tensors and plain types: {printable(reason, 290)}"
             f"{_IF_TRUSTED if isinstance(error, CodeError) else ''}"
         ) from error
 
 
-def _damage(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"it is damaged, cut short, or another kind of file ({lines[0]:.150})"
-
-
 def _read(path: Path, trust_pickle: bool) -> tuple[str, Any]:
-    """Container and content; of safetensors the tensors and what lay beside them."""
+    """Container and content; of safetensors the tensors and the metadata."""
     with open(path, "rb") as file:
         head = file.read(1024)
-        if not head:
-            raise RefusalError("it is empty")
+        require(head, "it is empty")
         if head[4:9] == b"\0\0\0\0{":  # behind eight bytes of the header's length
             return "safetensors", _read_safetensors(path)
         is_zip = head.startswith(b"PK\x03\x04")
         is_torch = is_zip or head.startswith(_LEGACY)
-        if not is_torch and head[:1] not in (b"\x80", b"(", b"}", b"c"):
-            raise RefusalError(_what(head))
+        require(is_torch or head[:1] in (b"\x80", b"(", b"}", b"c"), _what(head))
         container = "pth" if is_torch else "pkl"
         if trust_pickle:
             logger.warning(f"Loading {path} with its code, because its pickle is trusted")
@@ -162,18 +153,17 @@ def _read(path: Path, trust_pickle: bool) -> tuple[str, Any]:
             return container, pickle.load(file, encoding="latin1")
         if is_zip:
             return container, _read_zip(file)
-        # Unlike a file, its map never allocates more than there is for a read.
+        # Unlike a file, a map never allocates more than there is to read.
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
             if is_torch:
                 return container, _read_legacy(view)
             content = read_pickle(view, len(view))
-            if view.read(1):
-                raise RefusalError("its pickle ends before the file does")
+            require(not view.read(1), "its pickle ends before the file does")
             return container, content
 
 
 def _what(head: bytes) -> str:
-    """A word on a file that is none of ours."""
+    """What another kind of file is."""
     text = head.lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body", b"<!--")):
         return "it is an HTML page, saved by a download that failed"
@@ -196,11 +186,11 @@ def _read_safetensors(path: Path) -> tuple[dict, dict]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except safetensors.SafetensorError as error:
         raise RefusalError(f"it is a damaged or cut safetensors file ({error})") from error
-    return tensors, {name: _decode(text) for name, text in metadata.items()}
+    return tensors, {name: _decoded(text) for name, text in metadata.items()}
 
 
-def _decode(text: str):
-    """safetensors knows texts only: :func:`write_weights` writes everything else as JSON."""
+def _decoded(text: str):
+    """safetensors has texts only: :func:`write_weights` writes everything else as JSON."""
     if text[:1] in ("{", "["):
         try:
             return plain(json.loads(text), len(text))
@@ -219,11 +209,8 @@ def _read_zip(file: io.BufferedReader):
 
             def read_storage(key: str, dtype: torch.dtype, numel: int) -> torch.Tensor:
                 size, record = numel * dtype.itemsize, records.get(f"data/{key}")
-                if record is None or record.file_size != size:
-                    has = "none" if record is None else f"{record.file_size}"
-                    raise RefusalError(
-                        f"its record {key:.40} should have {size} bytes and has {has}"
-                    )
+                has = "none" if record is None else record.file_size
+                require(has == size, f"its record {key:.40} should have {size} bytes and has {has}")
                 if key not in storages:
                     storages[key] = _filled(archive.read(record), dtype, big)
                 return storages[key].view(dtype)
@@ -251,31 +238,27 @@ def _check_archive(archive: zipfile.ZipFile, file: io.BufferedReader) -> str:
     infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
     names = [info.filename for info in infos]
     folder = names[0].partition("/")[0] + "/" if names else ""
-    if f"{folder}data.pkl" not in names:
-        raise RefusalError("it is a zip archive, but not PyTorch's: it has no data.pkl")
-    if f"{folder}constants.pkl" in names:
-        raise RefusalError("it is a TorchScript program, which is code")
-    if any(
-        not info.filename.isascii()
-        or not info.filename.startswith(folder)
-        or info.filename != info.orig_filename
-        for info in infos
-    ):
-        raise RefusalError("its zip archive has records with other names than PyTorch's")
-    if len({name.lower() for name in names}) != len(names):
-        raise RefusalError("its zip archive has two records of one name")
-    if any(
-        info.compress_type != zipfile.ZIP_STORED
-        or info.compress_size != info.file_size
-        or info.flag_bits & 1
-        for info in infos
-    ):
-        raise RefusalError("its zip archive is compressed or encrypted, PyTorch's never are")
+    require(
+        f"{folder}data.pkl" in names, "it is a zip archive, but not PyTorch's: it has no data.pkl"
+    )
+    require(f"{folder}constants.pkl" not in names, "it is a TorchScript program, which is code")
+    require(
+        all(i.filename.isascii() and i.filename == i.orig_filename for i in infos)
+        and all(name.startswith(folder) for name in names),
+        "its zip archive has records with other names than PyTorch's",
+    )
+    different = len({name.lower() for name in names})
+    require(different == len(names), "its zip archive has two records of one name")
+    require(
+        all(i.compress_type == zipfile.ZIP_STORED and not i.flag_bits & 1 for i in infos)
+        and all(i.compress_size == i.file_size for i in infos),
+        "its zip archive is compressed or encrypted, PyTorch's never are",
+    )
     end = 0
     for start, size in [*((i.header_offset, i.file_size) for i in infos), (archive.start_dir, 0)]:
         # Behind a record, its sizes and checksum may be repeated.
-        if not 0 <= start - end <= (24 if end else 0):
-            raise RefusalError("its zip archive has something before or between its records")
+        between = "its zip archive has something before or between its records"
+        require(0 <= start - end <= (24 if end else 0), between)
         file.seek(start + 26)
         name, extra = struct.unpack("<HH", file.read(4))
         end = start + 30 + name + extra + size
@@ -283,17 +266,13 @@ def _check_archive(archive: zipfile.ZipFile, file: io.BufferedReader) -> str:
     size = sum(46 + len(i.filename) + len(i.extra) + len(i.comment) for i in infos)
     file.seek(start + size)
     tail = file.read(200)
-    short, long = 0xFFFF, 0xFFFFFFFF
-    last = struct.pack(
-        "<4s4H2LH",
-        *(b"PK\5\6", 0, 0, min(count, short), min(count, short)),
-        *(min(size, long), min(start, long), 0),
-    )
+    counts, sizes = [min(count, 0xFFFF)] * 2, [min(n, 0xFFFFFFFF) for n in (size, start)]
+    last = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, *counts, *sizes, 0)
     large = struct.pack("<4sQ", b"PK\6\6", 44) + tail[12:16]  # versions
     large += struct.pack("<2L4Q", 0, 0, count, count, size, start)
     large += struct.pack("<4sLQL", b"PK\6\7", 0, start + size, 1)
-    if tail not in (last, large + last):
-        raise RefusalError("its zip archive has a second directory, or something after it")
+    known = tail in (last, large + last)
+    require(known, "its zip archive has a second directory, or something after it")
     return folder
 
 
@@ -305,30 +284,27 @@ def _read_legacy(file: mmap.mmap):
         nonlocal left
         if key not in storages:
             left -= numel * dtype.itemsize
-            if left < 0:
-                raise RefusalError("its storages claim more bytes than the file has")
+            require(left >= 0, "its storages claim more bytes than the file has")
             storages[key] = torch.zeros(numel, dtype=dtype)
-        if storages[key].dtype != dtype or len(storages[key]) != numel:
-            raise RefusalError("it describes a storage in two ways")
+        same = storages[key].dtype == dtype and len(storages[key]) == numel
+        require(same, "it describes a storage in two ways")
         return storages[key]
 
     # Magic number, version, the machine's sizes, the contents, the keys of the storages; then each
     # storage's number of elements and bytes.
     _, version, _ = (read_pickle(file, len(file)) for _ in range(3))
-    if version != _LEGACY_VERSION:
-        raise RefusalError(f"it is of the version {version} of PyTorch's files")
+    require(version == _LEGACY_VERSION, f"it is of the version {version} of PyTorch's files")
     content = read_pickle(file, len(file), read_storage)
     keys = read_pickle(file, len(file))
-    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):
-        raise RefusalError("its list of storages is not that of its tensors")
+    listed = isinstance(keys, list) and sorted(map(str, keys)) == sorted(storages)
+    require(listed, "its list of storages is not that of its tensors")
     for key in map(str, keys):
         values = storages[key]
         numel, data = int.from_bytes(file.read(8), "little"), file.read(values.nbytes)
-        if numel != len(values) or len(data) != values.nbytes:
-            raise RefusalError(f"its storage {key:.40} is cut short or of another size")
+        whole = numel == len(values) and len(data) == values.nbytes
+        require(whole, f"its storage {key:.40} is cut short or of another size")
         values.copy_(_filled(data, values.dtype))
-    if file.read(1):
-        raise RefusalError("its last storage is not the end of the file")
+    require(not file.read(1), "its last storage is not the end of the file")
     return content
 
 
@@ -336,12 +312,11 @@ def _read_legacy(file: mmap.mmap):
 
 
 def _unwrap(content) -> tuple[dict, dict]:
-    """The weights of a ``.pth``, and what lay beside them."""
-    if not isinstance(content, dict):
-        raise RefusalError(f"it holds a {type(content).__name__}, a checkpoint is a dict")
-    wrappers = [name for name in _WRAPPERS if isinstance(content.get(name), dict)]
-    if len(wrappers) > 1:
-        raise RefusalError("it has both an entry 'model' and an entry 'state_dict'")
+    """The weights of a ``.pth``, and the other entries."""
+    kind = type(content).__name__
+    require(isinstance(content, dict), f"it holds a {kind}, a checkpoint is a dict")
+    wrappers = [name for name in ("model", "state_dict") if isinstance(content.get(name), dict)]
+    require(len(wrappers) < 2, "it has both an entry 'model' and an entry 'state_dict'")
     if not wrappers:
         return dict(content), {}
     return content[wrappers[0]], {k: v for k, v in content.items() if k != wrappers[0]}
@@ -351,26 +326,21 @@ def _unwrap_pickle(content) -> tuple[dict, dict]:
     """The same of a ``.pkl``, by the rules of Detectron2's checkpointer."""
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         weights, metadata = _unwrap(content)
-        return weights, {k: v for k, v in metadata.items() if isinstance(v, _PLAIN)}
+        plain_types = (str, int, float, bool, type(None))
+        return weights, {k: v for k, v in metadata.items() if isinstance(v, plain_types)}
     if isinstance(content, dict) and isinstance(content.get("blobs"), dict):
         content = content["blobs"]
     weights, _ = _unwrap(content)
-    for name in [k for k in weights if isinstance(k, str) and k.endswith("_momentum")]:
-        del weights[name]
-    return weights, {}
-
-
-_UNWRAP = {"safetensors": lambda content: content, "pth": _unwrap, "pkl": _unwrap_pickle}
+    return {k: v for k, v in weights.items() if not str(k).endswith("_momentum")}, {}
 
 
 def _tensors(content: Mapping) -> dict[str, torch.Tensor]:
     """Finite plain tensors by name, or a refusal with the name of the one that is not."""
-    if not content:
-        raise RefusalError("it holds no weights")
+    require(content, "it holds no weights")
     tensors = {}
     for name, value in content.items():
-        if type(name) is not str:
-            raise RefusalError(f"its weights have a name that is a {type(name).__name__}, no text")
+        kind = type(name)
+        require(kind is str, f"its weights have a name that is a {kind.__name__}, no text")
         if len(name) > _MAX_NAME or not name.isprintable():
             raise RefusalError(f"its weights have the name {name[:60]!r}, which no network has")
         value = _tensor(name, value)
@@ -391,12 +361,11 @@ def _tensor(name: str, value) -> torch.Tensor:
             return torch.from_numpy(native)
         except TypeError as error:
             raise RefusalError(f"its {name} is an array of {value.dtype}") from error
-    if not isinstance(value, torch.Tensor):
-        raise RefusalError(f"its {name} is a {type(value).__name__}, not a tensor")
-    if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
-        raise RefusalError(f"its {name} is a sparse, quantised or empty tensor, not a plain one")
-    if value.is_complex():
-        raise RefusalError(f"its {name} holds complex numbers")
+    kind = type(value).__name__
+    require(isinstance(value, torch.Tensor), f"its {name} is a {kind}, not a tensor")
+    usual = value.layout == torch.strided and not value.is_quantized and value.device.type == "cpu"
+    require(usual, f"its {name} is a sparse, quantised or empty tensor, not a plain one")
+    require(not value.is_complex(), f"its {name} holds complex numbers")
     return value.detach()
 
 
@@ -412,10 +381,9 @@ def write_weights(
     """Write a file of weights, whole or not at all.
 
     Args:
-        tensors: by name.
-        path: ``.pth`` gets ``{"model": tensors, **metadata}``, ``.safetensors`` the tensors, and
-            the metadata in its header, as JSON where they are no texts.
-        metadata: what JSON can say.
+        path: a ``.pth`` holds ``{"model": tensors, **metadata}``, a ``.safetensors`` the metadata
+            in its header, as JSON where they are no texts.
+        metadata: values that JSON can hold.
 
     Raises:
         ValueError: another suffix, or metadata of other types.
@@ -428,7 +396,7 @@ def write_weights(
         metadata = json.loads(json.dumps(dict(metadata or {})))
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not written: its metadata are no plain types") from error
-    # Copies: a view would take its whole storage into the file.
+    # Copies, because a view would write its whole storage.
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     try:
         with writing(path) as file:

@@ -10,8 +10,6 @@ from .common import REFUSALS, not_written, refuse, say
 if TYPE_CHECKING:
     from ..checkpoint import StoredWeights
 
-__all__ = ["convert"]
-
 
 def convert(args: argparse.Namespace) -> int:
     from ..checkpoint import convert_file, describe
@@ -33,7 +31,7 @@ def convert(args: argparse.Namespace) -> int:
         )
     except REFUSALS as error:
         return refuse(error)
-    except OSError as error:  # a full disk, a folder that is read-only
+    except OSError as error:  # a full disk, a read-only folder
         return not_written(args.target, error)
     what = describe(converted.tensors, args.source_format or converted.format)
     say(f"{args.source} -> {args.target}: {what}, {args.target_format} names")
@@ -44,7 +42,7 @@ def convert(args: argparse.Namespace) -> int:
 
 
 def _missing(stored: "StoredWeights", format: str) -> str:
-    """What a file lacks by the config of its record, or by its other names; "" if nothing."""
+    """What a file lacks by its config, or by its other names; "" if nothing."""
     from ..checkpoint import RECORD_KEY, missing_parts
     from ..model_zoo.trained import check_network, recorded_config
 

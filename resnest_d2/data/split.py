@@ -94,10 +94,10 @@ def split_coco(
 def _groups(
     images: Sequence[dict], json_file: str, image_root: str | os.PathLike | None
 ) -> list[list[int]]:
-    """Image ids in groups that must stay together: of one file, or of equal files."""
+    """Image ids in groups that must stay together: with ``image_root``, of equal files."""
     names = [image["file_name"] for image in images]
     if image_root is None:
-        keys = [os.path.normpath(name) for name in names]
+        keys = range(len(images))  # entries of one file were merged when it was read
     else:
         root = os.fspath(image_root)
         require_paths(json_file, root)

@@ -1,13 +1,14 @@
-"""The catalog: one record a model, with what was published about it and what was measured here.
+"""The catalog: what was published about each model, and what was measured here.
 
-A model has the name of its recipe in ``configs/``. AP are quoted from the original plugin, whose
+A model is named like its recipe in ``configs/``. AP are quoted from the original plugin, whose
 recipes these are; costs are measured, see :mod:`resnest_d2.model_zoo.measured`.
 """
 
+import dataclasses
 import difflib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,6 @@ from ..checkpoint.statistics import DETECTOR, MSRA, InputStatistics
 from .download import fetch
 from .measured import Measured, measured_model
 from .weights import WEIGHTS
-
-__all__ = [
-    "MODELS",
-    "TASKS",
-    "Model",
-    "Published",
-    "find_model",
-    "get",
-    "get_config",
-    "list_models",
-]
 
 TASKS = ("detection", "instance", "keypoints", "panoptic")
 
@@ -72,7 +62,7 @@ class Model:
         baseline: the model with the same recipe on a ResNet of the same depth, or None.
         weights: name of its trained weights in :data:`WEIGHTS`, or None where there are none.
         initial_weights: what its training starts from.
-        statistics: how images are given to it.
+        statistics: the input that it expects.
         published: quoted results, or None.
         measured: costs, or None.
         own_data: it trains on files of the user's, not on COCO.
@@ -127,25 +117,28 @@ class Model:
         """The command that trains it with its recipe, on 8 GPUs or on the user's files."""
         data = "--num-gpus 8"
         if self.own_data:
-            data = "--train-json train.json --train-images train/ " + _OWN_VAL
-        return f"resnest-d2 train --config-file {self.recipe} {data} OUTPUT_DIR {self._output}"
+            data = f"--train-json train.json --train-images train/ {_OWN_VAL}"
+        return f"resnest-d2 train --config-file {self.recipe} {data} OUTPUT_DIR output/{self.name}"
 
     @property
     def eval_command(self) -> str:
-        """The command that evaluates it: the published weights against the published values.
+        """The command that compares the published weights with the published values.
 
-        Where there are none, what :attr:`train_command` leaves.
+        Where there are none, it evaluates the run that :attr:`train_command` leaves.
         """
-        flags = "--eval-only --verify" if self.weights else "--eval-only"
-        data = f" {_OWN_VAL}" if self.own_data else ""
-        weights = f"{self._output}/model_final.pth"
         if self.weights:
-            weights = f"resnest://{self.weights}"
-        return f"resnest-d2 train {flags} --config-file {self.recipe}{data} MODEL.WEIGHTS {weights}"
+            return f"resnest-d2 evaluate --checkpoint resnest://{self.weights} --verify"
+        data = f" {_OWN_VAL}" if self.own_data else ""
+        return f"resnest-d2 evaluate --checkpoint output/{self.name}{data}"
 
-    @property
-    def _output(self) -> str:
-        return f"output/{self.name}"
+    def record(self) -> dict[str, Any]:
+        """Everything about it as plain types, its file of weights included."""
+        derived = ("recipe", "gains", "train_command", "eval_command")
+        return {
+            **dataclasses.asdict(self),
+            **{name: getattr(self, name) for name in derived},
+            "weight_file": dataclasses.asdict(WEIGHTS[self.weights]) if self.weights else None,
+        }
 
 
 _OWN_VAL = "--val-json val.json --val-images val/"
@@ -167,16 +160,14 @@ def _model(name: str, *ap: float | None, baseline: str | None = None, **more) ->
     title, task = _METHODS[method]
     depth = re.search(r"\d+", backbone)[0]
     resnest = backbone.startswith("resnest")
-    initial = f"resnest://resnest{depth}_detectron"
-    if not resnest:
-        initial = f"detectron2://ImageNetPretrained/MSRA/R-{depth}.pkl"
+    msra = f"detectron2://ImageNetPretrained/MSRA/R-{depth}.pkl"
     record = {
         "aliases": tuple(
             str(Path(file).with_suffix("")) for file, ours in config.ALIASES.items() if ours == name
         ),
         "baseline": baseline,
         "weights": name if name in WEIGHTS else None,
-        "initial_weights": initial,
+        "initial_weights": f"resnest://resnest{depth}_detectron" if resnest else msra,
         "statistics": DETECTOR if resnest else MSRA,
         "published": Published(*ap) if ap else None,
         "measured": measured_model(name, backbone),
@@ -184,7 +175,9 @@ def _model(name: str, *ap: float | None, baseline: str | None = None, **more) ->
     return Model(name, task, title, backbone, **{**record, **more})
 
 
-def _pair(method: str, depth: int, resnet: Sequence[float], resnest: Sequence[float]):
+def _pair(
+    method: str, depth: int, resnet: Sequence[float], resnest: Sequence[float]
+) -> Iterator[Model]:
     """A ResNet baseline and the same recipe on a ResNeSt, with the AP of each."""
     baseline = f"{method}_resnet{depth}_fpn"
     yield _model(baseline, *resnet)
@@ -288,7 +281,7 @@ def get_config(name: str | os.PathLike, opts: Sequence[Any] = ()) -> CfgNode:
 def get(
     name: str | os.PathLike, *, device: str | None = None, opts: Sequence[Any] = ()
 ) -> nn.Module:
-    """A model with its trained weights, in evaluation mode. Fetches them where they are not here.
+    """A model with its trained weights, which are downloaded if needed, in evaluation mode.
 
     Args:
         name: see :func:`find_model`.
@@ -304,7 +297,7 @@ def get(
         others = [other.name for other in list_models(model.task) if other.weights]
         raise ValueError(
             f"no trained weights were published for {model.name}. Train it: "
-            f"{model.train_command}. Of the same task, these have some: "
+            f"{model.train_command}. Models of the same task with weights: "
             f"{', '.join(others) or 'none'}"
         )
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")

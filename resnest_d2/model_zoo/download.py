@@ -1,15 +1,12 @@
-"""Published weights that a user asked for by name: found here, or fetched from a mirror, verified.
+"""Published weights by name: found here, or downloaded from a mirror and verified.
 
-Looked at in this order: the folder that ``RESNEST_D2_WEIGHTS`` names, the cache folder, the
-mirrors. A transfer goes into a hidden folder beside its destination and is moved there once its
-sha256 is right; what an earlier attempt left is continued. One process downloads, the others wait
-for it.
+Looked for in this order: the folder that ``RESNEST_D2_WEIGHTS`` names, the cache folder, the
+mirrors. A download goes into a hidden folder beside its destination and is renamed into place once
+its sha256 is right. A broken one is continued later. One process downloads, the others wait for it.
 
-The transfers are gdown's: requests underneath (so the environment's proxies hold), timeouts, a
-progress bar, broken connections continued by byte ranges that the server must confirm. Others give
-less: pooch and ``torch.hub`` start again from zero, ``huggingface_hub.http_get`` is private, pypdl
-ignores the environment's proxies, and none of them tries mirrors in order under a lock. That loop,
-and the check before the rename, are what this file adds.
+gdown does the transfers: with the environment's proxies, timeouts, a progress bar, and byte ranges
+that the server must confirm. pooch and ``torch.hub`` always start from zero,
+``huggingface_hub.http_get`` is private, pypdl ignores the environment's proxies.
 """
 
 import difflib
@@ -28,8 +25,6 @@ from ..checkpoint.weight_files import file_sha256
 from ..version import __version__
 from .weights import WEIGHTS, WeightFile
 
-__all__ = ["DownloadError", "fetch", "find", "where_looked"]
-
 logger = logging.getLogger(__name__)
 
 _FOLDER_VARIABLE = "RESNEST_D2_WEIGHTS"
@@ -37,7 +32,7 @@ _SUFFIXES = (".pth", ".pkl", ".safetensors")
 _HUB = "hf://"
 
 _TIMEOUT = (10, 30)  # seconds: to connect, and between two pieces of data
-_RETRIES = 2  # of one mirror, where the connection breaks
+_RETRIES = 2  # of one transfer, where the connection breaks
 _NAME = re.compile(r"\w[\w.-]*")  # no folders, no patterns
 _FOLDER_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -51,17 +46,14 @@ def fetch(name: str, *, sha256: str | None = None, progress: bool = True) -> Pat
 
     Args:
         name: a key of :data:`WEIGHTS`, or a file that :func:`find` finds.
-        sha256: 64 hex digits that the file must have, where you know better than the 8 that the
-            catalog has from a published file name. A file that is here is checked too.
-        progress: show a progress bar. The hub's own obeys HF_HUB_DISABLE_PROGRESS_BARS instead.
-
-    Returns:
-        A file in the folder or the cache. What lies in the cache was checked when it came.
+        sha256: all 64 hex digits, in place of the 8 that a published file name carries. A file
+            that is here is checked too.
+        progress: show a progress bar. HF_HUB_DISABLE_PROGRESS_BARS hides that of ``hf://`` files.
 
     Raises:
         FileNotFoundError: not here, and no published weights have that name.
-        ValueError: no plain name, several files match, or a sha256 that cannot be right.
-        DownloadError: see there. Nothing that could pass for the file is left.
+        ValueError: no plain name, several files match, or a wrong sha256.
+        DownloadError: the download failed.
     """
     if sha256 is not None:
         sha256 = sha256.lower()
@@ -87,8 +79,7 @@ def find(name: str) -> Path | None:
     """The file of named weights, if it is here.
 
     In the folder that ``RESNEST_D2_WEIGHTS`` names: ``name``; else ``name`` with ``.pth``,
-    ``.pkl`` or ``.safetensors``; else the published ``name-<8 hex digits>.pth``. Then what was
-    downloaded.
+    ``.pkl`` or ``.safetensors``; else the published ``name-<8 hex digits>.pth``. Then in the cache.
 
     Raises:
         ValueError: no plain name, or several files match.
@@ -123,10 +114,10 @@ def where_looked(name: str) -> str:
 
 
 def _cached(weights: WeightFile) -> Path:
-    """Its place in the cache: the first mirror's suffix, because Detectron2 goes by it.
+    """Its place in the cache, with the first mirror's suffix: Detectron2 goes by it.
 
-    The folder is iopath's ``get_cache_dir()`` without its silent change to a temporary one where
-    it cannot write: a cache that is only read serves what it has, and a download says why not.
+    Not iopath's ``get_cache_dir()``, which uses a temporary folder where it cannot write: a
+    read-only cache serves the files that it has.
     """
     suffix = PurePosixPath(urlsplit(weights.urls[0]).path).suffix
     root = Path(os.environ.get("FVCORE_CACHE", "~/.torch/iopath_cache")).expanduser()
@@ -143,7 +134,7 @@ def _into_cache(weights: WeightFile, sha256: str, progress: bool) -> Path:
             if not target.is_file():
                 staging = Path(f"{hidden}.partial")
                 file = _download(weights, sha256, staging, progress)
-                file.chmod(0o644)  # a temporary file is its owner's alone, weights are public
+                file.chmod(0o644)  # temporary files are readable by their owner alone
                 os.replace(file, target)
                 _remove(staging)
     except DownloadError:
@@ -157,49 +148,48 @@ def _into_cache(weights: WeightFile, sha256: str, progress: bool) -> Path:
 
 
 def _download(weights: WeightFile, sha256: str, staging: Path, progress: bool) -> Path:
-    """The right file, still in ``staging``.
+    """The verified file, still in ``staging``. A part of it stays there where all mirrors fail.
 
-    A first round continues what is there. Where that leads nowhere (a server without ranges, a
-    file that has changed), a second one starts from zero.
+    Each mirror first continues the part. If that fails (no byte ranges, a file that has changed),
+    it starts from zero once, in a folder of its own.
     """
-    reasons = {}
-    for folder in (staging / "continued", staging / "anew"):
-        parts = False
-        for url in weights.urls:
-            unproven = not sha256 and not url.startswith(_HUB)  # that two parts belong together
-            if folder.name == "anew" or unproven:
-                _remove(folder)
-            parts = parts or _has_part(folder)
+    faults = {}
+    for url in weights.urls:
+        for folder in (staging / "continued", staging / "anew"):
+            if folder.name == "anew" or not (sha256 or url.startswith(_HUB)):
+                _remove(folder)  # without a hash, nothing would show that two parts do not match
+            had_part = _has_part(folder)
             logger.info(f"Downloading {weights.name} from {url}")
             try:
                 file = _transfer(url, folder, progress)
-                fault = _fault(file, sha256)
-                if not fault:
+                faults[url] = _fault(file, sha256)
+                if not faults[url]:
                     return file
                 _remove(folder)
             except Exception as error:  # of several libraries; the next mirror may do
                 if getattr(error, "errno", None) in _FOLDER_ERRORS:
                     _remove(staging)
                     raise
-                fault = _reason(error)
-            logger.warning(f"{url}: {fault}")
-            reasons[url] = fault
-            parts = parts or _has_part(folder)
-        if not parts:
-            break  # every transfer began at zero: a second round would repeat the first
+                faults[url] = _reason(error)
+            logger.warning(f"{url}: {faults[url]}")
+            if not (had_part or _has_part(folder)):
+                break  # it was from zero
     _remove(staging / "anew")
-    if not _has_part(staging / "continued"):
+    if not _has_part(staging):
         _remove(staging)
-    raise DownloadError(
-        f"{weights.name} could not be downloaded: "
-        + "; ".join(f"{url}: {fault}" for url, fault in reasons.items())
-    )
+    reasons = "; ".join(f"{url}: {fault}" for url, fault in faults.items())
+    raise DownloadError(f"{weights.name} could not be downloaded: {reasons}")
 
 
 def _transfer(url: str, folder: Path, progress: bool) -> Path:
     """One mirror's file, unchecked."""
     if url.startswith(_HUB):
-        return _from_hub(url, folder)
+        try:
+            from huggingface_hub import hf_hub_download
+        except ImportError as error:
+            raise ImportError("it needs huggingface_hub: pip install 'resnest-d2[hub]'") from error
+        owner, repository, file = url.removeprefix(_HUB).split("/", 2)
+        return Path(hf_hub_download(f"{owner}/{repository}", file, local_dir=folder / "hub"))
     import gdown  # here: it takes a while, and most runs download nothing
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -218,19 +208,9 @@ def _transfer(url: str, folder: Path, progress: bool) -> Path:
     return file
 
 
-def _from_hub(url: str, folder: Path) -> Path:
-    try:
-        from huggingface_hub import hf_hub_download
-    except ImportError as error:
-        raise ImportError("it needs huggingface_hub: pip install 'resnest-d2[hub]'") from error
-    owner, repository, file = url.removeprefix(_HUB).split("/", 2)
-    return Path(hf_hub_download(f"{owner}/{repository}", file, local_dir=folder / "hub"))
-
-
 def _has_part(folder: Path) -> bool:
-    """Whether a transfer to ``folder`` has brought something: gdown's file, or the hub's."""
-    files = [path for end in ("*part", "*.incomplete") for path in folder.rglob(end)]
-    return any(path.is_file() and path.stat().st_size for path in files)
+    """Whether a transfer to ``folder`` has brought something."""
+    return any(path.is_file() and path.stat().st_size for path in folder.rglob("*"))
 
 
 def _fault(file: Path, sha256: str) -> str:
@@ -240,7 +220,13 @@ def _fault(file: Path, sha256: str) -> str:
     if head.lstrip().startswith(b"<"):
         return "it sent a web page, not the file"
     if not sha256:
-        return "" if _is_container(file, head) else "it sent no file of weights"
+        size = int.from_bytes(head[:8], "little")  # of the header of safetensors
+        weights = (
+            (head[8:9] == b"{" and 8 + size <= file.stat().st_size)
+            or (head.startswith(b"PK\x03\x04") and zipfile.is_zipfile(file))
+            or re.match(rb"\x80[\x02-\x05]", head)  # a pickle
+        )
+        return "" if weights else "it sent no file of weights"
     found = file_sha256(file)
     if found.startswith(sha256):
         return ""
@@ -248,16 +234,6 @@ def _fault(file: Path, sha256: str) -> str:
     if len(sha256) == 8:
         fault += " from the published name (if you know the file to be right: --sha256)"
     return fault
-
-
-def _is_container(file: Path, head: bytes) -> bool:
-    """Whether it begins like safetensors, a zip (to its end) or a pickle, as weights do."""
-    header = int.from_bytes(head[:8], "little")
-    return (
-        (head[8:9] == b"{" and 8 + header <= file.stat().st_size)
-        or (head.startswith(b"PK\x03\x04") and zipfile.is_zipfile(file))
-        or (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
-    )
 
 
 def _reason(error: Exception) -> str:

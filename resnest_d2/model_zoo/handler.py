@@ -1,4 +1,4 @@
-"""``resnest://NAME`` as ``MODEL.WEIGHTS``, in our checks and in Detectron2's own code."""
+"""``resnest://NAME`` as ``MODEL.WEIGHTS``, here and in Detectron2's own code."""
 
 import os
 
@@ -9,21 +9,17 @@ from detectron2.utils.file_io import PathManager
 from .download import DownloadError, fetch, find, where_looked
 from .weights import WEIGHTS
 
-__all__ = ["register_handler", "resolve_weights"]
-
 PREFIX = "resnest://"
 
 
 def resolve_weights(uri: str, *, download: bool = True) -> str:
     """The file that ``MODEL.WEIGHTS`` means, checked to exist.
 
-    ``resnest://NAME`` is :func:`resnest_d2.model_zoo.fetch`'s file: published weights are
-    downloaded if they are not here. Detectron2's ``?matching_heuristics=True`` may follow. Other
-    prefixes (``detectron2://``, ``https://``) are returned as they are.
-
     Args:
-        uri: the value of ``MODEL.WEIGHTS``.
-        download: False: published weights that are not here are an error too.
+        uri: ``resnest://NAME`` (see :func:`resnest_d2.model_zoo.fetch`) or a file, of which
+            Detectron2's ``?matching_heuristics=True`` may follow. Other prefixes
+            (``detectron2://``, ``https://``) are returned unchanged.
+        download: False: published weights that are not here are an error.
 
     Raises:
         FileNotFoundError: no such file; the message names the ways out.
@@ -48,14 +44,13 @@ def _fetch(uri: str, *, download: bool = True) -> str:
     name = _name(uri)
     try:
         if not download and name in WEIGHTS and find(name) is None:
-            raise FileNotFoundError("they are not downloaded for a run that cannot start")
+            raise FileNotFoundError("they are not downloaded, because the run cannot start")
         return str(fetch(name))
     except (FileNotFoundError, DownloadError) as error:
         raise FileNotFoundError(
-            f"the weights {uri} are not here ({where_looked(name)}), and {error}. Two ways out: "
-            "put the file into the folder that RESNEST_D2_WEIGHTS names, or name one with "
-            "MODEL.WEIGHTS FILE; or train from scratch, with MODEL.WEIGHTS '' "
-            "MODEL.BACKBONE.FREEZE_AT 0"
+            f"the weights {uri} are not here ({where_looked(name)}), and {error}. Put the file "
+            "into the folder that RESNEST_D2_WEIGHTS names, or name it with MODEL.WEIGHTS FILE; or "
+            "train from scratch, with MODEL.WEIGHTS '' MODEL.BACKBONE.FREEZE_AT 0"
         ) from error
 
 
@@ -74,7 +69,7 @@ class _WeightsHandler(PathHandler):
         return open(_fetch(path), mode)  # the caller closes it
 
     def _isfile(self, path, **kwargs):
-        """Whether the file is here: a question downloads nothing."""
+        """Whether the file is here; nothing is downloaded."""
         try:
             return find(_name(path)) is not None
         except ValueError:

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from ..modeling.resnest import VARIANTS
 from .measured import Measured, measured_classifier
 
-__all__ = ["CLASSIFIERS", "Classifier"]
-
 _README = "README of the official project"
 _TIMM = "results of timm, whose weights these are"
 _ABLATION = "ablation table of the official project"
@@ -18,7 +16,7 @@ class Classifier:
 
     Attributes:
         name: variant, as for ``ResNeSt.from_variant``, and name of its weights.
-        crop: side of the square image that the accuracy belongs to, pixels.
+        crop: side of the square image that the accuracy was measured on, pixels.
         top1: quoted accuracy of the PyTorch weights on ImageNet's validation set, %.
         source: where that is printed.
         quoted_params: parameters as the ablation prints them, millions; None elsewhere.
@@ -34,12 +32,10 @@ class Classifier:
 
     @property
     def radix(self) -> int:
-        """Splits of each split attention."""
         return VARIANTS[self.name].get("radix", 2)
 
     @property
     def cardinality(self) -> int:
-        """Groups of each split attention."""
         return VARIANTS[self.name].get("num_groups", 1)
 
     @property
@@ -70,4 +66,4 @@ CLASSIFIERS: dict[str, Classifier] = {
         Classifier("resnest50_fast_1s4x24d", 224, 80.99, _ABLATION, 25.7, 4.42),
     )
 }
-"""Every network of the paper that a published weight file exists for, by name."""
+"""Every network of the paper with published weights, by name."""

@@ -1,19 +1,15 @@
-"""Figures that this project measured: ``measured.json``, written by ``tools/measure_zoo.py``.
+"""Costs that this project measured: ``measured.json``, written by ``tools/measure_zoo.py``.
 
-Counts (parameters, multiply-adds) and latency are two sections, each with the command, hardware,
-versions and date that gave it; latency may be missing.
+Counts (parameters, multiply-adds) and latency are two sections, each with its command, hardware,
+versions and date.
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["MEASURED", "Measured", "measured_classifier", "measured_model"]
-
-MEASURED: dict = json.loads(
-    Path(__file__).with_name("measured.json").read_text(encoding="utf-8"),
-)
-"""The file as it is: ``counts`` and ``latency`` (None: not yet measured), see the tool."""
+MEASURED: dict = json.loads(Path(__file__).with_name("measured.json").read_text(encoding="utf-8"))
+"""The file: ``counts`` and ``latency``, which is None where not yet measured."""
 
 
 @dataclass(frozen=True)
@@ -41,32 +37,21 @@ def measured_model(name: str, backbone: str) -> Measured | None:
     counts = MEASURED["counts"]
     if name not in counts["models"] or backbone not in counts["backbones"]:
         return None
-    return Measured(
-        counts["models"][name]["params"],
-        counts["backbones"][backbone]["multiply_adds"],
-        _latency("backbones", backbone),
-        tuple(counts["image_size"]),
-        _commands(),
-    )
+    multiply_adds = counts["backbones"][backbone]["multiply_adds"]
+    latency = (MEASURED["latency"] or {}).get("backbones", {}).get(backbone)
+    params, size = counts["models"][name]["params"], tuple(counts["image_size"])
+    return Measured(params, multiply_adds, latency, size, _COMMANDS)
 
 
 def measured_classifier(name: str, size: int) -> Measured | None:
     """Cost of a classifier for an image of ``size`` x ``size`` pixels; latency at 224 only."""
-    measured = MEASURED["counts"]["classifiers"].get(name)
-    if measured is None or str(size) not in measured["multiply_adds"]:
+    counts = MEASURED["counts"]["classifiers"].get(name, {"multiply_adds": {}})
+    multiply_adds = counts["multiply_adds"].get(str(size))
+    latency = (MEASURED["latency"] or {}).get("classifiers", {}).get(name)
+    if multiply_adds is None:
         return None
-    return Measured(
-        measured["params"],
-        measured["multiply_adds"][str(size)],
-        _latency("classifiers", name) if size == 224 else None,
-        (size, size),
-        _commands(),
-    )
+    latency = latency if size == 224 else None
+    return Measured(counts["params"], multiply_adds, latency, (size, size), _COMMANDS)
 
 
-def _latency(section: str, name: str) -> float | None:
-    return (MEASURED["latency"] or {}).get(section, {}).get(name)
-
-
-def _commands() -> tuple[str, ...]:
-    return tuple(MEASURED[key]["command"] for key in ("counts", "latency") if MEASURED[key])
+_COMMANDS = tuple(MEASURED[key]["command"] for key in ("counts", "latency") if MEASURED[key])

@@ -9,7 +9,9 @@ and all of its blocks take its dilation. The official classifiers pool (3x3, str
 block of such a stage and give that block the previous stage's dilation; timm keeps the latter only.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -478,11 +480,15 @@ class ResNeSt(ResNet):
             if "linear" not in self._out_features:
                 self._out_features.append("linear")
 
+    # ``model_zoo.pretrained`` sets it: names and files of weights belong to rooms above this one.
+    weights_loader: ClassVar[Callable[["ResNeSt", str, str], None] | None] = None
+
     @classmethod
     def from_variant(
         cls,
         name: str,
         *,
+        weights: str | None = None,
         norm="BN",
         in_channels: int = 3,
         num_classes: int | None = None,
@@ -494,6 +500,12 @@ class ResNeSt(ResNet):
 
         Args:
             name: one of :data:`VARIANTS`, e.g. ``"resnest50"`` or ``"resnest50_fast_2s2x40d"``.
+            weights: fill it with published weights, as timm's ``pretrained`` does: a name such as
+                ``"resnest50"``, downloaded if needed, or a file; see
+                :func:`resnest_d2.model_zoo.pretrained.load_pretrained`. They expect images that
+                are normalised by ``resnest_d2.model_zoo.WEIGHTS[weights].statistics`` (for
+                ``"resnest50"``: RGB, 0-255, minus the mean, divided by the std); this class does
+                not normalise.
             norm, in_channels, num_classes, out_features, freeze_at: see :class:`ResNeSt`.
             overrides: any other argument of :class:`ResNeSt`, in place of the published value.
 
@@ -501,7 +513,7 @@ class ResNeSt(ResNet):
             ArgumentError: an unknown name, or a value that cannot be.
         """
         check_choice("variant", name, VARIANTS)
-        return cls(
+        network = cls(
             norm=norm,
             in_channels=in_channels,
             num_classes=num_classes,
@@ -509,3 +521,6 @@ class ResNeSt(ResNet):
             freeze_at=freeze_at,
             **{**VARIANTS[name], **overrides},
         )
+        if weights is not None:
+            cls.weights_loader(network, name, weights)
+        return network

@@ -1,8 +1,6 @@
-"""``convert``: weights under other names."""
+"""Arguments of ``convert``."""
 
 from .common import add_parser
-
-__all__ = ["add_commands"]
 
 _FORMATS = ("official", "timm", "resnest_d2", "detectron2", "mmdet", "mmcls")
 
@@ -14,8 +12,8 @@ Examples:
   a detector's backbone file back to the official names, as safetensors:
     %(prog)s resnest50_detectron-255b5649.pth resnest50.safetensors --to official
 
-Exit codes: 0 done, 1 DST could not be written, 2 refused input, 3 written, but SRC is not whole:
-tensors are missing that its others, or its config, imply.
+Exit codes: 0 done, 1 DST could not be written, 2 refused input, 3 written, but SRC lacks tensors
+that its network has.
 """
 
 
@@ -44,6 +42,6 @@ def add_commands(commands) -> None:
     parser.add_argument(
         "--trust-pickle",
         action="store_true",
-        help="load any pickle, which runs the code in it: only for a file that you would run",
+        help="load any pickle, which runs the code in it: only for files that you trust",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace DST where it exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace DST if it exists")

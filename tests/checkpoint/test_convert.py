@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -628,10 +629,12 @@ def test_command_fails_with_1_where_it_cannot_write(small, tmp_path, capsys, mon
 
 
 @needs_checkout
-def test_tool_is_the_command():
-    command = [sys.executable, ROOT / "tools" / "convert.py", "none.pth", "out.pth"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 2 and "none.pth" in result.stderr
+def test_tool_is_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["convert.py", "none.pth", "out.pth"])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(SystemExit) as refusal:
+        runpy.run_path(str(ROOT / "tools" / "convert.py"), run_name="__main__")
+    assert refusal.value.code == 2 and "none.pth" in capsys.readouterr().err
 
 
 def convert_without(state: dict, pattern: str, tmp_path, **beside) -> int:

@@ -37,7 +37,7 @@ STOPPED = "resnest-d2: {}: stopped with nothing left to save, with exit code 75.
     ("arguments", "number", "code", "line"),
     [
         (["train"], signal.SIGINT, 130, INTERRUPTED),
-        (["zoo"], signal.SIGINT, 130, INTERRUPTED),
+        (["zoo", "download", "net"], signal.SIGINT, 130, INTERRUPTED),
         (["train"], signal.SIGTERM, 75, STOPPED.format("SIGTERM")),
         (["train", "--resume"], signal.SIGUSR1, 75, STOPPED.format("SIGUSR1")),
         (["train", "--eval-only"], signal.SIGTERM, -signal.SIGTERM, ""),

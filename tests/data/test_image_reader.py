@@ -11,7 +11,12 @@ from PIL import Image, ImageFile
 
 from detectron2.data.detection_utils import read_image
 
-from resnest_d2.data.image_reader import PictureError, count_pixels, read_picture
+from resnest_d2.data.image_reader import (
+    PictureError,
+    count_pixels,
+    read_mask,
+    read_picture,
+)
 
 ORIENTATION = 0x0112
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"  # Ghostscript's
@@ -81,6 +86,13 @@ def test_exif_orientation_is_applied_once(orientation, suffix, image, tmp_path):
     np.testing.assert_array_equal(pixels, turned[orientation])
     if suffix != "tif":  # which Detectron2 turns twice
         np.testing.assert_array_equal(pixels, read_image(str(path), format="RGB"))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_semantic_mask_is_turned_like_its_picture(orientation, image, tmp_path):
+    image.convert("L").save(tmp_path / "mask.png", exif=exif(orientation))
+    picture = read_picture(tmp_path / "mask.png").pixels[..., 0]
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), picture)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])

@@ -114,6 +114,51 @@ def test_bad_requests_are_refused_and_nothing_is_written_over(shapes, tmp_path, 
     assert "unknown-image: 999" in capsys.readouterr().err
 
 
+@pytest.fixture
+def own_split(tmp_path):
+    """``own_split(classes, val)`` splits a file of images that each hold one object of a class."""
+
+    def split(classes: list[str | None], val: float):
+        names = sorted({name for name in classes if name} or {"none"})
+        content = {
+            "images": [
+                {"id": i, "file_name": f"{i}.png", "height": 8, "width": 8}
+                for i, _ in enumerate(classes, 1)
+            ],
+            "annotations": [
+                {
+                    "id": i,
+                    "image_id": i,
+                    "category_id": names.index(name) + 1,
+                    "bbox": [1, 1, 4, 4],
+                    "area": 16,
+                    "iscrowd": 0,
+                }
+                for i, name in enumerate(classes, 1)
+                if name
+            ],
+            "categories": [{"id": i, "name": name} for i, name in enumerate(names, 1)],
+        }
+        (tmp_path / "own.json").write_text(json.dumps(content))
+        return split_coco(tmp_path / "own.json", tmp_path / "parts", val=val)
+
+    return split
+
+
+def test_classes_of_the_training_part_alone_and_of_the_other_are_both_named(own_split):
+    assert own_split(["a", "b"], 0.5).one_sided == ("a", "b")
+
+
+def test_however_large_the_share_an_image_is_left_to_train_on(own_split):
+    split = own_split([None] * 3, 0.99)
+    assert (split.train_images, split.val_images) == (1, 2)
+
+
+def test_rare_classes_come_first(own_split):
+    split = own_split(["common"] * 8 + ["rare"] * 2, 0.1)
+    assert split.val_images == 1 and split.one_sided == ("common",)
+
+
 def test_two_pictures_are_split_into_one_and_one(shapes, tmp_path):
     split = split_coco(shapes["val"][0], tmp_path, val=0.01)
     assert (split.train_images, split.val_images) == (1, 1)

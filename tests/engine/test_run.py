@@ -13,6 +13,10 @@ from pycocotools.cocoeval import COCOeval
 from runs import tiny_request
 from torch import nn
 
+from detectron2.data import DatasetCatalog
+from detectron2.data import detection_utils as utils
+from detectron2.modeling import GeneralizedRCNN
+from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils.events import EventStorage
 
 from resnest_d2.checkpoint import RECORD_KEY, RunCheckpointer
@@ -62,6 +66,52 @@ def test_training_evaluates_and_writes_the_metrics(trained, data):
             expected = 100 * value if value >= 0 else math.nan  # -1: there is no such object
             assert results[task][name] == pytest.approx(expected, nan_ok=True), (task, name)
             assert last[f"{task}/{name}"] == pytest.approx(expected, nan_ok=True), (task, name)
+
+
+def test_metrics_of_a_training_are_those_of_what_it_detects(request_for, tmp_path, monkeypatch):
+    """Two steps teach nothing: the objects themselves are detected, one box in three moved."""
+    request = request_for(tmp_path / "run")
+    records = {r["image_id"]: r for r in DatasetCatalog.get(prepare(request).DATASETS.TEST[0])}
+
+    def detect(self, inputs, *_, **__):
+        outputs = []
+        for item in inputs:
+            record = records[item["image_id"]]
+            height, width = record["height"], record["width"]
+            annotations = [
+                {
+                    "category_id": a["category_id"],
+                    "segmentation": a["segmentation"],
+                    "bbox": BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS),
+                    "bbox_mode": BoxMode.XYXY_ABS,
+                }
+                for a in record["annotations"]
+            ]
+            objects = utils.annotations_to_instances(
+                annotations, (height, width), mask_format="bitmask"
+            )
+            boxes, masks = objects.gt_boxes.tensor, objects.gt_masks.tensor
+            boxes[::3] += 3
+            masks[::3] = masks[::3].roll(3, dims=-1)
+            found = {"pred_boxes": Boxes(boxes), "pred_masks": masks}
+            found |= {"pred_classes": objects.gt_classes, "scores": torch.ones(len(boxes))}
+            outputs.append({"instances": Instances((height, width), **found)})
+        return outputs
+
+    monkeypatch.setattr(GeneralizedRCNN, "inference", detect)
+    results = run(request)
+    *_, last = map(json.loads, (tmp_path / "run" / "metrics.json").read_text().splitlines())
+    truth = COCO(request.val[0][0])
+    found = truth.loadRes(str(tmp_path / "run" / "inference" / "coco_instances_results.json"))
+    for task in ("bbox", "segm"):
+        evaluation = COCOeval(truth, found, task)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+        for name, value in (("AP", evaluation.stats[0]), ("AR100", evaluation.stats[8])):
+            assert 0.1 < value < 0.95
+            assert results[task][name] == pytest.approx(100 * value), (task, name)
+            assert last[f"{task}/{name}"] == pytest.approx(100 * value), (task, name)
 
 
 def test_checkpoint_carries_config_and_class_names_as_plain_types(trained):

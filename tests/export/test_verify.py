@@ -32,6 +32,16 @@ def test_a_full_list_may_differ_at_its_last_place_alone():
     assert "without a partner" in problem
 
 
+def test_masks_overlap_almost_wholly():
+    for missing, agrees in ((1, True), (2, False)):  # pixels of 100
+        ours, theirs = ({**_detections(), "masks": np.ones((2, 10, 10), bool)} for _ in range(2))
+        theirs["masks"][1].flat[:missing] = False
+        agreement = Agreement()
+        compare_outputs(agreement, ours, theirs, score_threshold=0.1, max_detections=9)
+        assert agreement.masks == 1 - missing / 100
+        assert bool(agreement.problems) != agrees
+
+
 FEATURES = {
     "p2": np.array([[[2.0, -4.0]]], np.float32),
     "p3": np.array([[[0.5]]], np.float32),

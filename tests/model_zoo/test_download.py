@@ -1,6 +1,7 @@
 """Downloads from a real server on loopback: the right file arrives, or the right error does."""
 
 import errno
+import functools
 import hashlib
 import io
 import multiprocessing
@@ -75,6 +76,7 @@ def assert_nothing_left(folder: Path) -> None:
     assert not [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
+@functools.cache  # it has the time in it
 def container() -> bytes:
     """A zip, as PyTorch writes."""
     file = io.BytesIO()

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from resnest_d2.config import get_config_file
-from resnest_d2.engine import RunRequest, prepare
-from resnest_d2.engine.prepare import plan as setup
+from resnest_d2.engine import RunRequest, prepare, work
+from resnest_d2.engine.prepare import plan
 from resnest_d2.model_zoo import MODELS
 from resnest_d2_command import main
 
@@ -17,11 +17,11 @@ VERIFY = ["train", "--eval-only", "--verify", "--config-file", NAME]
 @pytest.fixture
 def evaluation(monkeypatch):
     """``evaluation(box_ap, mask_ap)``: what evaluating will give."""
-    monkeypatch.setattr(setup, "check_files", lambda cfg, request: None)
+    monkeypatch.setattr(plan, "check_files", lambda cfg, request, trained: None)
 
     def give(box_ap: float, mask_ap: float) -> None:
         results = {"bbox": {"AP": box_ap}, "segm": {"AP": mask_ap}}
-        monkeypatch.setattr(setup, "_evaluate", lambda cfg, request: results)
+        monkeypatch.setattr(work, "_evaluate", lambda plan: results)
 
     return give
 

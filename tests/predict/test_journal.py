@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from resnest_d2.predict import journal as module
 from resnest_d2.predict.journal import JOURNAL, Journal
 
 SETTINGS = {"score_threshold": 0.5, "root": "/pictures"}
@@ -49,6 +50,45 @@ def test_wherever_the_last_line_was_cut_all_others_count(folder):
             assert [r["name"] for r in journal.records()] == ["b.jpg"]
             journal.append([record("a.jpg")])
         assert (folder / JOURNAL).read_bytes() == whole
+
+
+def test_nothing_of_a_line_that_was_cut_stays_behind_a_shorter_one(folder):
+    whole = (folder / JOURNAL).read_bytes()
+    (folder / JOURNAL).write_bytes(whole[:-1])
+    with Journal(folder, SETTINGS) as journal:
+        journal.append([record("c")])
+    assert json.loads((folder / JOURNAL).read_bytes().splitlines()[-1]) == record("c")
+
+
+def test_a_line_is_written_whole_where_the_system_takes_it_in_parts(folder, monkeypatch):
+    class Slow:
+        def __init__(self, file):
+            self._file = file
+
+        def __getattr__(self, name):
+            return getattr(self._file, name)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self._file.close()
+
+        def __iter__(self):
+            return iter(self._file)
+
+        def write(self, data):
+            return self._file.write(data[:10])
+
+    def slow_open(path, mode="r", **kwargs):
+        file = open(path, mode, **kwargs)
+        return Slow(file) if mode == "r+b" else file
+
+    monkeypatch.setattr(module, "open", slow_open, raising=False)
+    with Journal(folder, SETTINGS) as journal:
+        journal.append([record("c.jpg"), record("d.jpg")])
+    lines = (folder / JOURNAL).read_bytes().splitlines()
+    assert [json.loads(line) for line in lines[-2:]] == [record("c.jpg"), record("d.jpg")]
 
 
 @pytest.mark.parametrize("line", [0, 1], ids=["settings", "image"])

@@ -30,6 +30,8 @@ def text() -> str:
 
 def test_the_page_is_current(tool, text):
     assert tool.page() == text, "stale: run python tools/make_model_zoo.py"
+    catalog = tool.CATALOG.read_text(encoding="utf-8")
+    assert tool.catalog() == catalog, "stale: run python tools/make_model_zoo.py"
 
 
 def test_every_model_variant_and_file_has_a_row(text):

@@ -223,10 +223,19 @@ def test_norms_and_biases_have_their_own_rates_and_decays(optimizer):
 CLIP = ("SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "0.01")
 
 
-def clipped_gradients(kind: str, optimizer_name: str, scaler=None) -> list[torch.Tensor]:
+def clipped_gradients(
+    kind: str, optimizer_name: str, scaler=None, more: tuple = ()
+) -> list[torch.Tensor]:
     """Gradients as the optimiser saw them in a step of two micro-batches."""
-    opts = [*CLIP, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", kind, "SOLVER.OPTIMIZER", optimizer_name]
-    cfg = get_config("sample_mask_rcnn_resnest14_fpn", opts)
+    opts = [
+        *CLIP,
+        "SOLVER.CLIP_GRADIENTS.CLIP_TYPE",
+        kind,
+        "SOLVER.OPTIMIZER",
+        optimizer_name,
+        *more,
+    ]
+    cfg = get_config("sample_mask_rcnn_resnest14_fpn", [*opts, *more])
     model = Classifier()
     optimizer = build_optimizer(cfg, model)
     step = TrainingStep(model, split(pictures(4), 2), optimizer, micro_batches=2)
@@ -253,6 +262,17 @@ def test_the_mean_gradient_is_clipped_once_and_unscaled(kind, optimizer, scaled)
     actual = clipped_gradients(kind, optimizer, scaler)
     torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-12)
     assert not scaled or scaler.log == ["unscale", "step", "update"]
+
+
+@pytest.mark.parametrize("norm_type", ["1.0", "inf"])
+def test_the_norm_of_all_gradients_is_the_one_asked_for(norm_type):
+    model = Classifier()
+    train(model, split(pictures(4), 2), micro_batches=2, rate=0.0)
+    expected = [parameter.grad for parameter in model.parameters()]
+    nn.utils.clip_grad_norm_(model.parameters(), 0.01, float(norm_type))
+    norm = ("SOLVER.CLIP_GRADIENTS.NORM_TYPE", float(norm_type))
+    actual = clipped_gradients("full_model", "SGD", more=norm)
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-12)
 
 
 def test_clipping_is_logged(caplog):
