@@ -54,7 +54,7 @@ def estimate_memory(
     """What training ``model`` takes, with ``images`` in a micro-batch and autocast to ``dtype``."""
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
-    adam = cfg.RESNEST.OPTIMIZER == "AdamW"
+    adam = cfg.SOLVER.OPTIMIZER == "AdamW"
     states = 2 if adam else int(cfg.SOLVER.MOMENTUM > 0)
     activations = None
     try:
@@ -63,7 +63,7 @@ def estimate_memory(
         logger.debug(f"The memory of the activations is unknown: {error}")
     if activations and dtype is not None:
         activations //= 2  # nearly everything that is saved is in half precision then
-    averages = 2 if cfg.RESNEST.EMA.DECAY > 0 else 1
+    averages = 2 if cfg.MODEL_EMA.ENABLED else 1
     return Memory(averages * weights, trained, states * trained, activations)
 
 

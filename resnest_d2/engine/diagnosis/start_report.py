@@ -167,7 +167,7 @@ def _schedule(
         return f"{_count(iterations, 'iteration')} ({_epochs(count)})"
 
     stated = {change.key: change.stated for change in origin.changes}
-    rate = f"{solver.BASE_LR:.6g}, {cfg.RESNEST.OPTIMIZER}"
+    rate = f"{solver.BASE_LR:.6g}, {cfg.SOLVER.OPTIMIZER}"
     if "SOLVER.BASE_LR" in stated:
         rate += f"; scaled from {stated['SOLVER.BASE_LR']:g} to the images a step"
     left = solver.MAX_ITER - start
@@ -251,10 +251,13 @@ def _step(cfg: CfgNode, dtype: torch.dtype | None) -> list[tuple[str, str]]:
     ours = cfg.RESNEST
     precision = "float32" if dtype is None else f"{dtype} autocast".removeprefix("torch.")
     stages = ", ".join(ours.ACTIVATION_CHECKPOINTING)
-    decay = ours.EMA.DECAY
+    ema = cfg.MODEL_EMA
     return [
         ("precision", f"{precision}, on {cfg.MODEL.DEVICE}"),
-        ("average of weights", f"decay {decay:g}: evaluated and saved" if decay > 0 else "off"),
+        (
+            "average of weights",
+            f"decay {ema.DECAY:g}: evaluated and saved" if ema.ENABLED else "off",
+        ),
         ("checkpointed stages", stages or "none"),
         ("norms", "computed again in the backward pass" if ours.RECOMPUTE_NORM else "kept"),
         ("backbone", "compiled at the first step" if ours.COMPILE_BACKBONE else "not compiled"),

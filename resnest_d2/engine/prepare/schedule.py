@@ -170,7 +170,7 @@ def _scale(cfg: CfgNode, stated: _Stated) -> None:
         )
         return
     factor = batch / reference
-    root = cfg.RESNEST.OPTIMIZER == "AdamW"
+    root = cfg.SOLVER.OPTIMIZER == "AdamW"
     rows = [_set(cfg, _RATE, cfg.SOLVER.BASE_LR * (math.sqrt(factor) if root else factor))]
     kept, times = [], Fraction(reference, batch)
     share, whole = times, stated.value(_MAX, given_at - 1)

@@ -23,7 +23,7 @@ CLIP_TYPES = ("value", "norm", "full_model")
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of ``RESNEST.OPTIMIZER`` and ``SOLVER`` for what is not frozen in ``model``."""
+    """The optimiser of ``SOLVER.OPTIMIZER`` and ``SOLVER`` for what is not frozen in ``model``."""
     clip = cfg.SOLVER.CLIP_GRADIENTS
     if not clip.ENABLED:
         return _build(cfg, model)
@@ -50,7 +50,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def _build(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    if cfg.RESNEST.OPTIMIZER == "SGD":
+    if cfg.SOLVER.OPTIMIZER == "SGD":
         return d2_build_optimizer(cfg, model)
     parameters = get_default_optimizer_params(
         model,

@@ -208,7 +208,7 @@ def test_memory_counts_optimizer_states_and_averages(request_for):
     trained = sum(4 * p.numel() for p in model.parameters() if p.requires_grad)
     assert (adam.gradients, adam.optimizer) == (trained, 2 * trained)
     assert adam.activations == 2 * _saved_by_one_image(cfg)
-    cfg.RESNEST.OPTIMIZER, cfg.RESNEST.EMA.DECAY = "SGD", 0.9
+    cfg.SOLVER.OPTIMIZER, cfg.MODEL_EMA.ENABLED = "SGD", True
     sgd = estimate_memory(cfg, model, images=2, dtype=torch.bfloat16)
     assert (sgd.optimizer, sgd.weights) == (trained, 2 * adam.weights)
     assert sgd.activations == adam.activations // 2
