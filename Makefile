@@ -21,7 +21,7 @@ DEMO_ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env test demo lint format clean
+.PHONY: help env test demo docs lint format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +35,9 @@ test: lint ## linter, formatter's check and the default tests
 demo: env ## train, evaluate and predict on a small made-up data set
 	$(BIN)/python tools/demo.py $(DEMO_ARGS)
 
+docs: env ## the documentation site, in build/docs; a warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -d build/doctrees docs build/docs
+
 lint: env ## ruff, changing nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,7 +47,7 @@ format: env ## ruff, mending what it can
 	$(BIN)/ruff format .
 
 clean: ## remove build results and caches; environments and output/ stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf build dist docs/reference *.egg-info .pytest_cache .ruff_cache
 	find configs resnest_d2 resnest_d2_command tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment that is already there is adopted, and what it has is kept where it fits the pins.

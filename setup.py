@@ -11,6 +11,8 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
 
+DOCS = ["myst-parser>=4,<6", "pydata-sphinx-theme>=0.16,<1", "sphinx>=8.1,<10"]
+
 setup(
     name="resnest-d2",
     version=runpy.run_path(str(ROOT / "resnest_d2" / "version.py"))["__version__"],
@@ -53,11 +55,13 @@ setup(
         "tqdm",
     ],
     extras_require={
+        "docs": DOCS,
         "explain": ["captum>=0.9"],
         "export": ["onnx>=1.17", "onnxruntime>=1.19"],
         "hub": ["huggingface_hub>=0.23"],  # timm's weights
         "report": ["jinja2"],
         "test": [
+            *DOCS,
             "captum>=0.9",
             "grimp>=3.4",  # the import graph
             "ipykernel",  # with nbclient and nbformat: the notebook is run
@@ -72,6 +76,7 @@ setup(
             "resnest==0.0.5",  # the official classification models, to compare with
             "ruff==0.17.6",
             "timm>=1.0",
+            "twine>=6.1",
         ],
     },
     entry_points={"console_scripts": ["resnest-d2 = resnest_d2_command:main"]},

@@ -1,14 +1,12 @@
-"""Detectron2, or how to get it. Imported before everything else of this package."""
+"""Imports Detectron2, or says how to get it. Imported before the rest of this package."""
 
 import warnings
 
 try:
     with warnings.catch_warnings():
-        # Detectron2 decorates functions with torch.jit.script, which PyTorch now advises against.
+        # Detectron2 uses torch.jit.script as a decorator, which PyTorch warns about.
         warnings.filterwarnings("ignore", message="`torch.jit.script`", category=FutureWarning)
-        # Not only a check: `export.torchscript` gives Detectron2's ResNet and FPN what
-        # torch.jit.script needs of them, which importing Detectron2 alone does not. The other is
-        # what the package imports: what it lacks is explained below too.
+        # `export.torchscript` also prepares Detectron2's ResNet and FPN for torch.jit.script.
         import detectron2.data
         import detectron2.export.torchscript  # noqa: F401
 except Exception as error:  # also torchvision's RuntimeError, an old Detectron2's AttributeError

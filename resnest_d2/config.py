@@ -1,19 +1,23 @@
 """Config keys and packaged configs: the only file of the project that creates config keys.
 
-:func:`add_resnest_config` makes a Detectron2 config know ResNeSt, :func:`get_config` gives a
-complete one by name, the original plugin's file names included. Its YAML files load as they are,
-too; what differs from that plugin is that no default of Detectron2 changes. It set
-``MODEL.RESNETS.STRIDE_IN_1X1`` to False for everybody, and so ran seven of its eight ResNet
-baselines on weights trained with the stride elsewhere. Here the key keeps Detectron2's True, the
-ResNeSt recipes state False, and :func:`get_config` fills it in for ResNeSt files that rely on the
-old behaviour.
+:data:`KEYS` is the table of all keys, :func:`add_resnest_config` adds them to a Detectron2 config,
+and :func:`get_config` returns a complete config by name.
+
+The YAML files of the original plugin load unchanged, and their names work too. Unlike that plugin,
+no default of Detectron2 changes. The plugin set ``MODEL.RESNETS.STRIDE_IN_1X1`` to False for every
+model, so seven of its eight ResNet baselines ran on weights that were trained with the stride in
+the 1x1 convolution. Here the default stays True, the ResNeSt recipes state False, and
+:func:`get_config` sets it for ResNeSt files that do not state it.
 """
 
+import ast
 import difflib
 import logging
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,8 @@ from detectron2.config import CfgNode, LazyConfig, get_cfg
 
 __all__ = [
     "ALIASES",
+    "KEYS",
+    "Key",
     "add_resnest_config",
     "check_pairs",
     "flat_values",
@@ -35,66 +41,244 @@ __all__ = [
     "list_configs",
     "load_stock_lazy_config",
     "merge_opts",
+    "move_old_keys",
+    "present_keys",
     "read_config",
     "set_value",
 ]
 
 logger = logging.getLogger(__name__)
 
+
+@dataclass(frozen=True)
+class Key:
+    """A config key of this project.
+
+    Attributes:
+        name: with dots, as in YAML and on the command line.
+        default: as in ``cfg``.
+        meaning: Markdown.
+        allowed: values; empty where the default's type says it.
+        unit: of the value; empty where it has none.
+    """
+
+    name: str
+    default: Any
+    meaning: str
+    allowed: str = ""
+    unit: str = ""
+
+
+_TABLE = """
+# Network
+MODEL.RESNETS.RADIX = 2 | at least 0
+    Number of splits of each split attention. All released detectors have 2. 1 is a sigmoid gate
+    on one branch, 0 a plain convolution without attention.
+MODEL.RESNETS.DEEP_STEM = True
+    Three 3×3 convolutions instead of one 7×7.
+MODEL.RESNETS.STEM_WIDTH = 0 | at least 0 | channels
+    Width of the first two convolutions of the deep stem; the third has twice as many channels. 0
+    is the published width of the depth: 32 for 14, 26 and 50, 64 for the deeper ones.
+MODEL.RESNETS.AVD = True
+    Strided blocks downsample by a 3×3 average pool beside the split attention, not by the
+    convolution. Needs `MODEL.RESNETS.STRIDE_IN_1X1 False`; Detectron2's default is True.
+MODEL.RESNETS.AVD_FIRST = False
+    The pool of `AVD` comes before the split attention (the "fast" variants), not after.
+MODEL.RESNETS.AVG_DOWN = True
+    A strided shortcut is an average pool and a 1×1 convolution (ResNet-D).
+MODEL.RESNETS.BOTTLENECK_WIDTH = 64 | at least 1
+    Scales the width of the groups: stage k = 0…3 has groups of `int(WIDTH_PER_GROUP * 2**k *
+    BOTTLENECK_WIDTH / 64)` channels, at least 1. 64 leaves `WIDTH_PER_GROUP` as it is; the
+    "…x40d" variants have 40.
+MODEL.RESNETS.RES4_DILATION = 1 | 1, 2 or 4
+    Above 1, res4 keeps the resolution of res3 and dilates its convolutions, as in Detectron2's
+    DeepLab project. Detectron2 itself has `RES5_DILATION` only.
+
+# Weights
+RESNEST.ALLOW_FROZEN_RANDOM = False
+    Train although `MODEL.BACKBONE.FREEZE_AT` freezes layers for which no weights are loaded. By
+    default this is an error, because these layers would stay random.
+RESNEST.ALLOW_PARTIAL_BACKBONE = False
+    Load weights that fill only a part of the backbone; the rest stays random. By default this is
+    an error.
+RESNEST.ALLOW_STATISTICS_MISMATCH = False
+    Use weights with another input format, mean or standard deviation than they were trained with.
+    By default this is an error where those values are known.
+RESNEST.FREEZE = () | patterns that each match a parameter
+    Parameters that are not trained, as patterns of names such as `"backbone.*"`; `*` stands for
+    any text. Batch norms whose weight and bias are both frozen keep their statistics too.
+
+# Schedule
+RESNEST.AUTO_SCALE = True
+    Where `SOLVER.IMS_PER_BATCH` is stated and `SOLVER.BASE_LR` is not, the learning rate and the
+    schedule are scaled from the batch size of the recipe to the stated one. False leaves every
+    value as it is, as Detectron2 does.
+RESNEST.EPOCHS.MAX = 0.0 | at least 0 | epochs of the training data; fractions are allowed
+    Length of the training, instead of `SOLVER.MAX_ITER`. Where it is set alone, the steps, the
+    warm-up and `RESNEST.FREEZE_NORM.ITER` keep their share of the schedule. 0 keeps the value in
+    iterations.
+RESNEST.EPOCHS.STEPS = () | rising numbers | epochs
+    When the learning rate drops, instead of `SOLVER.STEPS`. () keeps the value in iterations.
+RESNEST.EPOCHS.WARMUP = 0.0 | at least 0 | epochs
+    Length of the warm-up, instead of `SOLVER.WARMUP_ITERS`. 0 keeps the value in iterations.
+RESNEST.EPOCHS.EVAL_PERIOD = 0.0 | at least 0 | epochs
+    Time between evaluations, instead of `TEST.EVAL_PERIOD`. 0 keeps the value in iterations.
+RESNEST.EPOCHS.CHECKPOINT_PERIOD = 0.0 | at least 0 | epochs
+    Time between checkpoints, instead of `SOLVER.CHECKPOINT_PERIOD`. 0 keeps the value in
+    iterations.
+
+# Training step
+SOLVER.OPTIMIZER = "SGD" | "SGD" or "AdamW"
+    The optimizer. The name is that of Mask2Former and D2Go; a key that such a project has added
+    before keeps its value. Lower and upper case mean the same.
+MODEL_EMA.ENABLED = False
+    An exponential moving average of the weights is evaluated and saved as `model`; the weights
+    that are trained are saved as `raw_model`. The name is that of D2Go.
+MODEL_EMA.DECAY = 0.999 | at least 0 and less than 1
+    The share of the average that each step keeps.
+RESNEST.AMP_DTYPE = "" | "", "bfloat16", "float16" or "auto"
+    Mixed precision: `""` is float32. `"bfloat16"` is autocast on CPU or GPU. `"float16"` is
+    autocast with a scaled loss, on a GPU. `"auto"` is bfloat16 where the device gains by it,
+    otherwise float32. Detectron2's `SOLVER.AMP.ENABLED True` means `"float16"`: it is an error on
+    a CPU, and an error beside `"bfloat16"`. (D2Go has `SOLVER.AMP.PRECISION` for this, which
+    stock Detectron2 would ignore and train in float16.)
+RESNEST.ACCUMULATE = 1 | a divisor of the images per process | micro-batches
+    Gradient accumulation: micro-batches per step. Each process takes `SOLVER.IMS_PER_BATCH` /
+    processes / `ACCUMULATE` images at a time, and the step uses the mean of the gradients.
+RESNEST.ACTIVATION_CHECKPOINTING = () | "res2" … "res5"
+    Stages of the backbone that keep only the inputs of their blocks and compute the rest again in
+    the backward pass.
+RESNEST.RECOMPUTE_NORM = False
+    The blocks of the backbone keep the outputs of their convolutions, and compute the norms,
+    ReLUs, split attention and pools between them again in the backward pass. No convolution runs
+    twice. With `COMPILE_BACKBONE` the compiler decides what is kept.
+RESNEST.COMPILE_BACKBONE = False
+    Train the backbone and its FPN compiled by `torch.compile`. The first step takes minutes, and
+    so does the first step with another image size. Where sizes vary, a resumed run is equal up to
+    rounding. Stages in `ACTIVATION_CHECKPOINTING` are not compiled.
+RESNEST.CHANNELS_LAST = False
+    Train with PyTorch's memory format `channels_last`.
+RESNEST.FREEZE_NORM.ITER = 0 | at least 0 | iterations
+    At this iteration the statistics of every batch norm are computed once more, and are fixed
+    from then on. 0: never.
+RESNEST.FREEZE_NORM.NUM_BATCHES = 50 | at least 1 | batches
+    Training batches from which these statistics are computed.
+SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "value" | "value", "norm" or "full_model"
+    A key of Detectron2, with one more value: `"full_model"` clips the norm of all gradients
+    together, as in Mask2Former.
+
+# Training data
+RESNEST.JITTER.SIZE = 0 | at least 0 | pixels
+    Large-scale jitter, instead of `INPUT.MIN_SIZE_TRAIN`: each training image is resized to fit
+    into a square of this side times a random scale, then cropped to the square. 0: off.
+    Mask2Former's names are `INPUT.IMAGE_SIZE`, `MIN_SCALE` and `MAX_SCALE`; they are not used
+    here, because they are set there even where the jitter is off.
+RESNEST.JITTER.SCALE = (0.1, 2.0) | above 0
+    Lowest and highest scale.
+RESNEST.KEYPOINT_FLIP_PAIRS = () | (("a", "b"), …)
+    Pairs of keypoint names that a horizontal flip exchanges, for your own COCO files. Where it is
+    empty, names that differ in left and right are pairs.
+
+# Image values
+RESNEST.INTENSITY.RULE = "type" | "type", "none", "percentile" or "range"
+    For images of more than 8 bits per channel: which values are black and white. `"type"`: 0 and
+    65535 for integers, 0 and 1 for floats. `"none"`: 0 and 255, as Detectron2 reads them.
+    `"percentile"`: two percentiles of each image. `"range"`: two fixed values. The rule is stored
+    in the checkpoint; evaluation, prediction and export use it too.
+RESNEST.INTENSITY.RANGE = () | two rising numbers, or ()
+    With `"range"` the values of black and white, such as (0, 4095) for 12 bits; with
+    `"percentile"` the two percentages, () for (0.5, 99.5). Otherwise ().
+
+# Evaluation and checkpoints
+RESNEST.EVALUATOR = "hotcoco" | "hotcoco" or "pycocotools"
+    The library that computes COCO's metrics. The numbers are the same; pycocotools is the slow
+    reference.
+RESNEST.BEST.METRIC = ""
+    The checkpoint with the best value of this metric is kept as `model_best.pth`. Names are those
+    in `metrics.json`, such as `"segm/AP"`; with several data sets `"DATASET/segm/AP"`. `""`: off.
+RESNEST.BEST.MODE = "max" | "max" or "min"
+    Which values are better.
+RESNEST.BEST.PATIENCE = 0 | at least 0 | evaluations
+    Early stopping: training ends after this many evaluations in a row without a better value. 0:
+    never.
+RESNEST.KEEP_CHECKPOINTS = 5 | at least 0 | checkpoints
+    How many periodic checkpoints of a run are kept, the newest ones. 0: all. `model_best.pth` and
+    `model_final.pth` always stay.
+"""
+"""Per key: name, default, allowed values, unit; below it the meaning in Markdown."""
+
+
+def _read_table() -> dict[str, tuple[Key, ...]]:
+    groups = {}
+    for group in re.split(r"^# ", _TABLE, flags=re.MULTILINE)[1:]:
+        title, _, rows = group.partition("\n")
+        groups[title] = tuple(
+            Key(
+                name,
+                ast.literal_eval(default),
+                " ".join(meaning.split()),
+                *(part.strip() for part in rest.split("|")[1:]),
+            )
+            for name, default, rest, meaning in re.findall(
+                r"^([A-Z]\S+) = ([^|\n]+)(.*)\n((?:    .*\n)+)", rows, re.MULTILINE
+            )
+        )
+    return groups
+
+
+KEYS = _read_table()
+"""All keys that :func:`add_resnest_config` adds, by group; the key reference is made from them.
+
+``SOLVER.CLIP_GRADIENTS.CLIP_TYPE`` is Detectron2's own: this project allows one more value.
+"""
+
+_OLD_KEYS = {
+    "RESNEST.OPTIMIZER": ("", "SOLVER.OPTIMIZER"),
+    "RESNEST.EMA.DECAY": (-1.0, "MODEL_EMA.ENABLED and MODEL_EMA.DECAY"),
+}
+"""Keys that were renamed: the value that means "not stated", and the present name.
+
+They stay in the config, so that Detectron2's own ``merge_from_file`` accepts them.
+:func:`read_config` and :func:`merge_opts` move stated values to the present keys.
+"""
+
+_ORIGINALS = {
+    "COCO-Detection": {
+        "faster_cascade_rcnn_ResNeSt_101_FPN_syncbn_range-scale_1x": "cascade_rcnn_resnest101_fpn",
+        "faster_cascade_rcnn_ResNeSt_200_FPN_syncbn_range-scale_1x": "cascade_rcnn_resnest200_fpn",
+        "faster_cascade_rcnn_ResNeSt_50_FPN_syncbn_range-scale-1x": "cascade_rcnn_resnest50_fpn",
+        "faster_cascade_rcnn_R_101_FPN_syncbn_range-scale_1x": "cascade_rcnn_resnet101_fpn",
+        "faster_cascade_rcnn_R_50_FPN_syncbn_range-scale_1x": "cascade_rcnn_resnet50_fpn",
+        "faster_rcnn_ResNeSt_101_FPN_syncbn_range-scale_1x": "faster_rcnn_resnest101_fpn",
+        "faster_rcnn_ResNeSt_50_FPN_dcn_syncbn_range-scale_1x": "faster_rcnn_resnest50_dcn_fpn",
+        "faster_rcnn_ResNeSt_50_FPN_syncbn_range-scale_1x": "faster_rcnn_resnest50_fpn",
+        "faster_rcnn_R_101_FPN_syncbn_range-scale_1x": "faster_rcnn_resnet101_fpn",
+        "faster_rcnn_R_50_FPN_syncbn_range-scale_1x": "faster_rcnn_resnet50_fpn",
+    },
+    "COCO-InstanceSegmentation": {
+        "mask_cascade_rcnn_ResNeSt_101_FPN_syncBN_1x": "cascade_mask_rcnn_resnest101_fpn",
+        "mask_cascade_rcnn_ResNeSt_200_FPN_dcn_syncBN_all_tricks_3x": (
+            "cascade_mask_rcnn_resnest200_dcn_fpn_3x"
+        ),
+        "mask_cascade_rcnn_ResNeSt_200_FPN_syncBN_all_tricks_3x": (
+            "cascade_mask_rcnn_resnest200_fpn_3x"
+        ),
+        "mask_cascade_rcnn_ResNeSt_50_FPN_syncBN_1x": "cascade_mask_rcnn_resnest50_fpn",
+        "mask_cascade_rcnn_R_101_FPN_syncbn_1x": "cascade_mask_rcnn_resnet101_fpn",
+        "mask_cascade_rcnn_R_50_FPN_syncbn_1x": "cascade_mask_rcnn_resnet50_fpn",
+        "mask_rcnn_ResNeSt_101_FPN_syncBN_1x": "mask_rcnn_resnest101_fpn",
+        "mask_rcnn_ResNeSt_50_FPN_syncBN_1x": "mask_rcnn_resnest50_fpn",
+        "mask_rcnn_R_101_FPN_syncbn_1x": "mask_rcnn_resnet101_fpn",
+        "mask_rcnn_R_50_FPN_syncbn_1x": "mask_rcnn_resnet50_fpn",
+    },
+    "COCO-PanopticSegmentation": {
+        "panoptic_ResNeSt_200_FPN_syncBN_tricks_3x": "panoptic_fpn_resnest200_3x",
+    },
+}
 ALIASES = {
-    "COCO-Detection/faster_cascade_rcnn_ResNeSt_101_FPN_syncbn_range-scale_1x.yaml": (
-        "cascade_rcnn_resnest101_fpn"
-    ),
-    "COCO-Detection/faster_cascade_rcnn_ResNeSt_200_FPN_syncbn_range-scale_1x.yaml": (
-        "cascade_rcnn_resnest200_fpn"
-    ),
-    "COCO-Detection/faster_cascade_rcnn_ResNeSt_50_FPN_syncbn_range-scale-1x.yaml": (
-        "cascade_rcnn_resnest50_fpn"
-    ),
-    "COCO-Detection/faster_cascade_rcnn_R_101_FPN_syncbn_range-scale_1x.yaml": (
-        "cascade_rcnn_resnet101_fpn"
-    ),
-    "COCO-Detection/faster_cascade_rcnn_R_50_FPN_syncbn_range-scale_1x.yaml": (
-        "cascade_rcnn_resnet50_fpn"
-    ),
-    "COCO-Detection/faster_rcnn_ResNeSt_101_FPN_syncbn_range-scale_1x.yaml": (
-        "faster_rcnn_resnest101_fpn"
-    ),
-    "COCO-Detection/faster_rcnn_ResNeSt_50_FPN_dcn_syncbn_range-scale_1x.yaml": (
-        "faster_rcnn_resnest50_dcn_fpn"
-    ),
-    "COCO-Detection/faster_rcnn_ResNeSt_50_FPN_syncbn_range-scale_1x.yaml": (
-        "faster_rcnn_resnest50_fpn"
-    ),
-    "COCO-Detection/faster_rcnn_R_101_FPN_syncbn_range-scale_1x.yaml": "faster_rcnn_resnet101_fpn",
-    "COCO-Detection/faster_rcnn_R_50_FPN_syncbn_range-scale_1x.yaml": "faster_rcnn_resnet50_fpn",
-    "COCO-InstanceSegmentation/mask_cascade_rcnn_ResNeSt_101_FPN_syncBN_1x.yaml": (
-        "cascade_mask_rcnn_resnest101_fpn"
-    ),
-    "COCO-InstanceSegmentation/mask_cascade_rcnn_ResNeSt_200_FPN_dcn_syncBN_all_tricks_3x.yaml": (
-        "cascade_mask_rcnn_resnest200_dcn_fpn_3x"
-    ),
-    "COCO-InstanceSegmentation/mask_cascade_rcnn_ResNeSt_200_FPN_syncBN_all_tricks_3x.yaml": (
-        "cascade_mask_rcnn_resnest200_fpn_3x"
-    ),
-    "COCO-InstanceSegmentation/mask_cascade_rcnn_ResNeSt_50_FPN_syncBN_1x.yaml": (
-        "cascade_mask_rcnn_resnest50_fpn"
-    ),
-    "COCO-InstanceSegmentation/mask_cascade_rcnn_R_101_FPN_syncbn_1x.yaml": (
-        "cascade_mask_rcnn_resnet101_fpn"
-    ),
-    "COCO-InstanceSegmentation/mask_cascade_rcnn_R_50_FPN_syncbn_1x.yaml": (
-        "cascade_mask_rcnn_resnet50_fpn"
-    ),
-    "COCO-InstanceSegmentation/mask_rcnn_ResNeSt_101_FPN_syncBN_1x.yaml": (
-        "mask_rcnn_resnest101_fpn"
-    ),
-    "COCO-InstanceSegmentation/mask_rcnn_ResNeSt_50_FPN_syncBN_1x.yaml": "mask_rcnn_resnest50_fpn",
-    "COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_syncbn_1x.yaml": "mask_rcnn_resnet101_fpn",
-    "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_syncbn_1x.yaml": "mask_rcnn_resnet50_fpn",
-    "COCO-PanopticSegmentation/panoptic_ResNeSt_200_FPN_syncBN_tricks_3x.yaml": (
-        "panoptic_fpn_resnest200_3x"
-    ),
+    f"{folder}/{file}.yaml": name
+    for folder, files in _ORIGINALS.items()
+    for file, name in files.items()
 }
 """The original plugin's files, relative to its ``configs``: the names of the same recipes here."""
 
@@ -105,172 +289,86 @@ _SUFFIXES = (".yaml", ".yml")
 def add_resnest_config(cfg: CfgNode) -> None:
     """Add the keys of this project to a Detectron2 config, in place.
 
-    Keys that are there already keep their values, so that calling it twice does nothing, and no
-    existing default changes. Besides Detectron2's own ``DEPTH``, ``NUM_GROUPS``, ``NORM`` …
-    (14, 26, 101, 200 and 269 become depths too), the builders of this project read under
-    ``MODEL.RESNETS``:
-
-    - ``RADIX``: splits of each split attention, at least 0. 2 in every released detector; 1 is a
-      sigmoid gate on one branch, 0 a plain convolution.
-    - ``DEEP_STEM``: three 3x3 convolutions instead of one 7x7.
-    - ``STEM_WIDTH``: channels of the deep stem's first two convolutions; the third has twice as
-      many. 0 means the depth's published width: 32 for 14, 26, 50 and 64 for the deeper ones.
-    - ``AVD``: stride by a 3x3 average pool beside the split attention, not by a convolution. It
-      excludes ``STRIDE_IN_1X1: True``, Detectron2's default: set that to False.
-    - ``AVD_FIRST``: that pool comes before the split attention (the "fast" variants), not after.
-    - ``AVG_DOWN``: average-pool before the 1x1 convolution of a strided shortcut.
-    - ``BOTTLENECK_WIDTH``: 64 leaves ``WIDTH_PER_GROUP`` as it is. Stage k = 0…3 has groups of
-      ``int(WIDTH_PER_GROUP * 2**k * BOTTLENECK_WIDTH / 64)`` channels, at least 1.
-    - ``RES4_DILATION``: 1, 2 or 4; above 1, res4 keeps the resolution of res3. Detectron2 has the
-      same key for res5 only.
-
-    and under ``RESNEST``, for the weights:
-
-    - ``ALLOW_FROZEN_RANDOM``: train although ``MODEL.BACKBONE.FREEZE_AT`` freezes layers that no
-      weights were loaded for. Refused otherwise: they would stay random.
-    - ``ALLOW_PARTIAL_BACKBONE``: load weights that fill the backbone in part; what they lack stays
-      random. Refused otherwise.
-    - ``ALLOW_STATISTICS_MISMATCH``: use weights with an input format, mean or std other than
-      theirs. Refused otherwise, where theirs are known.
-    - ``FREEZE``: patterns of parameter names such as ``"backbone.*"``, in which ``*`` stands for
-      any text; these parameters stay as they were loaded, and so do the statistics of the batch
-      norms among them.
-
-    for the schedule:
-
-    - ``AUTO_SCALE``: where ``SOLVER.IMS_PER_BATCH`` is given without a ``SOLVER.BASE_LR``, learning
-      rate and schedule are scaled from the batch that the recipe's rate is for; see
-      :mod:`.engine.schedule`. False leaves every value as it is given, as Detectron2 does.
-    - ``EPOCHS.MAX``, ``EPOCHS.STEPS``, ``EPOCHS.WARMUP``, ``EPOCHS.EVAL_PERIOD``,
-      ``EPOCHS.CHECKPOINT_PERIOD``: the schedule in epochs of the training data, fractions allowed,
-      in place of ``SOLVER.MAX_ITER``, ``SOLVER.STEPS``, ``SOLVER.WARMUP_ITERS``,
-      ``TEST.EVAL_PERIOD``, ``SOLVER.CHECKPOINT_PERIOD``. 0 and () leave a key in iterations; with
-      ``EPOCHS.MAX`` alone the recipe's steps, warm-up and ``FREEZE_NORM.ITER`` keep their share of
-      the schedule.
-
-    for the step:
-
-    - ``OPTIMIZER``: ``"SGD"`` or ``"AdamW"``.
-    - ``AMP_DTYPE``: ``""`` (float32), ``"bfloat16"``: autocast in the training step, on CPU or GPU,
-      ``"float16"``: with a scaled loss, on a GPU, or ``"auto"``: bfloat16 where the device gains by
-      it (:func:`.hardware.has_fast_bfloat16`), else float32.
-    - ``ACCUMULATE``: micro-batches of a step. Each process takes ``SOLVER.IMS_PER_BATCH`` /
-      processes / ``ACCUMULATE`` images at a time, and steps with the mean of the gradients.
-    - ``ACTIVATION_CHECKPOINTING``: stages of the backbone (``"res2"`` …) that keep only the inputs
-      of their blocks and compute the rest again in the backward pass.
-    - ``RECOMPUTE_NORM``: the backbone's blocks keep what their convolutions give, and compute the
-      norms, ReLUs, split attention and pools between them again in the backward pass. No
-      convolution runs twice. With ``COMPILE_BACKBONE`` the compiler decides what is kept.
-    - ``COMPILE_BACKBONE``: train the backbone, with its FPN, compiled by ``torch.compile``. The
-      first step takes minutes, and so does the first one of another image size; where sizes vary,
-      a resumed run is equal up to rounding. Stages of ``ACTIVATION_CHECKPOINTING`` run as they are.
-    - ``CHANNELS_LAST``: memory format of the model in training.
-    - ``EMA.DECAY``: above 0, an exponential moving average of the weights, of which a step keeps
-      this share, is what is evaluated and saved as ``model``. 0.999 is common.
-      The weights that are trained are saved as ``raw_model``.
-    - ``SOLVER.CLIP_GRADIENTS.CLIP_TYPE``, Detectron2's, may also be ``"full_model"``: the norm of
-      all gradients together.
-    - ``FREEZE_NORM.ITER``: from this iteration on, the statistics of every batch norm are
-      recomputed once and then fixed. 0 means never.
-    - ``FREEZE_NORM.NUM_BATCHES``: training batches for that recomputation, at least 1.
-    - ``JITTER.SIZE``: large-scale jitter in place of ``INPUT.MIN_SIZE_TRAIN``: each training image
-      is resized to fit into a square of this side times a random scale, pixels, then cropped to
-      the square. 0 means off.
-    - ``JITTER.SCALE``: lowest and highest scale.
-    - ``KEYPOINT_FLIP_PAIRS``: pairs of names of keypoints that a horizontal flip exchanges, in own
-      COCO files. Empty: those whose names differ in ``left`` and ``right`` (or ``l`` and ``r``).
-
-    for images of more than 8 bits a channel, in training, evaluation and prediction:
-
-    - ``INTENSITY.RULE``: which values are black and white. ``"type"``: integers 0 and 65535, floats
-      0 and 1. ``"none"``: 0 and 255, as Detectron2 reads. ``"percentile"``: two percentiles of each
-      image. ``"range"``: two values.
-    - ``INTENSITY.RANGE``: the two values, such as (0, 4095) for 12 bits; the two percentages,
-      () for (0.5, 99.5).
-
-    for evaluation and checkpoints:
-
-    - ``EVALUATOR``: what computes COCO's numbers: ``"hotcoco"``, or ``"pycocotools"``, the slow
-      reference.
-    - ``BEST.METRIC``: e.g. ``"segm/AP"``: the checkpoint with the best value of an evaluation is
-      kept as ``model_best.pth``. ``""`` means off.
-      Names are those of ``metrics.json``: ``"DATASET/segm/AP"`` with several data sets.
-    - ``BEST.MODE``: ``"max"`` or ``"min"``: which values are better.
-    - ``BEST.PATIENCE``: training ends after this many evaluations in a row without a better value.
-      0 means never.
-    - ``KEEP_CHECKPOINTS``: how many periodic checkpoints of a run are kept, the last ones; 0 means
-      all. ``model_best.pth`` and ``model_final.pth`` always stay.
+    Keys that exist already keep their values: calling it twice changes nothing, and no default of
+    Detectron2 changes. :data:`KEYS` explains all keys. ``MODEL.RESNETS.DEPTH`` may also be 14, 26,
+    200 or 269.
     """
-    resnets = cfg.MODEL.RESNETS
-    _add(resnets, "RADIX", 2)  # R of the paper
-    _add(resnets, "DEEP_STEM", True)
-    _add(resnets, "STEM_WIDTH", 0)  # 0: the depth's published width
-    _add(resnets, "AVD", True)  # "average down" in the official code
-    _add(resnets, "AVD_FIRST", False)  # True in the "fast" variants only
-    _add(resnets, "AVG_DOWN", True)  # ResNet-D's shortcut
-    _add(resnets, "BOTTLENECK_WIDTH", 64)  # 40 in the "…x40d" variants
-    _add(resnets, "RES4_DILATION", 1)  # DeepLab's projects use the same name and default
+    defaults = [(key.name, key.default) for keys in KEYS.values() for key in keys]
+    for name, default in [*defaults, *((old, value) for old, (value, _) in _OLD_KEYS.items())]:
+        *nodes, last = name.split(".")
+        node = cfg
+        for part in nodes:
+            if part not in node:
+                node[part] = CfgNode()
+            node = node[part]
+        if last not in node:
+            node[last] = default
 
-    _add(cfg, "RESNEST", CfgNode())
-    ours = cfg.RESNEST
-    _add(ours, "ALLOW_FROZEN_RANDOM", False)  # True: you mean it
-    _add(ours, "ALLOW_PARTIAL_BACKBONE", False)
-    _add(ours, "ALLOW_STATISTICS_MISMATCH", False)
-    _add(ours, "FREEZE", ())
 
-    _add(ours, "AUTO_SCALE", True)
-    _add(ours, "EPOCHS", CfgNode())
-    _add(ours.EPOCHS, "MAX", 0.0)  # 0: by iterations
-    _add(ours.EPOCHS, "STEPS", ())
-    _add(ours.EPOCHS, "WARMUP", 0.0)
-    _add(ours.EPOCHS, "EVAL_PERIOD", 0.0)
-    _add(ours.EPOCHS, "CHECKPOINT_PERIOD", 0.0)
+def present_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys and values, with those of old keys under the present names.
 
-    _add(ours, "OPTIMIZER", "SGD")  # or "AdamW"
-    _add(ours, "AMP_DTYPE", "")  # or "bfloat16", "float16", "auto"
-    _add(ours, "ACCUMULATE", 1)
-    _add(ours, "ACTIVATION_CHECKPOINTING", ())
-    _add(ours, "RECOMPUTE_NORM", False)
-    _add(ours, "COMPILE_BACKBONE", False)
-    _add(ours, "CHANNELS_LAST", False)
-    _add(ours, "EMA", CfgNode())
-    _add(ours.EMA, "DECAY", 0.0)  # 0: off
-    _add(ours, "FREEZE_NORM", CfgNode())
-    _add(ours.FREEZE_NORM, "ITER", 0)  # 0: never
-    _add(ours.FREEZE_NORM, "NUM_BATCHES", 50)
-    _add(ours, "JITTER", CfgNode())
-    _add(ours.JITTER, "SIZE", 0)  # 0: off
-    _add(ours.JITTER, "SCALE", (0.1, 2.0))
-    _add(ours, "KEYPOINT_FLIP_PAIRS", ())
+    Raises:
+        ValueError: the value of an old key is invalid.
+    """
+    present = {key: value for key, value in values.items() if key not in _OLD_KEYS}
+    for old in _stated_old_keys(values):
+        value = values[old]
+        if old == "RESNEST.OPTIMIZER":
+            present["SOLVER.OPTIMIZER"] = value
+            continue
+        try:
+            decay = float(value)
+        except (TypeError, ValueError):
+            raise ValueError(f"{old} must be a number, got {value!r}") from None
+        present["MODEL_EMA.ENABLED"] = decay != 0
+        if decay:
+            present["MODEL_EMA.DECAY"] = decay
+    return present
 
-    _add(ours, "INTENSITY", CfgNode())
-    _add(ours.INTENSITY, "RULE", "type")  # or "none", "percentile", "range"
-    _add(ours.INTENSITY, "RANGE", ())
 
-    _add(ours, "EVALUATOR", "hotcoco")  # or "pycocotools"
-    _add(ours, "BEST", CfgNode())
-    _add(ours.BEST, "METRIC", "")  # "": off
-    _add(ours.BEST, "MODE", "max")
-    _add(ours.BEST, "PATIENCE", 0)  # 0: never stop early
-    _add(ours, "KEEP_CHECKPOINTS", 5)
+def move_old_keys(cfg: CfgNode, layers: Sequence[Mapping[str, Any]] | None = None) -> None:
+    """Move values from old keys to the present ones, in place, with a DeprecationWarning.
+
+    Args:
+        layers: what ``cfg`` was merged from, the last one wins; by default the values of ``cfg``.
+    """
+    if layers is None:
+        layers = [{old: get_value(cfg, old) for old in _OLD_KEYS}]
+    old_keys = {old for layer in layers for old in _stated_old_keys(layer)}
+    if not old_keys:
+        return
+    targets = ("SOLVER.OPTIMIZER", "MODEL_EMA.ENABLED", "MODEL_EMA.DECAY")
+    for layer in map(present_keys, layers):
+        merge_opts(cfg, [word for key in targets if key in layer for word in (key, layer[key])])
+    for old in sorted(old_keys):
+        unstated, present = _OLD_KEYS[old]
+        set_value(cfg, old, unstated)
+        warnings.warn(f"{old} is now {present}", DeprecationWarning, stacklevel=3)
+
+
+def _stated_old_keys(values: Mapping[str, Any]) -> list[str]:
+    return [
+        old for old, (unstated, _) in _OLD_KEYS.items() if values.get(old, unstated) != unstated
+    ]
 
 
 def get_config(name: str | os.PathLike, opts: Sequence[Any] = ()) -> CfgNode:
-    """A complete config: Detectron2's defaults, this project's keys, one YAML chain, ``opts``.
+    """A complete config: Detectron2's defaults, this project's keys, a YAML file and ``opts``.
 
     Where the backbone is a ResNeSt (``MODEL.BACKBONE.NAME`` starts with ``build_resnest``) and
     neither the files nor ``opts`` state ``MODEL.RESNETS.STRIDE_IN_1X1``, it becomes False, and a
-    log line says so. ResNeSt files written for the original plugin are silent about it, because
-    that plugin changed the default.
+    log line says so. Files for the original plugin do not state it, because that plugin changed
+    the default.
 
     Python tags in a YAML file (``!!python/object/apply:…``) are refused, not executed.
 
     Args:
         name: a packaged config, with or without ``.yaml`` (see :func:`list_configs`), or the path
-            of a YAML file, whose ``_BASE_`` is relative to itself. A bare file name that is also
-            a packaged name means the packaged one; write ``./NAME.yaml`` for the file. Where there
-            is no such file, a name of :data:`ALIASES` means our recipe of the same values, with or
-            without folder and suffix.
+            of a YAML file. A file name without a folder that is also a packaged name means the
+            packaged one; write ``./NAME.yaml`` for the file. Names of the original plugin's files
+            (:data:`ALIASES`), with or without folder and suffix, mean the recipe of the same
+            values, where no such file exists.
         opts: ``[KEY, VALUE, KEY, VALUE, …]`` as for Detectron2's ``merge_from_list``.
 
     Returns:
@@ -287,28 +385,34 @@ def get_config(name: str | os.PathLike, opts: Sequence[Any] = ()) -> CfgNode:
 def read_config(
     config: str | os.PathLike | CfgNode, opts: Sequence[Any] = ()
 ) -> tuple[CfgNode, list[dict[str, Any]]]:
-    """A config as :func:`get_config` gives it, and which values were stated where.
+    """A config as :func:`get_config` returns it, and where each value was stated.
 
     Args:
-        config: a name or a path; or a config, of which all values count as stated.
+        config: a name, a path, or a config, all of whose values count as stated.
 
     Returns:
-        The config, and its layers, of which a later one wins: dotted keys and values as they are
-        written, once for each file of the YAML chain, a base before the file that names it, and at
-        last for ``opts``.
+        The config, and its layers; a later layer overrides an earlier one. A layer has the dotted
+        keys and values that one source states: each YAML file, a base before the file that names
+        it, and finally ``opts``.
     """
     if isinstance(config, CfgNode):
         cfg, layers = config.clone(), [flat_values(config)]
         cfg.defrost()
-        add_resnest_config(cfg)  # what it lacks
-        merge_opts(cfg, opts)
-        return cfg, [*layers, _layer(opts)]
-    path = get_config_file(config)
-    cfg = get_cfg()
-    add_resnest_config(cfg)
-    layers = _merge_file(cfg, path)
+        add_resnest_config(cfg)
+    else:
+        path = get_config_file(config)
+        cfg = get_cfg()
+        add_resnest_config(cfg)
+        layers = _merge_file(cfg, path)
+    move_old_keys(cfg, layers)
     merge_opts(cfg, opts)
     layers.append(_layer(opts))
+    layers = [present_keys(layer) for layer in layers]
+    for name in ("SGD", "AdamW"):
+        if cfg.SOLVER.OPTIMIZER.lower() == name.lower():
+            cfg.SOLVER.OPTIMIZER = name  # "ADAMW" of Mask2Former, "sgd" of D2Go
+    if isinstance(config, CfgNode):
+        return cfg, layers
     is_stated = any(_STRIDE in layer for layer in layers)
     if cfg.MODEL.BACKBONE.NAME.startswith("build_resnest") and not is_stated:
         cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
@@ -322,19 +426,19 @@ def _layer(opts: Sequence[Any]) -> dict[str, Any]:
 
 
 def get_config_file(name: str | os.PathLike) -> Path:
-    """The file that :func:`get_config` reads for a packaged name or a path. Same errors."""
+    """The file that :func:`get_config` reads; it raises the same errors."""
     return _find(name, _config_dir(), _SUFFIXES, ALIASES)
 
 
 def list_configs() -> list[str]:
-    """Names of the packaged configs, sorted; the ``Base-…`` files that they share are left out."""
+    """Names of the packaged configs, sorted, without the ``Base-…`` files."""
     return _names(_config_dir(), ".yaml")
 
 
 def get_lazy_config(name: str | os.PathLike) -> DictConfig:
-    """A LazyConfig: Detectron2's configs in Python, whose values are calls of classes.
+    """A LazyConfig, Detectron2's config in Python.
 
-    Loading one runs it: it is a program, unlike a YAML file.
+    It is a program, unlike a YAML file: loading it runs it.
 
     Args:
         name: a packaged one (``mask_rcnn_resnest50_fpn``, and ``faster_``, ``cascade_``,
@@ -355,9 +459,9 @@ def get_lazy_config(name: str | os.PathLike) -> DictConfig:
 
 
 def load_stock_lazy_config(name: str) -> DictConfig:
-    """A LazyConfig of Detectron2's own, ``common/train.py``, say.
+    """A LazyConfig of Detectron2 itself, such as ``common/train.py``.
 
-    ``detectron2.model_zoo`` finds the same file with ``pkg_resources``, which new setuptools lack.
+    ``detectron2.model_zoo`` finds it with ``pkg_resources``, which new versions of setuptools lack.
     """
     folder = Path(detectron2.__file__).parent / "model_zoo" / "configs"
     return LazyConfig.load(str(folder / name))
@@ -373,7 +477,7 @@ def _find(
     suffixes: Sequence[str],
     aliases: Mapping[str, str],
 ) -> Path:
-    """A packaged file of ``folder`` by name, else the file of that path, else by an alias."""
+    """A packaged file by name, otherwise the file with that path, otherwise an alias."""
     name = os.fspath(name)
     path = Path(name).expanduser()
     stem = path.stem if path.suffix in suffixes else path.name
@@ -411,11 +515,6 @@ def _config_dir() -> Path:
     )
 
 
-def _add(node: CfgNode, key: str, value: Any) -> None:
-    if key not in node:
-        node[key] = value
-
-
 def _merge_file(cfg: CfgNode, path: Path) -> list[dict[str, Any]]:
     """Merge a YAML file and its bases; return what each of them states, by dotted key."""
     layers = []
@@ -423,15 +522,15 @@ def _merge_file(cfg: CfgNode, path: Path) -> list[dict[str, Any]]:
     class Reader(CfgNode):
         @classmethod
         def load_yaml_with_base(cls, filename, allow_unsafe=False):
-            merged = super().load_yaml_with_base(filename, allow_unsafe)  # comes back for each base
+            merged = super().load_yaml_with_base(filename, allow_unsafe)  # calls this for bases
             with cls._open_cfg(filename) as file:
-                layers.append(flat_values(yaml.safe_load(file)))
+                layers.append(flat_values(yaml.safe_load(file).items()))
             return merged
 
     try:
         values = Reader.load_yaml_with_base(str(path))
         stated = list(_dotted_keys(values))
-        # yacs takes no 12 where the default is 0.0.
+        # yacs refuses 12 where the default is 0.0.
         whole = [key for key, value in flat_values(values).items() if _is_whole(cfg, key, value)]
         for key in whole:
             set_value(cfg, key, 0)
@@ -467,7 +566,7 @@ def check_pairs(opts: Sequence[Any]) -> None:
 
 
 def merge_opts(cfg: CfgNode, opts: Sequence[Any]) -> None:
-    """``cfg.merge_from_list(opts)``, for which 12 may stand for 12.0.
+    """``cfg.merge_from_list(opts)``, which also accepts 12 for 12.0, and old keys.
 
     Raises:
         KeyError: an unknown key.
@@ -478,10 +577,14 @@ def merge_opts(cfg: CfgNode, opts: Sequence[Any]) -> None:
     unknown = [str(key) for key in opts[0::2] if key not in known]
     if unknown:
         raise KeyError(_unknown_keys(unknown, known, "opts"))
+    stated = list(zip(opts[0::2], opts[1::2], strict=True))
+    for old in _stated_old_keys(dict(stated)):
+        warnings.warn(f"{old} is now {_OLD_KEYS[old][1]}", DeprecationWarning, stacklevel=2)
+    pairs = [pair for key, value in stated for pair in present_keys({key: value}).items()]
     cfg.merge_from_list(
         [
             word
-            for key, value in zip(opts[0::2], opts[1::2], strict=True)
+            for key, value in pairs
             for word in (key, float(value) if _is_whole(cfg, key, value) else value)
         ]
     )
@@ -494,7 +597,7 @@ def _is_whole(cfg: CfgNode, key: str, value: Any) -> bool:
             re.fullmatch(r"[+-]?\d+", str(value))
         )
     except (KeyError, TypeError):
-        return False  # it is refused with a better message
+        return False  # refused later, with a better message
 
 
 def get_value(cfg: CfgNode, key: str) -> Any:
@@ -541,7 +644,7 @@ def _unknown_keys(unknown: Iterable[str], known: Iterable[str], source: str) -> 
 
 
 def _nearest(word: str, known: list[str]) -> str:
-    """The three entries most like ``word`` as a sentence, or nothing."""
+    """A sentence with the three entries most similar to ``word``, or nothing."""
     last = word.rpartition(".")[2]
     # A key in the wrong node comes first: MODEL.RADIX → MODEL.RESNETS.RADIX.
     nearest = [key for key in known if "." in key and key.rpartition(".")[2] == last]

@@ -1,8 +1,7 @@
-"""Refusing an argument that cannot be, in words that help to mend it.
+"""Errors for invalid arguments and input.
 
-A network class knows its argument's name, a config builder knows the key that the value came
-from. :class:`ArgumentError` carries both halves, so that the check stands in one place and the
-message names what the user wrote.
+:class:`ArgumentError` has the name of an argument and the problem separately, so that a config
+builder can replace the name by the key that the user wrote.
 """
 
 from collections.abc import Iterable
@@ -11,15 +10,15 @@ from typing import Any
 __all__ = ["REFUSALS", "ArgumentError", "check_choice", "error_text"]
 
 REFUSALS = (ValueError, KeyError, FileNotFoundError, FileExistsError)
-"""What bad input raises, before any work is done."""
+"""What invalid input raises, before any work is done."""
 
 
 class ArgumentError(ValueError):
-    """An argument whose value cannot be.
+    """An invalid value of an argument.
 
     Args:
-        argument: the argument's name, e.g. ``"depth"``.
-        problem: what is wrong and what is allowed, e.g. ``"must be one of (14, 26), got 42"``.
+        argument: its name, e.g. ``"depth"``.
+        problem: e.g. ``"must be one of (14, 26), got 42"``.
     """
 
     def __init__(self, argument: str, problem: str):
@@ -39,9 +38,7 @@ def check_choice(argument: str, value: Any, choices: Iterable[Any]) -> None:
 
 
 def error_text(error: BaseException | str) -> str:
-    """An error's message, or its type where it has none.
-
-    The text of a KeyError is its argument's representation.
-    """
+    """The message of an error, or its type where it has none."""
+    # str() of a KeyError would be the repr of its argument.
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     return text or type(error).__name__

@@ -1,8 +1,8 @@
-"""Files and folders that are written whole or not at all.
+"""Files and folders that are written completely or not at all.
 
-Data go to a temporary file beside the real one, then to the disk itself, and only then get the
-name that readers know. Whenever a process or a machine stops, that name stands for the old contents
-or for the new ones. What a killed process leaves behind is a file ``.NAME.PID.tmp``.
+Data are written to a temporary file beside the real one, synced to the disk, and renamed. Whenever
+a process or a machine stops, the file has either the old contents or the new ones. A killed process
+leaves a file ``.NAME.PID.tmp``.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ __all__ = [
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike, mode: str = "wb") -> Iterator[IO]:
-    """A new file, which takes the place of ``path`` when the block ends without an error."""
+    """A new file, which replaces ``path`` when the block ends without an error."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -36,23 +36,18 @@ def writing(path: str | os.PathLike, mode: str = "wb") -> Iterator[IO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        with contextlib.suppress(OSError):  # not every file system can sync a folder
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Bring the new name to the disk too. Not every file system can do that."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write a text file, and its folder; a file that holds this text already is left alone."""
+    """Write a text file and make its folder, unless the file has this text already."""
     path, raw = Path(path), text.encode("utf-8")
     if path.is_file() and path.stat().st_size == len(raw) and path.read_bytes() == raw:
         return
@@ -62,14 +57,13 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def make_folder(folder: str, fill: Callable[[str], None]) -> bool:
-    """Make a folder unless it is there. It appears by one rename, hence complete.
+    """Make a folder unless it exists. It is renamed into place, hence complete.
 
     Args:
-        fill: called with a path beside ``folder`` to make and fill.
+        fill: called with a path beside ``folder``, to make and fill.
 
     Returns:
-        Whether it was made now. Of several processes that make the same, one wins and the others
-        keep its folder.
+        Whether it was made by this call. If several processes make it, the first one wins.
     """
     if os.path.isdir(folder):
         return False
@@ -88,7 +82,7 @@ def make_folder(folder: str, fill: Callable[[str], None]) -> bool:
 
 
 def is_write_failure(error: BaseException) -> bool:
-    """Whether a file could not be written, in the words of the system or of PyTorch's writer."""
+    """Whether an error of the system or of PyTorch says that a file could not be written."""
     if isinstance(error, OSError):
         return True
     words = ("PytorchStreamWriter", "unexpected pos", "file write failed")
@@ -96,10 +90,9 @@ def is_write_failure(error: BaseException) -> bool:
 
 
 def write_failure_reason(error: BaseException) -> tuple[str, str]:
-    """Why, in one line, and what to do. PyTorch's writer complains of its archive after the system.
+    """Reason and advice, such as "No space left on device" and "make room".
 
-    Returns:
-        Such as "No space left on device" and "make room".
+    PyTorch's own error, about its archive, has the system's error as a cause.
     """
     cause: BaseException | None = error
     while cause is not None:
@@ -111,7 +104,7 @@ def write_failure_reason(error: BaseException) -> tuple[str, str]:
 
 
 def free_space(folder: str | os.PathLike) -> str:
-    """Free space of a folder's disk, for a message."""
+    """Free space on the disk of a folder, for a message."""
     try:
         return f"{shutil.disk_usage(folder).free / 2**20:,.1f} MiB"
     except OSError:
@@ -119,9 +112,9 @@ def free_space(folder: str | os.PathLike) -> str:
 
 
 class AtomicFiles:
-    """A path manager like another, but the local files that it opens to write are :func:`writing`.
+    """Wraps a path manager so that local files are written by :func:`writing`.
 
-    What it opens is for a ``with`` statement, as Detectron2's checkpointer uses it.
+    ``open`` is for ``with`` statements only, as in Detectron2's checkpointer.
     """
 
     def __init__(self, path_manager):

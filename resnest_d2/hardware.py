@@ -1,26 +1,25 @@
-"""What the processors of this machine are and can do."""
+"""Name and features of the processors of this machine."""
 
 import functools
 import platform
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 __all__ = ["CPU", "cpu_info", "has_fast_bfloat16"]
 
 
-@dataclass(frozen=True)
-class CPU:
-    """The first processor: its name, and the features that the system lists (Linux on x86)."""
+class CPU(NamedTuple):
+    """Name and features of the first processor, as Linux lists them on x86."""
 
     name: str
     flags: frozenset[str]
 
 
 def cpu_info() -> CPU:
-    """This machine's processor; without ``/proc/cpuinfo`` the features are unknown: none."""
+    """The processor of this machine; no features without ``/proc/cpuinfo``."""
     found = {"model name": platform.processor() or platform.machine(), "flags": ""}
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -35,9 +34,9 @@ def cpu_info() -> CPU:
 def has_fast_bfloat16(device_type: str) -> bool:
     """Whether convolutions are faster in bfloat16 than in float32 on this machine.
 
-    On NVIDIA's GPUs they are from compute capability 8.0 on, on x86 with AMX. Of the other
-    processors with bfloat16 instructions (AVX512-BF16) some gain and some lose: a convolution is
-    timed, which takes some milliseconds, once in a process.
+    True for NVIDIA GPUs from compute capability 8.0, and for x86 with AMX. Some of the other
+    processors with bfloat16 instructions (AVX512-BF16) are faster and some are slower, so a
+    convolution is timed once per process, which takes some milliseconds.
     """
     if device_type == "cuda":
         return torch.cuda.get_device_capability() >= (8, 0)

@@ -1,8 +1,7 @@
-"""Progress bars: on a terminal's stderr, from the third second on.
+"""Progress bars on a terminal's stderr.
 
-Whatever may take longer makes one by :func:`progress_bar`. It is seen inside :func:`show_progress`
-alone, which every command opens unless ``--quiet`` is given: a call from Python shows none unless
-it asks for it, and no function needs an argument that it only passes on.
+Bars of :func:`progress_bar` are shown only inside :func:`show_progress`, which every command enters
+unless ``--quiet`` is given. Calls from Python show none, and functions need no argument for it.
 """
 
 import contextlib
@@ -13,19 +12,19 @@ from tqdm import tqdm
 
 __all__ = ["progress_bar", "show_progress"]
 
-_DELAY = 2  # seconds that need no bar
+_DELAY = 2  # seconds until a bar appears
 _shown = ContextVar("progress is shown", default=False)
 
 
 def progress_bar(items: Iterable | None = None, **kwargs) -> tqdm:
-    """tqdm's bar over ``items``, or one that ``update()`` moves on; ``kwargs`` are tqdm's."""
+    """tqdm's bar, over ``items`` or for ``update()``; ``kwargs`` are tqdm's."""
     disable = None if _shown.get() else True  # None: unless stderr is a terminal
     return tqdm(items, **{"delay": _DELAY, "disable": disable, **kwargs})
 
 
 @contextlib.contextmanager
 def show_progress(shown: bool = True) -> Iterator[None]:
-    """Show the bars of what is done in this block, or hide them."""
+    """Inside, show progress bars, or hide them."""
     before = _shown.set(shown)
     try:
         yield

@@ -1,7 +1,7 @@
-"""Texts from files, made safe to print.
+"""Makes texts from files safe to print.
 
-A name in a file may hold terminal escapes, line breaks, or characters that turn the direction of
-the text around: printed raw, they forge lines, hide them, or give orders to the terminal.
+Names in files may have terminal escapes, line breaks, or characters that change the direction of
+text, which could fake or hide lines or control the terminal.
 """
 
 import logging
@@ -16,8 +16,8 @@ def printable(text: object, limit: int | None = None) -> str:
     r"""The text in one line, its unprintable characters as escapes such as ``\x1b``.
 
     Args:
-        text: anything; its ``str`` is taken.
-        limit: characters; a longer text is cut.
+        text: anything that has a ``str``.
+        limit: characters; longer texts are cut.
     """
     text = str(text)
     if limit is not None and len(text) > limit:
@@ -28,13 +28,13 @@ def printable(text: object, limit: int | None = None) -> str:
 
 
 def printable_lines(text: object) -> str:
-    """The same for a text of several lines: its line breaks are ours and stay."""
+    """:func:`printable` for each line of a text."""
     return "\n".join(map(printable, str(text).split("\n")))
 
 
 def printable_record(record: logging.LogRecord) -> bool:
-    """A filter for log handlers: the same for each message, in which colours stay."""
-    parts = _COLOUR.split(record.getMessage())  # colours are at the odd places
+    """A filter for log handlers: :func:`printable_lines` for each message, keeping colours."""
+    parts = _COLOUR.split(record.getMessage())  # colours have odd indices
     record.msg = "".join(part if i % 2 else printable_lines(part) for i, part in enumerate(parts))
     record.args = None
     return True

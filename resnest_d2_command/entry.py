@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 
-from .doctor import command as doctor
 from .parsers import build_parser
 from .signals import ended_by_signals
 from .zoo import print_catalog, with_show
@@ -18,7 +17,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.run in ("zoo.list", "zoo.show"):
         return print_catalog(args)
     if args.run == "doctor":
-        return doctor.run(args)
+        from .doctor import command
+
+        return command.run(args)
     try:
         with ended_by_signals(arguments, importing=True):
             from resnest_d2.cli import run_command
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
         print(f"resnest-d2: error: {kind}{error}", file=sys.stderr)
         if "resnest-d2 doctor" not in str(error):
-            print("To see what is wrong here and what to do: resnest-d2 doctor", file=sys.stderr)
+            print("For the cause and the remedy run: resnest-d2 doctor", file=sys.stderr)
         return 1
     with ended_by_signals(arguments):
         return run_command(args)

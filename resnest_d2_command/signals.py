@@ -1,8 +1,8 @@
-"""How a command ends by a signal while nothing of it is lost: said in one line, with its exit code.
+"""Signals that end a command before it has done anything: exit code and one line of explanation.
 
-PyTorch's import takes seconds, and checks, weights and data may take minutes before the first
-iteration. A training that SIGTERM or SIGUSR1 ends there has nothing to save, and ends as one that
-has saved does: a job scheduler starts it again either way.
+Importing PyTorch takes seconds, and checking data and weights may take minutes before the first
+iteration. A training that is stopped there by SIGTERM or SIGUSR1 has nothing to save, and exits
+like one that has saved, so that a job scheduler starts it again.
 """
 
 import contextlib
@@ -14,15 +14,15 @@ from collections.abc import Iterator, Sequence
 __all__ = ["INTERRUPTED", "STOPPED", "STOP_SIGNALS", "ended_by_signals", "say_stopped"]
 
 STOPPED = 75
-"""Exit code of a training that SIGTERM or SIGUSR1 has stopped: ``--resume`` goes on with it.
+"""Exit code of a training that SIGTERM or SIGUSR1 has stopped: ``--resume`` continues it.
 
 ``EX_TEMPFAIL`` of ``sysexits.h``: try again later.
 """
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as a shell gives it."""
+"""Exit code after Ctrl-C, as in a shell."""
 
-# The second is Slurm's usual warning before a job's end; Windows lacks it.
+# SIGUSR1 is Slurm's usual warning before the end of a job; Windows does not have it.
 STOP_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)
 )
@@ -32,18 +32,18 @@ STOP_SIGNALS = tuple(
 def ended_by_signals(arguments: Sequence[str], *, importing: bool = False) -> Iterator[None]:
     """Obey the stop signals of a training until its own hook does, which saves first.
 
-    Handlers of others, and signals that are to be ignored, stay as they are.
+    Signals that have another handler or are ignored are not changed.
 
     Args:
         arguments: of ``resnest-d2``.
-        importing: end at once, by Ctrl-C too: many imports turn what a handler raises into errors
-            of their own.
+        importing: exit at once, also for Ctrl-C, because many imports convert exceptions of a
+            handler to errors of their own.
     """
     training = [*arguments[:1]] == ["train"] and "--eval-only" not in arguments
     process, previous = os.getpid(), {}
 
     def end(number: int, frame) -> None:
-        if os.getpid() != process:  # a copy of it, such as a data worker: no business of ours
+        if os.getpid() != process:  # a forked process, such as a data worker
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         elif number == signal.SIGINT:
@@ -56,11 +56,12 @@ def ended_by_signals(arguments: Sequence[str], *, importing: bool = False) -> It
             raise SystemExit(STOPPED)
 
     if threading.current_thread() is threading.main_thread():
-        for number in STOP_SIGNALS if training else ():
-            if signal.getsignal(number) is signal.SIG_DFL:
+        wanted = dict.fromkeys(STOP_SIGNALS if training else (), signal.SIG_DFL)
+        if importing:
+            wanted[signal.SIGINT] = signal.default_int_handler
+        for number, default in wanted.items():
+            if signal.getsignal(number) is default:
                 previous[number] = signal.signal(number, end)
-        if importing and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            previous[signal.SIGINT] = signal.signal(signal.SIGINT, end)
     try:
         yield
     finally:
@@ -69,7 +70,7 @@ def ended_by_signals(arguments: Sequence[str], *, importing: bool = False) -> It
 
 
 def say_stopped(number: int) -> None:
-    """Say that a stop signal has ended the training while nothing was left to save."""
+    """Say that a stop signal has ended the training with nothing left to save."""
     _say(
         f"{signal.Signals(number).name}: stopped with nothing left to save, with exit code "
         f"{STOPPED}. --resume goes on from the last checkpoint, or begins where there is none"
@@ -77,5 +78,5 @@ def say_stopped(number: int) -> None:
 
 
 def _say(text: str) -> None:
-    # Not print(): a handler may interrupt one.
+    # Not print(), which the handler may have interrupted.
     os.write(2, f"resnest-d2: {text}\n".encode())

@@ -34,7 +34,7 @@ FLOORS = (
     ("cli",),
 )
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
-LAZILY = {("predict", "draw"), ("analysis", "draw")}  # inside of a function that draws
+LAZILY = {("predict", "draw")}  # inside of a function that draws
 MOST_FILES = 13  # of a room, its __init__ included
 SEVERAL = {"__init__", "__main__", "common"}  # names that many rooms have
 

@@ -14,7 +14,17 @@ import detectron2.model_zoo
 from detectron2.config import CfgNode, get_cfg
 
 from resnest_d2 import config as config_module
-from resnest_d2.config import ALIASES, add_resnest_config, get_config, get_config_file, list_configs
+from resnest_d2.config import (
+    ALIASES,
+    KEYS,
+    add_resnest_config,
+    get_config,
+    get_config_file,
+    get_value,
+    list_configs,
+    read_config,
+    set_value,
+)
 
 STRIDE = "MODEL.RESNETS.STRIDE_IN_1X1"
 
@@ -26,6 +36,9 @@ BASELINES = [name for name in ORIGINALS if "resnet" in name]
 PLUGIN_KEYS = {
     f"MODEL.RESNETS.{key}" for key in ("RADIX", "DEEP_STEM", "AVD", "AVG_DOWN", "BOTTLENECK_WIDTH")
 }
+
+
+OLD_KEYS = {"RESNEST.OPTIMIZER", "RESNEST.EMA.DECAY"}
 
 
 def flat(node, prefix: str = "") -> dict:
@@ -139,27 +152,77 @@ def test_no_detectron2_default_changes():
     assert after[STRIDE] is True
 
 
-def test_new_keys_stand_in_resnets_and_one_node_of_our_own():
+def test_new_keys_stand_in_resnets_in_our_own_node_or_have_the_name_of_a_known_project():
     added = set(flat(plugin_cfg())) - set(flat(get_cfg()))
     assert PLUGIN_KEYS <= added
-    assert all(key.startswith(("MODEL.RESNETS.", "RESNEST.")) for key in added)
-    assert {key.rpartition(".")[2] for key in added} == {
-        *("RADIX", "DEEP_STEM", "STEM_WIDTH", "AVD", "AVD_FIRST", "AVG_DOWN"),
-        *("BOTTLENECK_WIDTH", "RES4_DILATION"),
-        *("ALLOW_FROZEN_RANDOM", "ALLOW_PARTIAL_BACKBONE", "ALLOW_STATISTICS_MISMATCH"),
-        *("FREEZE", "AUTO_SCALE", "MAX", "STEPS", "WARMUP", "EVAL_PERIOD", "CHECKPOINT_PERIOD"),
-        *("OPTIMIZER", "AMP_DTYPE", "ACCUMULATE", "ACTIVATION_CHECKPOINTING", "CHANNELS_LAST"),
-        *("RECOMPUTE_NORM", "COMPILE_BACKBONE"),
-        *("DECAY", "ITER", "NUM_BATCHES", "SIZE", "SCALE", "RULE", "RANGE"),
-        *("EVALUATOR", "METRIC", "MODE", "PATIENCE", "KEEP_CHECKPOINTS", "KEYPOINT_FLIP_PAIRS"),
+    elsewhere = {key for key in added if not key.startswith(("MODEL.RESNETS.", "RESNEST."))}
+    assert elsewhere == {
+        "SOLVER.OPTIMIZER",  # Mask2Former, D2Go
+        *("MODEL_EMA.ENABLED", "MODEL_EMA.DECAY"),  # D2Go
     }
 
 
-def test_every_new_key_is_documented():
+def test_the_table_of_keys_says_what_is_added_and_its_defaults():
     added = set(flat(plugin_cfg())) - set(flat(get_cfg()))
-    for key in added:
-        short = key.removeprefix("MODEL.RESNETS.").removeprefix("RESNEST.")
-        assert f"``{short}``" in add_resnest_config.__doc__, key
+    keys = [key for group in KEYS.values() for key in group]
+    assert len({key.name for key in keys}) == len(keys) == 40
+    assert {key.name for key in keys} == added - OLD_KEYS | {"SOLVER.CLIP_GRADIENTS.CLIP_TYPE"}
+    for key in keys:
+        assert get_value(plugin_cfg(), key.name) == key.default, key
+        assert key.meaning.endswith((".", ".)")) and not key.meaning.startswith(" "), key
+
+
+@pytest.mark.parametrize("old", sorted(OLD_KEYS))
+def test_an_old_key_is_moved_with_a_warning_wherever_it_is_stated(old, tmp_path):
+    value, expected = {
+        "RESNEST.OPTIMIZER": ("AdamW", {"SOLVER.OPTIMIZER": "AdamW"}),
+        "RESNEST.EMA.DECAY": (0.9, {"MODEL_EMA.ENABLED": True, "MODEL_EMA.DECAY": 0.9}),
+    }[old]
+    file = write(tmp_path / "own.yaml", yaml.safe_dump(nested({old: value})))
+    name = "mask_rcnn_resnest50_fpn"
+    merged = plugin_cfg()
+    merged.merge_from_file(str(file))  # as in a project on stock Detectron2
+    set_in_python = get_config(name)
+    set_value(set_in_python, old, value)
+    for config, opts in (
+        (file, ()),
+        (name, (old, value)),
+        (name, (old, str(value))),
+        (merged, ()),
+        (set_in_python, ()),
+        (get_config(name), (old, value)),
+    ):
+        with pytest.warns(DeprecationWarning, match=f"{old} is now {next(iter(expected))}"):
+            cfg, layers = read_config(config, opts)
+        assert {key: get_value(cfg, key) for key in expected} == expected
+        assert not any(old in layer for layer in layers)
+        assert flat(cfg) == flat(read_config(cfg)[0])  # no second warning, nothing moves back
+
+
+def test_of_old_and_present_keys_the_later_layer_wins(tmp_path):
+    base = write(tmp_path / "base.yaml", "RESNEST: {OPTIMIZER: AdamW, EMA: {DECAY: 0.9}}\n")
+    leaf = write(tmp_path / "leaf.yaml", "_BASE_: base.yaml\nSOLVER: {OPTIMIZER: SGD}\n")
+    off = write(tmp_path / "off.yaml", "_BASE_: base.yaml\nRESNEST: {EMA: {DECAY: 0}}\n")
+    with pytest.warns(DeprecationWarning):
+        assert get_config(base).MODEL_EMA.ENABLED and get_config(base).SOLVER.OPTIMIZER == "AdamW"
+        assert get_config(leaf).SOLVER.OPTIMIZER == "SGD"
+        assert not get_config(off).MODEL_EMA.ENABLED
+        assert get_config(leaf, ["RESNEST.OPTIMIZER", "AdamW"]).SOLVER.OPTIMIZER == "AdamW"
+        opts = ["RESNEST.EMA.DECAY", "0.5", "MODEL_EMA.DECAY", "0.7"]
+        assert get_config(leaf, opts).MODEL_EMA.DECAY == 0.7
+    with pytest.raises(ValueError, match="RESNEST.EMA.DECAY must be a number, got 'half'"):
+        get_config(leaf, ["RESNEST.EMA.DECAY", "half"])
+
+
+@pytest.mark.parametrize("theirs", ["ADAMW", "adamw", "AdamW"])
+def test_keys_of_mask2former_and_d2go_may_exist_before(theirs):
+    cfg = get_cfg()
+    cfg.SOLVER.OPTIMIZER = theirs
+    cfg.MODEL_EMA = CfgNode({"ENABLED": True, "DECAY": 0.99, "DEVICE": ""})
+    add_resnest_config(cfg)
+    assert (cfg.SOLVER.OPTIMIZER, cfg.MODEL_EMA.DECAY) == (theirs, 0.99)
+    read = read_config(cfg)[0]
+    assert (read.SOLVER.OPTIMIZER, read.MODEL_EMA.DEVICE) == ("AdamW", "")
 
 
 def test_defaults_of_the_original_plugins_keys_are_its_own(facts):

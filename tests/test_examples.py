@@ -7,7 +7,6 @@ its reason.
 
 import contextlib
 import functools
-import importlib
 import io
 import json
 import re
@@ -32,6 +31,7 @@ from detectron2.data import DatasetCatalog
 
 import resnest_d2
 from resnest_d2.analysis import saliency
+from resnest_d2.config import read_config
 from resnest_d2_command import main
 from resnest_d2_command.doctor.children import run_steps
 from resnest_d2_command.parsers import build_parser
@@ -39,7 +39,6 @@ from resnest_d2_command.parsers import build_parser
 pytestmark = needs_checkout
 
 PARSERS = {parser.prog: parser for parser in parsers_of(build_parser())}
-DOOR = importlib.import_module("resnest_d2_command.entry")  # the package has a function so named
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 NOT_RUN = {
@@ -91,7 +90,7 @@ def _param(example: Example):
 
 
 COMMANDS = _commands()
-# The tool is a door to the command: what both are shown with runs once.
+# The tool forwards to the command: an example that both have runs once.
 TO_RUN = {e.text.replace("python tools/train_net.py", "resnest-d2 train"): e for e in COMMANDS}
 RUN = [_param(example) for example in TO_RUN.values() if not _first(NOT_RUN, example.text)]
 
@@ -120,9 +119,11 @@ def workspace(material, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RESNEST_D2_WEIGHTS", str(material.weights))
     monkeypatch.setattr(saliency, "_STEPS", 4)
-    small = functools.partial(resnest_d2.get_config, opts=SMALLER)  # what the weights belong to
-    monkeypatch.setattr("resnest_d2.model_zoo.trained.get_config", small)
-    monkeypatch.setattr(DOOR, "run_steps", _probe_once)
+    # The configs that the weights belong to.
+    for read in (resnest_d2.get_config, read_config):
+        small = functools.partial(read, opts=SMALLER)
+        monkeypatch.setattr(f"resnest_d2.model_zoo.trained.{read.__name__}", small)
+    monkeypatch.setattr("resnest_d2_command.doctor.command.run_steps", _probe_once)
     yield tmp_path
     forget_data_sets(known)
 

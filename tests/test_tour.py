@@ -43,7 +43,7 @@ def _check(notebook: nbformat.NotebookNode, folder: Path) -> None:
 
 
 def test_the_tour_runs(tmp_path, monkeypatch):
-    _check(*_run(tmp_path, monkeypatch, ITERATIONS=5, PICTURES=12, PART='"backbone"'))
+    _check(*_run(tmp_path, monkeypatch, ITERATIONS=5, IMAGES=12, PART='"backbone"'))
 
 
 @pytest.mark.slow  # minutes

@@ -1,13 +1,13 @@
 """Make `import detectron2` work in the Python that runs this file.
 
-Detectron2 has no file of its own name on the package index. The index's `sal-detectron2` 0.7.2 is
-Detectron2 of April 2024 in one wheel, tagged for CPython 3.10 although its Python code runs on
-every later version too. So the wheel is downloaded as 3.10 would, its sha256 is compared with the
-one written below *before* anything is installed, and `installer` unpacks it where pip would refuse
-the tag. On another Python its compiled part stays unused; the R-CNN recipes do without it.
+The package index has no project named detectron2. Its `sal-detectron2` 0.7.2 is Detectron2 of April
+2024 as a wheel for CPython 3.10, whose Python code runs on later versions too. The wheel is
+downloaded as for 3.10, its sha256 is verified *before* anything is installed, and `installer`
+unpacks it, because pip would refuse the tag. The compiled part works on 3.10 only; no recipe needs
+it.
 
-A Detectron2 that is there already is kept, whatever its source. Installing the wheel and the
-dependencies never changes the version of an installed torch, torchvision or numpy.
+A Detectron2 that is installed already is kept, whatever its source. The versions of installed
+torch, torchvision and numpy are never changed.
 
     python tools/install_detectron2.py                          # the pinned wheel
     python tools/install_detectron2.py --source ~/detectron2    # the official source, compiled here
@@ -32,31 +32,19 @@ from typing import NamedTuple
 PROJECT = "sal-detectron2==0.7.2"
 WHEEL_SHA256 = "491af0c7f79bdb2d178e46f6cb16a97c4ac968d45c41ea3f6b6435d59bbee561"
 
-# 70.1 builds wheels unaided; 81 has no pkg_resources, which detectron2.model_zoo imports.
+# 70.1 builds wheels unaided; 81 has no pkg_resources, which detectron2.model_zoo imports
 SETUPTOOLS = "setuptools>=70.1,<81"
 
-# The wheel is installed without its metadata's requirements: their `numpy<2` is out of date.
-DEPENDENCIES = (
-    "black",
-    "cloudpickle",
-    "fvcore",
-    "hydra-core>=1.1",
-    "iopath",
-    "matplotlib",
-    "omegaconf>=2.1,<2.4",
-    "packaging",
-    "pillow>=7.1",
-    "pycocotools>=2.0.2",
+# Installed instead of the requirements in the wheel's metadata, whose `numpy<2` is out of date.
+DEPENDENCIES = [
+    *"black cloudpickle fvcore hydra-core>=1.1 iopath matplotlib omegaconf>=2.1,<2.4".split(),
+    *"packaging pillow>=7.1 pycocotools>=2.0.2 tabulate tensorboard termcolor>=1.1".split(),
+    *"tqdm>4.29 yacs>=0.1.8".split(),
     SETUPTOOLS,
-    "tabulate",
-    "tensorboard",
-    "termcolor>=1.1",
-    "tqdm>4.29",
-    "yacs>=0.1.8",
-)
-KEPT = ("torch", "torchvision", "numpy")  # pinned to what is installed while pip resolves the rest
+]
+KEPT = ("torch", "torchvision", "numpy")  # pip keeps the installed versions
 
-# `__version__` is asked for because any folder named detectron2 imports, as a namespace package.
+# Any folder named detectron2 imports as a namespace package, but without `__version__`.
 PROBE = """
 import json, detectron2
 version, path, problem = detectron2.__version__, detectron2.__file__, None
@@ -69,19 +57,19 @@ print(json.dumps([version, path, problem]))
 
 
 class InstallError(RuntimeError):
-    """The installation cannot go on; the message says what the user can do."""
+    """The installation failed; the message says what to do."""
 
 
 class Found(NamedTuple):
-    """What a fresh interpreter says of Detectron2: `version` is None where it does not import."""
+    """Detectron2 in a new interpreter; `version` is None where it does not import."""
 
     version: str | None
     path: str | None
-    problem: str | None  # None: `detectron2` and `detectron2.model_zoo` both import
+    problem: str | None  # None if `detectron2` and `detectron2.model_zoo` import
 
 
 def probe() -> Found:
-    """Import Detectron2 in a fresh interpreter, away from the current folder."""
+    """Import Detectron2 in a new interpreter, outside the current folder."""
     with tempfile.TemporaryDirectory() as empty:
         result = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", PROBE],
@@ -95,10 +83,10 @@ def probe() -> Found:
 
 
 def install(source: str | None = None) -> Found:
-    """Install what is missing and return what `probe` then finds.
+    """Install what is missing.
 
     Args:
-        source: what `parse_source` returned; None is the pinned wheel.
+        source: from `parse_source`; None for the pinned wheel.
 
     Raises:
         InstallError: a download, its hash, an installation or the final import failed.
@@ -109,7 +97,7 @@ def install(source: str | None = None) -> Found:
         print(f"Kept: detectron2 {found.version or installed} ({found.path or 'does not import'}).")
         if source:
             print(f"Not installed: {source}. Uninstall the other one first, then run this again.")
-        if found.problem:  # most often a dependency that is not there, pkg_resources first of all
+        if found.problem:  # mostly a missing dependency, such as pkg_resources
             print(f"Installing its dependencies, because of {found.problem}")
             install_dependencies()
     elif source:
@@ -120,7 +108,10 @@ def install(source: str | None = None) -> Found:
     else:
         require_torch()
         with tempfile.TemporaryDirectory() as folder:
-            wheel = download_wheel(Path(folder))
+            tag = "--implementation cp --python-version 3.10 --abi none --platform any".split()
+            pip("download", "--no-deps", "--only-binary=:all:", *tag, "--dest", folder, PROJECT)
+            (wheel,) = Path(folder).iterdir()
+            check_sha256(wheel, WHEEL_SHA256)
             install_dependencies()
             if importlib.util.find_spec("installer") is None:
                 pip("install", "installer")
@@ -133,7 +124,7 @@ def install(source: str | None = None) -> Found:
 
 
 def require_torch() -> None:
-    """Raise InstallError without torch and torchvision: which build to take is for the user."""
+    """Raise InstallError without torch and torchvision, whose build the user must choose."""
     missing = [name for name in ("torch", "torchvision") if importlib.util.find_spec(name) is None]
     if missing:
         raise InstallError(
@@ -142,17 +133,8 @@ def require_torch() -> None:
         )
 
 
-def download_wheel(folder: Path) -> Path:
-    """Download the pinned wheel into an empty `folder` and check it."""
-    tag = "--implementation cp --python-version 3.10 --abi none --platform any".split()
-    pip("download", "--no-deps", "--only-binary=:all:", *tag, "--dest", str(folder), PROJECT)
-    (wheel,) = folder.iterdir()
-    check_sha256(wheel, WHEEL_SHA256)
-    return wheel
-
-
 def check_sha256(file: Path, expected: str) -> None:
-    """Raise InstallError unless the file's sha256 is `expected` (64 lower-case hex digits)."""
+    """Raise InstallError unless the file's sha256 is `expected` (lower-case hex)."""
     actual = hashlib.sha256(file.read_bytes()).hexdigest()
     if actual != expected:
         raise InstallError(
@@ -161,9 +143,9 @@ def check_sha256(file: Path, expected: str) -> None:
 
 
 def install_dependencies() -> None:
-    """Install Detectron2's dependencies, leaving torch, torchvision and numpy as they are."""
-    dependencies = list(DEPENDENCIES)
-    # opencv-python and opencv-contrib-python own the same files.
+    """Install Detectron2's dependencies without changing torch, torchvision and numpy."""
+    dependencies = [*DEPENDENCIES]
+    # Another OpenCV distribution would have the same files.
     if importlib.util.find_spec("cv2") is None:
         dependencies.append("opencv-python-headless")
     with tempfile.TemporaryDirectory() as folder:
@@ -176,7 +158,7 @@ def install_dependencies() -> None:
 
 
 def installed_version(distribution: str) -> str | None:
-    """Return the version that this interpreter's metadata names, None where it has none."""
+    """The version of a distribution, None where it is not installed."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -188,7 +170,7 @@ def pip(command: str, *arguments: str) -> None:
 
 
 def run(*command: str) -> None:
-    """Run a command with its output visible; a non-zero exit raises InstallError."""
+    """Run a command and show its output; raise InstallError if it fails."""
     print("+", *command, flush=True)
     status = subprocess.run(command).returncode
     if status:
@@ -196,7 +178,7 @@ def run(*command: str) -> None:
 
 
 def parse_source(value: str) -> str:
-    """Return `value` as pip wants it: an existing checkout's absolute path, or a git URL."""
+    """`value` as pip needs it: the absolute path of a checkout, or a git URL."""
     checkout = Path(value).expanduser()
     if (checkout / "setup.py").is_file():
         return str(checkout.resolve())
@@ -212,16 +194,16 @@ def parse_source(value: str) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Make detectron2 importable in this Python: keep it where it is, else install "
-        f"the checked wheel {PROJECT}. torch and torchvision must be installed already.",
+        description="Make detectron2 importable in this Python: keep an installed one, or install "
+        f"the verified wheel {PROJECT}. torch and torchvision must be installed already.",
         epilog="Exit codes: 0 done, 1 failed, 2 refused input.",
     )
     parser.add_argument(
         "--source",
         metavar="PATH_OR_GIT_URL",
         type=parse_source,
-        help="compile the official source instead, from a checkout or a git URL that you trust: "
-        "its setup.py is executed",
+        help="compile the official source instead, from a checkout or a git URL that you trust, "
+        "because its setup.py is executed",
     )
     return parser
 

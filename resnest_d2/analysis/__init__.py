@@ -1,6 +1,6 @@
-"""What a model gets wrong, what two runs differ in, what a network looks at: numbers and tables.
+"""What a model gets wrong, how two runs differ, what a network looks at: numbers and tables.
 
-Pictures of them are drawn in ``draw``. COCO's own metrics are in ``evaluation``.
+Their charts are in ``draw``; COCO's own metrics are in ``evaluation``.
 """
 
 from .analysed_runs import Study, study_runs

@@ -1,4 +1,4 @@
-"""Runs side by side, evaluated and analysed: what a report is about."""
+"""Runs evaluated and analysed side by side: the content of a report."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class Study:
     """Runs, evaluated and analysed.
 
     Attributes:
-        names: of the runs, no two the same.
+        names: of the runs, all different.
         accuracies, analyses: by task, then in the order of the runs.
     """
 
@@ -32,26 +32,26 @@ class Study:
     analyses: dict[str, list[Analysis]]
 
     def figures(self) -> list[dict[str, Any]]:
-        """Of each run, as plain values: AP, AP by class, mistakes by kind, AP that each costs."""
+        """Of each run, as plain values: AP, AP by class, mistakes by kind, AP lost by each kind."""
+
+        def task_figures(class_names, accuracy: Accuracy, analysis: Analysis) -> dict[str, Any]:
+            classes = zip(class_names, accuracy.classes, strict=True)
+            return {
+                "metrics": accuracy.metrics,
+                "classes": [{"name": name, **values} for name, values in classes],
+                "counts": {o.value: number for o, number in analysis.counts.items()},
+                "lost_ap": {o.value: value for o, value in analysis.lost_ap.items()},
+            }
+
         return [
             {
-                "name": name,
+                "name": self.names[i],
                 "tasks": {
-                    task: {
-                        "metrics": self.accuracies[task][place].metrics,
-                        "classes": [
-                            {"name": own, **values}
-                            for own, values in zip(
-                                run.class_names, self.accuracies[task][place].classes, strict=True
-                            )
-                        ],
-                        "counts": {o.value: n for o, n in analyses[place].counts.items()},
-                        "lost_ap": {o.value: v for o, v in analyses[place].lost_ap.items()},
-                    }
+                    task: task_figures(run.class_names, self.accuracies[task][i], analyses[i])
                     for task, analyses in self.analyses.items()
                 },
             }
-            for place, (run, name) in enumerate(zip(self.runs, self.names, strict=True))
+            for i, run in enumerate(self.runs)
         ]
 
 
@@ -60,8 +60,8 @@ def study_runs(runs: Sequence[EvaluatedRun], *, score_threshold: float = 0.5) ->
 
     Args:
         runs: at most 8, evaluated on the same data.
-        score_threshold: detections below it are left out of mistakes and pictures, 0-1. AP and
-            what mistakes cost in AP are of all.
+        score_threshold: detections below it are not shown or counted as mistakes, 0-1. AP and lost
+            AP are of all detections.
 
     Raises:
         ValueError: the runs were evaluated on different data, or an argument is out of range.
@@ -81,12 +81,10 @@ def study_runs(runs: Sequence[EvaluatedRun], *, score_threshold: float = 0.5) ->
 
 
 def _names(folders: Sequence[Path]) -> tuple[str, ...]:
-    """The last parts of the folders' paths, as many as tell them apart."""
-    parts = 1
-    names = [folder.name for folder in folders]
-    while len(set(names)) < len(names) and parts < max(len(folder.parts) for folder in folders):
-        parts += 1
-        names = ["/".join(folder.parts[-parts:]) for folder in folders]
-    if len(set(names)) < len(names):
-        raise ValueError(f"a run is named twice: {', '.join(names)}")
-    return tuple(names)
+    """The last parts of the paths, as many as are needed to tell the runs apart."""
+    names: tuple[str, ...] = ()
+    for parts in range(1, 1 + max(len(folder.parts) for folder in folders)):
+        names = tuple("/".join(folder.parts[-parts:]) for folder in folders)
+        if len(set(names)) == len(names):
+            return names
+    raise ValueError(f"a run is named twice: {', '.join(names)}")

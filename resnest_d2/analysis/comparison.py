@@ -1,12 +1,11 @@
-"""How much one detector gains over another on the same data, and how sure that is.
+"""How much AP one detector gains over another on the same data, with an interval.
 
-AP is one number of one set of images. Another set would have given another one, and so would
-another seed of the training. The interval of a gain says how far: the images are drawn anew, as
-many as there are, with replacement, and both detectors are judged on the same draw (a paired
-bootstrap), a thousand times. Where a side has several runs, its runs are drawn anew as well in each
-of these (a hierarchical bootstrap). A few runs spread less around their own mean than around the
-true one, by sqrt(1 - 1/n), so their deviations are widened by as much (J. N. K. Rao and C. F. J.
-Wu, 1988). With one run a side the interval knows the images alone.
+A paired bootstrap: the images are drawn anew with replacement, as many as there are, many times,
+and both detectors are evaluated on the same draw. Where a side has several runs, its runs are drawn
+anew too (a hierarchical bootstrap). The mean of n runs varies less around the runs' own mean than
+around the true one, by sqrt(1 - 1/n), so the deviations are widened by that factor (J. N. K. Rao
+and C. F. J. Wu, 1988). With one run per side the interval covers only the choice of images, not
+the randomness of training.
 """
 
 import math
@@ -26,24 +25,16 @@ from ..progress import progress_bar
 from .config_changes import config_changes, network_changes, recipe_changes
 from .evaluated_run import EvaluatedRun
 
-__all__ = [
-    "Comparison",
-    "Gain",
-    "Side",
-    "TaskComparison",
-    "compare_runs",
-    "require_same_data",
-]
+__all__ = ["Comparison", "Gain", "Side", "TaskComparison", "compare_runs", "require_same_data"]
 
 _OBJECT = ("image_id", "category_id", "bbox", "segmentation", "area", "iscrowd", "ignore")
 
 
 @dataclass(frozen=True)
 class Gain:
-    """A number of both sides, the mean of their runs, 0-100; NaN where there is no such object.
+    """A metric of both sides, the mean of their runs, 0-100; NaN where there is no such object.
 
-    Attributes:
-        low, high: the interval of ``gain``, other - baseline.
+    ``low`` to ``high`` is the interval of ``gain``, which is other - baseline.
     """
 
     baseline: float
@@ -60,12 +51,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class Side:
-    """One or several runs that differ in their seed.
-
-    Attributes:
-        runs: their folders' names.
-        backbone: such as ``ResNeSt-50``.
-    """
+    """One run, or several that differ in their seed: folder names, and such as ``ResNeSt-50``."""
 
     name: str
     runs: tuple[str, ...]
@@ -74,10 +60,10 @@ class Side:
 
 @dataclass(frozen=True)
 class TaskComparison:
-    """Boxes (``bbox``) or masks (``segm``).
+    """Gains in boxes or masks.
 
     Attributes:
-        metrics: by name, AP, AP50, AP75, APs, APm, APl.
+        metrics: by name: AP, AP50, AP75, APs, APm, APl.
         classes: AP by class name, in the order of the category ids.
         baseline_aps, other_aps: AP of each run.
     """
@@ -94,8 +80,8 @@ class Comparison:
 
     Attributes:
         tasks: by ``"bbox"``, ``"segm"``.
-        network: config keys of the two backbones that differ.
-        changes: what makes it a wrong comparison of backbones: see :func:`.recipe_changes`.
+        network: see :func:`.network_changes`.
+        changes: what makes it an unfair comparison of backbones, see :func:`.recipe_changes`.
     """
 
     baseline: Side
@@ -123,9 +109,8 @@ def compare_runs(
     Args:
         baseline, other: one run, or several of the same model that differ in their seed.
         names: of the sides; by default of their first runs.
-        resamples: how often images and runs are drawn anew.
+        resamples: number of bootstrap draws, by ``seed``.
         confidence: of the intervals, 0-1.
-        seed: of these draws.
 
     Raises:
         ValueError: the runs were evaluated on different data, those of a side are of different
@@ -134,7 +119,13 @@ def compare_runs(
     runs = [*baseline, *other]
     if not baseline or not other:
         raise ValueError(f"each side needs a run, got {len(baseline)} and {len(other)}")
-    _check_draws(resamples, confidence)
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
+    least = math.ceil(2 / (1 - confidence))  # one draw beyond each end of the interval
+    if resamples < least:
+        raise ValueError(
+            f"resamples must be at least {least} for a confidence of {confidence}, got {resamples}"
+        )
     for side in (baseline, other):
         _require_same_model(side)
     tasks = [task for task in runs[0].tasks if all(task in run.tasks for run in runs)]
@@ -152,21 +143,17 @@ def compare_runs(
     total = len(tasks) * len(runs) * len(truth.categories)
     with progress_bar(total=total, desc="comparing", unit="class") as bar:
         for task in tasks:
-            sides = [
-                np.stack(
-                    [
-                        weighted_metrics(truth, run.results, task, times, on_class=bar.update)
-                        for run in side
-                    ]
-                )
-                for side in (baseline, other)
+            metrics = [
+                weighted_metrics(truth, run.results, task, times, on_class=bar.update)
+                for run in runs
             ]
+            sides = [np.stack(metrics[: len(baseline)]), np.stack(metrics[len(baseline) :])]
             found[task] = _compare(sides, shares, confidence, runs[0].class_names)
-    first, *others = runs
+    configs = [run.config for run in runs]
     changes = {}
-    for run in reversed(others):  # what the sides differ in counts before what seeds differ in
-        changes |= recipe_changes(first.config, run.config)
-    changes |= recipe_changes(first.config, other[0].config)
+    # The first run of the other side comes last: its values count.
+    for config in (*reversed(configs[1:]), other[0].config):
+        changes |= recipe_changes(configs[0], config)
     names = names or (baseline[0].name, other[0].name)
     return Comparison(
         *(
@@ -174,7 +161,7 @@ def compare_runs(
             for name, side in zip(names, (baseline, other), strict=True)
         ),
         tasks=found,
-        network=network_changes(first.config, other[0].config),
+        network=network_changes(configs[0], other[0].config),
         changes=dict(sorted(changes.items())),
         images=images,
         resamples=resamples,
@@ -192,41 +179,36 @@ def _compare(
     """Gains of a task.
 
     Args:
-        sides: of each the metrics (S, K, 6, 1 + B) of its S runs; those of the data as it is first.
-        shares: of each how much of it is which run (1 + B, S).
+        sides: of each, metrics (S, K, 6, 1 + B) of its S runs; first those of the data as it is.
+        shares: of each, the weights of its runs (1 + B, S).
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
         overall = [np.nanmean(side, axis=1) for side in sides]  # (S, 6, 1 + B)
-    metrics, classes = (
-        _gains(
-            [np.einsum("bs,smb->mb", s, v) for s, v in zip(shares, values, strict=True)], confidence
-        )
-        for values in (overall, [side[:, :, 0] for side in sides])
-    )
+
+    def gains(names: Sequence[str], values: Sequence[np.ndarray]) -> dict[str, Gain]:
+        rows = [np.einsum("bs,smb->mb", s, v) for s, v in zip(shares, values, strict=True)]
+        return {n: _gain(*own, confidence) for n, *own in zip(names, *rows, strict=True)}
+
     return TaskComparison(
-        dict(zip(METRICS, metrics, strict=True)),
-        dict(zip(class_names, classes, strict=True)),
+        gains(METRICS, overall),
+        gains(class_names, [side[:, :, 0] for side in sides]),
         *(tuple(values[:, 0, 0].tolist()) for values in overall),
     )
 
 
-def _gains(sides: Sequence[np.ndarray], confidence: float) -> list[Gain]:
-    """One a row of both sides' values (M, 1 + B)."""
+def _gain(baseline: np.ndarray, other: np.ndarray, confidence: float) -> Gain:
+    """From the values of both sides (1 + B,)."""
+    # Rounded, because weighted sums of equal values differ in the last bits.
+    gain, *drawn = np.round(other - baseline, 9) + 0.0  # no -0.0
+    drawn = [value for value in drawn if not math.isnan(value)]  # a draw may have no such object
     tails = [50 * (1 - confidence), 50 * (1 + confidence)]
-    gains = []
-    for baseline, other in zip(*sides, strict=True):
-        # Rounded: parts of equal values do not quite add up to the value.
-        drawn = np.round(other - baseline, 9) + 0.0  # no -0.0
-        gain, drawn = drawn[0], drawn[1:][~np.isnan(drawn[1:])]  # a draw may have no such object
-        low, high = np.percentile(drawn, tails) if len(drawn) else (math.nan, math.nan)
-        values = (baseline[0], other[0], gain, low, high)
-        gains.append(Gain(*map(float, values)))
-    return gains
+    low, high = np.percentile(drawn, tails) if drawn else (math.nan, math.nan)
+    return Gain(*map(float, (baseline[0], other[0], gain, low, high)))
 
 
 def _draw_runs(rng: np.random.Generator, runs: int, resamples: int) -> np.ndarray:
-    """How much of a side is which run (1 + B, S): equal parts, then what is drawn, widened."""
+    """Weights of a side's runs (1 + B, S): equal ones, then those drawn, widened."""
     equal = np.full((1, runs), 1 / runs)
     if runs == 1:
         return np.repeat(equal, 1 + resamples, axis=0)
@@ -242,28 +224,18 @@ def _backbone(config: CfgNode) -> str:
     return builder
 
 
-def _check_draws(resamples: int, confidence: float) -> None:
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
-    least = math.ceil(2 / (1 - confidence))  # one draw beyond each end of the interval
-    if resamples < least:
-        raise ValueError(
-            f"resamples must be at least {least} for a confidence of {confidence}, got {resamples}"
-        )
-
-
 def _require_same_model(side: Sequence[EvaluatedRun]) -> None:
     for run in side[1:]:
         for key, (first, value) in config_changes(side[0].config, run.config).items():
             if key.startswith("MODEL.") and key not in ("MODEL.WEIGHTS", "MODEL.DEVICE"):
                 raise ValueError(
-                    "the runs of one side must be of one model with different seeds, and "
+                    "the runs of one side must be of one model with different seeds, but "
                     f"{side[0].folder} has {key} {first}, {run.folder} {value}"
                 )
 
 
 def require_same_data(runs: Sequence[EvaluatedRun], tasks: Sequence[str]) -> None:
-    """Raise a ValueError unless all were evaluated on the same images, classes and objects."""
+    """Raise a ValueError unless all runs have the same images, classes and objects."""
     first = runs[0]
     content: dict[str, Any] = {}
     for run in runs[1:]:
@@ -283,9 +255,9 @@ def require_same_data(runs: Sequence[EvaluatedRun], tasks: Sequence[str]) -> Non
 
 
 def _content(truth: GroundTruth, tasks: Sequence[str]) -> dict[str, dict]:
-    """What a data set's AP depends on, by what it is to be called."""
+    """What AP on a data set depends on, by a name for the error message."""
     for task in tasks:
-        truth.complete(task)  # what one file leaves to its reader, another may say
+        truth.complete(task)  # one file may state what another leaves out
     objects: dict[Any, Counter] = {}
     for annotation in truth.coco.dataset["annotations"]:
         values = repr([annotation.get(key) for key in _OBJECT])

@@ -1,51 +1,65 @@
-"""A comparison of runs in words and tables, as Markdown."""
+"""A comparison of runs as sentences and tables, in Markdown."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from tabulate import tabulate
-
 from ..benchmark import RunCost
-from ..benchmark.tables import number_text, range_text
+from ..benchmark.tables import number_text, range_text, text_table
 from ..text import printable
-from .comparison import Comparison, Gain, TaskComparison
+from .comparison import Comparison, Gain
 
 __all__ = ["comparison_text", "cost_table", "gain_table", "value_text", "verdict"]
 
 TASK_NAMES = {"bbox": "boxes", "segm": "masks"}
 METRIC_NAMES = {"APs": "AP small", "APm": "AP medium", "APl": "AP large"}
-_SIZES = ("APs", "APm", "APl")
 
 
 def comparison_text(comparison: Comparison, costs: Mapping[str, RunCost] | None = None) -> str:
-    """All of it as Markdown: verdicts, tables, cost, and what the intervals are.
+    """The whole comparison: verdicts, tables, cost, and what the intervals are.
 
     Args:
-        costs: of ``"baseline"`` and ``"other"``; None leaves cost out.
+        costs: of ``"baseline"`` and ``"other"``; None leaves out the cost.
     """
     c = comparison
-    parts = [f"# {c.other.name} against {c.baseline.name}", _sides(c)]
-    parts += [verdict(c, task) for task in c.tasks]
+    sides = []
+    for side in (c.baseline, c.other):
+        runs = f", {len(side.runs)} runs" if len(side.runs) > 1 else ""
+        sides.append(f"{side.name} ({side.backbone}{runs})")
+    differ = f" The backbones differ in {_changes(c.network)}." if c.network else ""
+    parts = [
+        f"# {c.other.name} against {c.baseline.name}",
+        f"{sides[1]} against {sides[0]}, on {c.images} images.{differ}",
+        *(verdict(c, task) for task in c.tasks),
+    ]
     if c.changes:
         parts.append(
-            "**The runs differ in more than their backbones**, and a gain may come from that: "
+            "**The runs differ in more than their backbones**, which may explain a gain: "
             f"{_changes(c.changes)}."
         )
     for task, found in c.tasks.items():
         parts += [f"## {_title(task)}", gain_table(c, found.metrics, first="")]
         parts += [gain_table(c, found.classes, first="class")]
         if len(c.baseline.runs) > 1 or len(c.other.runs) > 1:
-            parts.append(f"AP by run: {_by_run(c, found)}.")
+            aps = [(c.baseline, found.baseline_aps), (c.other, found.other_aps)]
+            by_run = [f"{side.name} {', '.join(f'{ap:.1f}' for ap in own)}" for side, own in aps]
+            parts.append(f"AP by run: {'; '.join(by_run)}.")
     if costs:
-        parts += ["## Cost", cost_table(c, costs), _cost_note(costs)]
+        parts += ["## Cost", cost_table(c, costs)]
+        note = "Parameters are of the detector, multiply-adds of the backbone without its FPN."
+        if runs := len(costs["baseline"].latency_ms):
+            note += (
+                f" Latency: one image, the whole detector in PyTorch, {runs} runs in turn, median "
+                "and range; random weights with as many detections as allowed."
+            )
+        parts.append(note)
     parts += ["## What the intervals are", _meaning(c)]
     return "\n\n".join(parts)
 
 
 def verdict(comparison: Comparison, task: str) -> str:
-    """One paragraph: the gain of a task, its interval, and the sizes and classes that are clear."""
+    """One paragraph: the gain of a task, its interval, and the sizes and classes without 0."""
     c, found = comparison, comparison.tasks[task]
     gain = found.metrics["AP"]
     if math.isnan(gain.gain):
@@ -62,27 +76,22 @@ def verdict(comparison: Comparison, task: str) -> str:
             f"**{_title(task)}**: no difference is shown between {c.other.name} and "
             f"{c.baseline.name}: {_signed(gain.gain)} AP, {interval}, which contains 0."
         )
-    sizes = {METRIC_NAMES[name][3:]: found.metrics[name] for name in _SIZES}
-    clear = [
-        f"{what} {_clear(gains)}"
-        for what, gains in (("sizes", sizes), ("classes", found.classes))
-        if _clear(gains)
-    ]
+    sizes = {size[3:]: found.metrics[name] for name, size in METRIC_NAMES.items()}
+    clear = []
+    for what, gains in (("sizes", sizes), ("classes", found.classes)):
+        named = [f"{printable(k)} {_signed(g.gain)}" for k, g in gains.items() if g.is_clear]
+        clear += [f"{what} {', '.join(named)}"] if named else []
     if clear:
         return f"{text} Among sizes and classes 0 is excluded for {'; '.join(clear)}."
     return f"{text} For no size or class is 0 excluded."
 
 
 def gain_table(comparison: Comparison, gains: Mapping[str, Gain], *, first: str) -> str:
-    """One line a number.
-
-    Args:
-        first: title of the first column.
-    """
+    """One row per metric or class; ``first`` is the title of the first column."""
     rows = [
         [
             METRIC_NAMES.get(name, name) if not first else _escaped(name),
-            *(number_text(_known(value), 1, ".1f") for value in (gain.baseline, gain.other)),
+            *("–" if math.isnan(ap) else f"{ap:.1f}" for ap in (gain.baseline, gain.other)),
             _signed(gain.gain),
             _interval(gain),
             "yes" if gain.is_clear else "",
@@ -90,90 +99,54 @@ def gain_table(comparison: Comparison, gains: Mapping[str, Gain], *, first: str)
         for name, gain in gains.items()
     ]
     headers = [first, comparison.baseline.name, comparison.other.name, "gain"]
-    headers += [f"{_percent(comparison.confidence)} interval"]
-    return _table(rows, [*map(_escaped, headers), "excludes 0"])
+    headers += [f"{_percent(comparison.confidence)} interval", "excludes 0"]
+    return text_table(rows, [*map(_escaped, headers)], "github")
 
 
 def cost_table(comparison: Comparison, costs: Mapping[str, RunCost]) -> str:
-    """One line a side, and the other's part of the baseline's."""
+    """One row per side, and the ratios of other to baseline."""
     baseline, other = costs["baseline"], costs["other"]
     timed = bool(baseline.latency_ms)
+    counts = {"params": 1e6, "backbone_params": 1e6, "multiply_adds": 1e9}
     headers = ["", "M params", "of the backbone", "G multiply-adds of the backbone", "pixels"]
-    headers += ["ms a picture", "range", "peak MiB"] if timed else []
+    headers += ["ms per image", "range", "peak MiB"] if timed else []
     rows = []
     for side, cost in ((comparison.baseline, baseline), (comparison.other, other)):
-        row = [_escaped(side.name), f"{cost.params / 1e6:.2f}", f"{cost.backbone_params / 1e6:.2f}"]
-        row += [f"{cost.multiply_adds / 1e9:.2f}", " x ".join(map(str, cost.size))]
+        row = [_escaped(side.name)]
+        row += [f"{getattr(cost, name) / unit:.2f}" for name, unit in counts.items()]
+        row += [" x ".join(map(str, cost.size))]
         if timed:
             row += [f"{cost.median_ms:.0f}", range_text(cost.latency_ms, ".0f")]
             row += [number_text(cost.peak, 2**20, ".0f")]
         rows.append(row)
-    row = [
-        "ratio",
-        f"{other.params / baseline.params:.2f}",
-        f"{other.backbone_params / baseline.backbone_params:.2f}",
-        f"{other.multiply_adds / baseline.multiply_adds:.2f}",
-        "",
-    ]
+    ratios = [f"{getattr(other, name) / getattr(baseline, name):.2f}" for name in counts]
+    row = ["ratio", *ratios, ""]
     if timed:
-        ratios = [1 / ratio for ratio in other.ratios]  # of neighbours in time
+        slower = [1 / ratio for ratio in other.ratios]  # of runs in the same round
         peaks = other.peak / baseline.peak if other.peak and baseline.peak else None
-        row += [f"{1 / other.ratio:.2f}", range_text(ratios, ".2f"), number_text(peaks, 1, ".2f")]
-    return _table([*rows, row], headers)
-
-
-def _sides(c: Comparison) -> str:
-    texts = []
-    for side in (c.baseline, c.other):
-        runs = f", {len(side.runs)} runs" if len(side.runs) > 1 else ""
-        texts.append(f"{side.name} ({side.backbone}{runs})")
-    differ = f" The backbones differ in {_changes(c.network)}." if c.network else ""
-    return f"{texts[1]} against {texts[0]}, on {c.images} images.{differ}"
+        row += [f"{1 / other.ratio:.2f}", range_text(slower, ".2f"), number_text(peaks, 1, ".2f")]
+    return text_table([*rows, row], headers, "github")
 
 
 def _meaning(c: Comparison) -> str:
     several = [len(side.runs) for side in (c.baseline, c.other) if len(side.runs) > 1]
     drawn = "images and runs were" if several else "images were"
     text = (
-        f"They hold {_percent(c.confidence)} of the gains in {c.resamples} draws: {drawn} drawn "
+        f"They contain {_percent(c.confidence)} of the gains in {c.resamples} draws: {drawn} drawn "
         f"anew, as many as there are, with replacement, the same images for all (seed {c.seed})."
     )
     if not several:
         text += (
-            " One run a side: the intervals know the images alone, not the randomness of training. "
-            "Another seed may give another gain."
+            " With one run per side, the intervals cover only the choice of images, not the "
+            "randomness of training: another seed may give another gain."
         )
     elif len(several) == 1:
-        text += " One side has a single run: the randomness of its training is not in them."
+        text += " One side has a single run: the intervals do not cover its randomness of training."
     elif min(several) < 5:
-        text += f" {min(several)} runs say little of how much runs differ: intervals are rough."
+        text += f" With only {min(several)} runs on a side, the intervals are rough."
     return text + (
-        f" Of classes that do not differ, {_percent(1 - c.confidence)} have an interval that "
-        "excludes 0 by chance: of many classes, expect some."
-    )
-
-
-def _cost_note(costs: Mapping[str, RunCost]) -> str:
-    cost = costs["baseline"]
-    text = "Parameters are of the detector, multiply-adds of the backbone without its FPN."
-    if cost.latency_ms:
-        text += (
-            f" Latency: one picture, the whole detector in PyTorch, {len(cost.latency_ms)} runs "
-            "in turn, median and range; random weights that find as many objects as they may."
-        )
-    return text
-
-
-def _by_run(c: Comparison, found: TaskComparison) -> str:
-    return "; ".join(
-        f"{side.name} " + ", ".join(f"{ap:.1f}" for ap in aps)
-        for side, aps in ((c.baseline, found.baseline_aps), (c.other, found.other_aps))
-    )
-
-
-def _clear(gains: Mapping[str, Gain]) -> str:
-    return ", ".join(
-        f"{printable(name)} {_signed(g.gain)}" for name, g in gains.items() if g.is_clear
+        f" By chance, {_percent(1 - c.confidence)} of the classes without a difference have an "
+        "interval that excludes 0."
     )
 
 
@@ -185,7 +158,7 @@ def _changes(changes: Mapping[str, tuple[Any, Any]]) -> str:
 
 
 def value_text(value: Any) -> str:
-    """A config's value; of a path its name, of nothing the word."""
+    """A value of a config; for a path its last part, for an empty value "none"."""
     if isinstance(value, str) and value.startswith("/"):
         value = PurePath(value).name
     return printable(value) if value not in ("", None, (), []) else "none"
@@ -199,10 +172,6 @@ def _title(task: str) -> str:
     return TASK_NAMES[task].capitalize()
 
 
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
 def _signed(value: float) -> str:
     return "–" if math.isnan(value) else f"{round(value, 1) + 0.0:+.1f}"  # no -0.0
 
@@ -213,8 +182,3 @@ def _interval(gain: Gain) -> str:
 
 def _escaped(text: str) -> str:
     return printable(text).replace("|", "\\|")
-
-
-def _table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:
-    alignment = ["left", *["right"] * (len(headers) - 1)]
-    return tabulate(rows, headers, tablefmt="github", colalign=alignment, disable_numparse=True)

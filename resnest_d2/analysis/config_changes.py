@@ -1,8 +1,8 @@
-"""What two configs differ in: all of it, and what makes a comparison of two backbones unfair.
+"""The differences of two configs, and which of them make a comparison of backbones unfair.
 
-Two runs compare two backbones only where the rest is the same: schedule, batch, image sizes, heads,
-data. :func:`recipe_changes` lists what is not. It leaves out the network itself, what belongs to
-its weights (input format, mean, std), and where and how the work was done, which changes no result.
+Two runs compare two backbones only where everything else is the same: schedule, batch, image sizes,
+heads, data. :func:`recipe_changes` lists what is not the same. It leaves out the network, what
+belongs to its weights (input format, mean, std), and settings that change no result.
 """
 
 from typing import Any
@@ -14,35 +14,20 @@ from ..config import flat_values
 __all__ = ["config_changes", "network_changes", "recipe_changes"]
 
 _WEIGHTS = "MODEL.WEIGHTS"
-
-_STATISTICS = ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "INPUT.FORMAT")
-
-_WORK = (
-    "OUTPUT_DIR",
-    "SEED",
-    "VERSION",
-    "VIS_PERIOD",
-    "CUDNN_BENCHMARK",
-    "MODEL.DEVICE",
-    "DATALOADER.NUM_WORKERS",
-    "SOLVER.CHECKPOINT_PERIOD",
-    "RESNEST.ACTIVATION_CHECKPOINTING",
-    "RESNEST.ALLOW_FROZEN_RANDOM",
-    "RESNEST.ALLOW_PARTIAL_BACKBONE",
-    "RESNEST.ALLOW_STATISTICS_MISMATCH",
-    "RESNEST.CHANNELS_LAST",
-    "RESNEST.COMPILE_BACKBONE",
-    "RESNEST.EVALUATOR",
-    "RESNEST.KEEP_CHECKPOINTS",
-    "RESNEST.RECOMPUTE_NORM",
-)
+_NO_RECIPE = """
+    MODEL.PIXEL_MEAN MODEL.PIXEL_STD INPUT.FORMAT OUTPUT_DIR SEED VERSION VIS_PERIOD CUDNN_BENCHMARK
+    MODEL.DEVICE DATALOADER.NUM_WORKERS SOLVER.CHECKPOINT_PERIOD RESNEST.ACTIVATION_CHECKPOINTING
+    RESNEST.ALLOW_FROZEN_RANDOM RESNEST.ALLOW_PARTIAL_BACKBONE RESNEST.ALLOW_STATISTICS_MISMATCH
+    RESNEST.CHANNELS_LAST RESNEST.COMPILE_BACKBONE RESNEST.EVALUATOR RESNEST.KEEP_CHECKPOINTS
+    RESNEST.RECOMPUTE_NORM
+""".split()
 
 
 def config_changes(a: CfgNode, b: CfgNode) -> dict[str, tuple[Any, Any]]:
     """All values that differ: ``{"SOLVER.MAX_ITER": (1000, 2000)}``, in the order of the keys.
 
-    A list equals the tuple of the same values. A key that one config lacks, as those of an older
-    version do, has None there.
+    A list equals a tuple of the same values. The value of a missing key, as in a config of an older
+    version, is None.
     """
     a, b = flat_values(a), flat_values(b)
     pairs = {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys())}
@@ -50,21 +35,19 @@ def config_changes(a: CfgNode, b: CfgNode) -> dict[str, tuple[Any, Any]]:
 
 
 def network_changes(a: CfgNode, b: CfgNode) -> dict[str, tuple[Any, Any]]:
-    """Those of :func:`config_changes` that say which backbone it is."""
+    """The :func:`config_changes` of the backbone."""
     return {key: pair for key, pair in config_changes(a, b).items() if _is_backbone(key)}
 
 
 def recipe_changes(a: CfgNode, b: CfgNode) -> dict[str, tuple[Any, Any]]:
-    """Those of :func:`config_changes` that a comparison of backbones should not have.
+    """The :func:`config_changes` that make a comparison of backbones unfair.
 
-    ``MODEL.WEIGHTS`` is among them where one run starts from weights and the other from none.
+    ``MODEL.WEIGHTS`` is among them where only one of the runs starts from weights.
     """
     return {
         key: pair
         for key, pair in config_changes(a, b).items()
-        if not _is_backbone(key)
-        and key not in (*_STATISTICS, *_WORK)
-        and (key != _WEIGHTS or "" in pair)
+        if not _is_backbone(key) and key not in _NO_RECIPE and (key != _WEIGHTS or "" in pair)
     }
 
 

@@ -1,8 +1,7 @@
-"""A run that has been evaluated: what it detected, on which data, by which config.
+"""An evaluated run: its config, its detections, and the data that they belong to.
 
-Evaluation writes into ``OUTPUT_DIR/inference`` (a folder each where there are several data sets)
-``coco_instances_results.json``, COCO's results, and beside it ``data.json``, which names the files
-that they belong to.
+Evaluation writes into ``OUTPUT_DIR/inference`` (into one folder per data set where there are
+several) ``coco_instances_results.json``, and beside it ``data.json``, which names the data.
 """
 
 import contextlib
@@ -33,18 +32,13 @@ from ..evaluation.coco_evaluator import DATA, RESULTS
 from ..evaluation.ground_truth import GroundTruth
 from ..text import printable
 
-__all__ = [
-    "EvaluatedRun",
-    "find_runs",
-    "read_evaluated_run",
-    "read_history",
-]
+__all__ = ["EvaluatedRun", "find_runs", "read_evaluated_run", "read_history"]
 
 _CONFIG = "config.yaml"
 _KEYS = {"MODEL.MASK_ON": bool, "MODEL.BACKBONE.NAME": str, "MODEL.RESNETS.DEPTH": int}
 _LARGEST = 1e12  # of a coordinate, a score, an iteration
 
-# Kinds of problems that pycocotools would compute with, or crash on.
+# Problems with which pycocotools would crash, or give wrong numbers.
 _UNSAFE = frozenset(
     "bad-box bad-iscrowd bad-segmentation bad-polygon stray-polygon bad-rle rle-size".split()
 )
@@ -52,13 +46,11 @@ _UNSAFE = frozenset(
 
 @dataclass(frozen=True)
 class EvaluatedRun:
-    """Detections of a run, and what is needed to judge and to show them.
+    """Detections of a run, with what is needed to judge and to show them.
 
     Attributes:
         folder: the run's ``OUTPUT_DIR``.
-        config: what it was trained or evaluated with.
-        json_file, image_root: the data that was evaluated on.
-        truth: its objects.
+        json_file, image_root, truth: the data set of the evaluation, and its objects.
         results: in COCO's format, with the data set's category ids.
         tasks: ``("bbox",)`` or ``("bbox", "segm")``.
         history: the lines of ``metrics.json``; empty where nothing was trained in the folder.
@@ -75,7 +67,7 @@ class EvaluatedRun:
 
     @property
     def name(self) -> str:
-        """What to call the run: its folder's name."""
+        """Name of its folder."""
         return self.folder.resolve().name
 
     @cached_property
@@ -85,14 +77,14 @@ class EvaluatedRun:
 
     @cached_property
     def picture_size(self) -> tuple[int, int]:
-        """Median height and width of the pictures, pixels; 480, 640 where the data has no sizes."""
+        """Median height and width of the images, pixels; 480, 640 if the data has no sizes."""
         sizes = [(i.get("height"), i.get("width")) for i in self.truth.coco.imgs.values()]
         sizes = [size for size in sizes if all(size)] or [(480, 640)]
         return tuple(int(median(side)) for side in zip(*sizes, strict=True))
 
     @property
     def checkpoint(self) -> Path | None:
-        """The checkpoint to predict with; None where the folder has none."""
+        """The checkpoint to predict with, or None."""
         try:
             return find_checkpoint(self.folder)
         except (FileNotFoundError, ValueError):
@@ -108,19 +100,18 @@ def read_evaluated_run(
 
     Args:
         folder: a run's ``OUTPUT_DIR``.
-        data: (COCO json file, image folder) that was evaluated on; by default those which the
-            evaluation has noted. Needed where these have moved.
+        data: (COCO json file, image folder) of the evaluation; needed where they have moved.
 
     Raises:
-        FileNotFoundError: there is no such folder, it was not evaluated, or the data is not there.
-        ValueError: a file cannot be read, or the run was evaluated on several data sets.
+        FileNotFoundError: there is no such folder, it was not evaluated, or the data is missing.
+        ValueError: a file is invalid, or the run was evaluated on several data sets.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no such folder: {folder}")
     config_file = folder / _CONFIG
     if not config_file.is_file():
-        raise FileNotFoundError(f"{folder} has no {_CONFIG}: it is no run's output folder")
+        raise FileNotFoundError(f"{folder} has no {_CONFIG}: it is not a run's output folder")
     try:
         config = parse_config(config_file.read_text(encoding="utf-8"))
         for key, kind in _KEYS.items():
@@ -129,14 +120,12 @@ def read_evaluated_run(
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{config_file} cannot be read: {error_text(error)}") from error
     results_file = _results_file(folder)
-    if data is None:
-        data = _noted_data(results_file.with_name(DATA))
-    json_file, image_root = map(Path, data)
+    json_file, image_root = map(Path, data or _recorded_data(results_file.with_name(DATA)))
     structure = COCO()
     structure.dataset = _read_truth(json_file)
     if not structure.dataset["annotations"]:
         raise ValueError(f"{json_file} has no annotations to compare the results of {folder} with")
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints that it does
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints progress
         structure.createIndex()
     tasks = ("bbox", "segm") if config.MODEL.MASK_ON else ("bbox",)
     results = _read_json(results_file, list)
@@ -155,14 +144,11 @@ def read_evaluated_run(
 
 
 def find_runs(path: str | os.PathLike) -> list[Path]:
-    """The output folders of one run, or of runs that differ in their seed.
+    """The output folders of runs; a FileNotFoundError if there are none.
 
     Args:
         path: a run's ``OUTPUT_DIR``, a folder of such folders, or a pattern such as
             ``runs/resnest50_*``.
-
-    Raises:
-        FileNotFoundError: there is none.
     """
     path = Path(path)
     if (path / _CONFIG).is_file():
@@ -170,7 +156,7 @@ def find_runs(path: str | os.PathLike) -> list[Path]:
     found = path.iterdir() if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))
     runs = sorted(folder for folder in found if (folder / _CONFIG).is_file())
     if not runs:
-        what = "holds no run's output folder and is none" if path.is_dir() else "is no folder"
+        what = "is no run's output folder and contains none" if path.is_dir() else "is no folder"
         raise FileNotFoundError(f"{path} {what}: a run's folder has a {_CONFIG}")
     return runs
 
@@ -180,37 +166,36 @@ def _results_file(folder: Path) -> Path:
     if not files:
         raise FileNotFoundError(
             f"{folder / 'inference'} has no {RESULTS}: evaluate the run first, resnest-d2 evaluate "
-            f"--config-file {folder / 'config.yaml'} --val-json FILE --val-images DIR "
+            f"--config-file {folder / _CONFIG} --val-json FILE --val-images DIR "
             f"OUTPUT_DIR {folder} MODEL.WEIGHTS CHECKPOINT"
         )
     if len(files) > 1:
         raise ValueError(
-            f"{folder} was evaluated on {len(files)} data sets, and one is needed: "
+            f"{folder} was evaluated on {len(files)} data sets, but must have one: "
             + ", ".join(str(file.parent.relative_to(folder)) for file in files)
         )
     return files[0]
 
 
-def _noted_data(file: Path) -> tuple[str, str]:
+def _recorded_data(file: Path) -> tuple[str, str]:
     if not file.is_file():
         raise FileNotFoundError(
             f"{file.parent} does not say which data its results belong to: give the JSON file and "
             "the image folder"
         )
-    noted = _read_json(file, dict)
-    names = noted.get("json_file"), noted.get("image_root")
+    record = _read_json(file, dict)
+    names = record.get("json_file"), record.get("image_root")
     if not all(type(name) is str and name.isprintable() for name in names):
         raise ValueError(f"{file} does not name a json_file and an image_root")
     return names
 
 
 def _read_truth(json_file: Path) -> dict[str, list[dict]]:
-    """A data set whose boxes and masks can be handed to pycocotools, which checks nothing."""
+    """A data set whose boxes and masks are safe for pycocotools, which checks nothing."""
     dataset = read_sound_coco(json_file)
     for section, key in (("images", "file_name"), ("categories", "name")):
-        for entry in dataset[section]:
-            if type(entry[key]) is not str:
-                raise ValueError(f"{json_file}: a {key} in {section} is no text")
+        if any(type(entry[key]) is not str for entry in dataset[section]):
+            raise ValueError(f"{json_file}: a {key} in {section} is no text")
     unsafe = [p for p in examine(str(json_file)).problems if p.kind in _UNSAFE]
     if unsafe:
         raise ValueError(report(unsafe, limit=3))
@@ -218,7 +203,7 @@ def _read_truth(json_file: Path) -> dict[str, list[dict]]:
 
 
 def _use_own_ids(results: list, truth: COCO) -> None:
-    """Give results, which carry the ids of the data set's own file, the ids that it has here."""
+    """Replace the ids of the user's file by those that reading the file has given, in place."""
     for key, entries in (("image_id", truth.imgs), ("category_id", truth.cats)):
         numbers = {given: number for number, given in given_ids(entries).items()}
         for result in results if numbers else ():
@@ -227,7 +212,7 @@ def _use_own_ids(results: list, truth: COCO) -> None:
 
 
 def _check_results(file: Path, results: list, images: Mapping, tasks: Sequence[str]) -> None:
-    """Refuse results that are not COCO's: what reads them trusts boxes and masks."""
+    """Refuse results that are not in COCO's format: what uses them does not check them."""
     texts, pixels, places = [], [], []
     for place, result in enumerate(results):
         if type(result) is not dict:
@@ -267,7 +252,7 @@ def _are_numbers(value: object, count: int) -> bool:
 
 
 def _is_rle(mask: object, size: list | None) -> bool:
-    """Of the image's height and width, where they are known; the counts are looked at later."""
+    """An RLE of the image's height and width, if known; its counts are checked later."""
     return (
         type(mask) is dict
         and type(mask.get("counts")) is str
@@ -287,7 +272,7 @@ def _read_json(file: Path, kind: type) -> Any:
 
 
 def read_history(file: str | os.PathLike) -> list[dict[str, Any]]:
-    """The lines of a ``metrics.json``, without one that a kill has cut short."""
+    """The lines of a ``metrics.json``, without any that a killed process has cut off."""
     file, lines = Path(file), []
     for text in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
         try:

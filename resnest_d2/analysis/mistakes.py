@@ -1,18 +1,18 @@
-"""What became of every detection and every object: found, or what kind of mistake.
+"""The outcome of every detection and every object: correct, or what kind of mistake.
 
-The kinds are TIDE's (D. Bolya, S. Foley, J. Hays, J. Hoffman, "TIDE: A General Toolbox for
-Identifying Object Detection Errors", ECCV 2020), in its order: a detection that COCO's matching
-leaves over is
+The kinds are those of TIDE (D. Bolya, S. Foley, J. Hays, J. Hoffman, "TIDE: A General Toolbox for
+Identifying Object Detection Errors", ECCV 2020), in its order. A detection that COCO does not match
+is
 
-- poorly localised: it overlaps an object of its class, but less than the IoU that counts;
+- poorly localised: it overlaps an object of its class, but by less than the IoU that counts;
 - of the wrong class: it covers an object of another class;
-- a duplicate: it covers an object of its class, which a higher score has found already;
+- a duplicate: it covers an object of its class that a higher score has matched;
 - background: it overlaps nothing by more than 0.1;
-- both, of the wrong class and poorly localised: the rest.
+- both of the wrong class and poorly localised: the rest.
 
-An object that was not found and to which no detection of the first two kinds belongs is missed.
-Matching, confusion matrix and what each kind costs in AP are hotcoco's. It counts the kinds too,
-but does not say which detection is of which: this is added here, and the tests compare the counts.
+An object is missed where it is not matched and no detection of the first two kinds belongs to it.
+hotcoco computes the matching, the confusion matrix and the AP that each kind costs. It counts the
+kinds too, but does not tell the kind of each detection. The tests compare the counts.
 """
 
 from collections import Counter, defaultdict
@@ -26,6 +26,7 @@ import hotcoco
 import numpy as np
 from pycocotools import mask as mask_util
 
+from ..errors import check_choice
 from ..evaluation.coco_metrics import load_evaluation
 from ..evaluation.ground_truth import GEOMETRY, GroundTruth
 
@@ -35,7 +36,7 @@ _BACKGROUND_IOU = 0.1  # TIDE's
 
 
 class Outcome(Enum):
-    """Of a detection, or of an object: an object's error is that of the detection it belongs to."""
+    """Of a detection, or of an object: an object has the error of the detection it belongs to."""
 
     CORRECT = "correct"
     WRONG_CLASS = "wrong class"
@@ -45,7 +46,7 @@ class Outcome(Enum):
     BACKGROUND = "background"
     MISSED = "missed"
     IGNORED = "not counted"
-    """It is on an object marked as a crowd, or one of more than 100 of its class and image."""
+    """It is on a crowd, or not among the first 100 of its class and image."""
 
 
 ERRORS = {
@@ -56,17 +57,14 @@ ERRORS = {
     Outcome.BACKGROUND: "Bkg",
     Outcome.MISSED: "Miss",
 }
-"""The mistakes, and what TIDE calls them."""
+"""The mistakes, with their names in TIDE."""
 
 
 @dataclass(frozen=True)
 class Detection:
-    """A result and what became of it.
+    """A result in COCO's format, its outcome, and the annotation that it matches or belongs to.
 
-    Attributes:
-        result: in COCO's format.
-        object: annotation that it has found, or that it is a mistake about; None for background,
-            and where it is not counted.
+    ``object`` is None for background, and where the detection is not counted.
     """
 
     result: dict[str, Any]
@@ -76,12 +74,10 @@ class Detection:
 
 @dataclass
 class ImageOutcomes:
-    """Of one image.
+    """Of one image: detections, the highest score first; each annotation with its outcome.
 
-    Attributes:
-        detections: the highest score first.
-        objects: each annotation with ``CORRECT`` where it was found, ``LOCALISATION``,
-            ``WRONG_CLASS``, ``MISSED``, or ``IGNORED`` (a crowd).
+    An annotation is ``CORRECT``, ``LOCALISATION``, ``WRONG_CLASS``, ``MISSED`` or ``IGNORED`` (a
+    crowd).
     """
 
     detections: list[Detection] = field(default_factory=list)
@@ -89,24 +85,23 @@ class ImageOutcomes:
 
     @property
     def badness(self) -> float:
-        """Scores of the false positives, plus one for each object that was not found."""
+        """Scores of the false positives, plus one for each object that is not ``CORRECT``."""
         wrong = sum(d.result["score"] for d in self.detections if d.outcome in ERRORS)
         return wrong + sum(outcome in ERRORS for _, outcome in self.objects)
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What :func:`analyse_results` found.
+    """The result of :func:`analyse_results`.
 
     Attributes:
-        task: ``"bbox"`` or ``"segm"``.
-        images: by image id, each image of the data set.
-        confusion: (K + 1, K + 1), objects by their class (rows) and that of their detection
-            (columns), classes in the order of their ids. The last column counts objects without a
-            detection, the last row detections without an object of their own. An object belongs to
-            the detection with the highest score that covers it, of whichever class.
-        lost_ap: by error, how many AP at this IoU were gained if it were mended alone, 0-100, from
-            all results, not only those above the threshold.
+        images: by image id, for each image of the data set.
+        confusion: (K + 1, K + 1), objects by their class (rows) and the class of their detection
+            (columns), in the order of the category ids. An object's detection is the one with the
+            highest score that covers it, of any class. The last column counts objects without a
+            detection, the last row detections without an object.
+        lost_ap: by error, the AP at this IoU that would be gained without the mistakes of this
+            kind, 0-100, from all results, also those below the threshold.
     """
 
     task: str
@@ -119,18 +114,16 @@ class Analysis:
 
     @cached_property
     def counts(self) -> dict[Outcome, int]:
-        """Detections that are correct, and each kind of mistake."""
-        found = Counter(d.outcome for image in self.images.values() for d in image.detections)
-        found[Outcome.MISSED] = sum(
-            outcome is Outcome.MISSED
-            for image in self.images.values()
-            for _, outcome in image.objects
-        )
+        """Number of correct detections and of each kind of mistake."""
+        images = self.images.values()
+        found = Counter(d.outcome for image in images for d in image.detections)
+        objects = Counter(outcome for image in images for _, outcome in image.objects)
+        found[Outcome.MISSED] = objects[Outcome.MISSED]
         return {outcome: found[outcome] for outcome in (Outcome.CORRECT, *ERRORS)}
 
     @cached_property
     def by_class(self) -> dict[Any, tuple[int, int, int]]:
-        """By category id: objects, of them found, detections that count."""
+        """By category id: number of objects, of correct ones, of detections that count."""
         objects, found, detections = Counter(), Counter(), Counter()
         for image in self.images.values():
             for annotation, outcome in image.objects:
@@ -142,9 +135,20 @@ class Analysis:
         return {i: (objects[i], found[i], detections[i]) for i in self.category_ids}
 
     def false_positives(self) -> list[Detection]:
-        """The highest score first."""
-        wrong = (d for image in self.images.values() for d in image.detections)
-        return sorted((d for d in wrong if d.outcome in ERRORS), key=lambda d: -d.result["score"])
+        """Detections that are mistakes, the highest score first."""
+        found = (d for image in self.images.values() for d in image.detections)
+        return sorted((d for d in found if d.outcome in ERRORS), key=lambda d: -d.result["score"])
+
+    def most_confused(self, count: int) -> list[tuple[int, int, int]]:
+        """The most frequent confusions: indices of the object's and the detection's class, number.
+
+        Without the background.
+        """
+        classes = self.confusion[:-1, :-1].copy()
+        np.fill_diagonal(classes, 0)
+        order = np.argsort(-classes, axis=None, kind="stable")[:count]
+        pairs = (np.unravel_index(place, classes.shape) for place in order)
+        return [(int(a), int(b), int(classes[a, b])) for a, b in pairs if classes[a, b]]
 
 
 def analyse_results(
@@ -155,28 +159,26 @@ def analyse_results(
     score_threshold: float = 0.5,
     iou: float = 0.5,
 ) -> Analysis:
-    """Compare results with the objects, one by one.
+    """Find the outcome of each result and object.
 
     Args:
         results: in COCO's format.
         task: ``"bbox"`` or ``"segm"``.
-        score_threshold: detections below it are left out, 0-1.
-        iou: what a detection must overlap its object by, one of 0.5, 0.55, … 0.95.
+        score_threshold: results with lower scores are left out, 0-1.
+        iou: from which overlap a detection matches an object, one of 0.5, 0.55, … 0.95.
 
     Raises:
-        ValueError: an argument is out of range, or see :func:`.evaluate_results`.
+        ValueError: an argument is out of range; see also :func:`.evaluate_results`.
     """
-    if task not in ("bbox", "segm"):
-        raise ValueError(f"task must be bbox or segm, got {task!r}")
+    check_choice("task", task, ("bbox", "segm"))
     if not 0 <= score_threshold <= 1:
         raise ValueError(f"the score threshold must be from 0 to 1, got {score_threshold}")
     if not np.isclose(20 * iou, round(20 * iou)) or not 0.5 <= iou <= 0.95:
         raise ValueError(f"iou must be one of 0.5, 0.55, … 0.95, got {iou}")
     shown = [result for result in results if result["score"] >= score_threshold]
-    matching = _match(truth, shown, task)
-    status = matching.image_diagnostics(iou_thr=iou)
-    matched = _matched_objects(truth, status)
-    images = _outcomes(truth, shown, task, iou, status["dt_status"], matched)
+    status = _match(truth, shown, task).image_diagnostics(iou_thr=iou)
+    images = _outcomes(truth, shown, task, iou, status)
+    lost = _match(truth, results, task).tide_errors(pos_thr=iou, bg_thr=_BACKGROUND_IOU)
     return Analysis(
         task=task,
         score_threshold=score_threshold,
@@ -184,7 +186,7 @@ def analyse_results(
         category_ids=tuple(truth.categories),
         images=images,
         confusion=_confusion(truth, images, task, iou),
-        lost_ap=_lost_ap(truth, results, task, iou),
+        lost_ap={outcome: 100 * lost["delta_ap"][name] for outcome, name in ERRORS.items()},
     )
 
 
@@ -195,71 +197,51 @@ def _match(truth: GroundTruth, results: Sequence[dict], task: str) -> hotcoco.CO
     return matching
 
 
-def _matched_objects(truth: GroundTruth, status: dict[str, Any]) -> dict[int, dict]:
-    """Annotations by the position of the result that has found them.
-
-    hotcoco numbers results and annotations from 1, in their order.
-    """
-    annotations = truth.coco.dataset["annotations"]
-    return {result - 1: annotations[own - 1] for result, own in status["dt_match"].items()}
-
-
 def _outcomes(
-    truth: GroundTruth,
-    results: Sequence[dict],
-    task: str,
-    iou: float,
-    status: dict[int, str],
-    matched: dict[int, dict],
+    truth: GroundTruth, results: Sequence[dict], task: str, iou: float, status: dict[str, Any]
 ) -> dict[Any, ImageOutcomes]:
+    annotations = truth.coco.dataset["annotations"]
     images = {image_id: ImageOutcomes() for image_id in truth.images}
-    objects, positions = defaultdict(list), defaultdict(list)
-    for annotation in truth.coco.dataset["annotations"]:
+    objects, places = defaultdict(list), defaultdict(list)
+    for annotation in annotations:
         if annotation["image_id"] in images and annotation["category_id"] in truth.categories:
             objects[annotation["image_id"]].append(annotation)
-    for position, result in enumerate(results):
-        positions[result["image_id"]].append(position)
+    # hotcoco numbers results and annotations from 1, in their order.
+    for place, result in enumerate(results, start=1):
+        places[result["image_id"]].append(place)
     for image_id, image in images.items():
-        own = sorted(positions[image_id], key=lambda position: -results[position]["score"])
-        found = {id(matched[p]) for p in own if status.get(p + 1) == "tp"}
+        own = sorted(places[image_id], key=lambda place: -results[place - 1]["score"])
+        kinds = {place: status["dt_status"].get(place) for place in own}
+        matched = {p: annotations[status["dt_match"][p] - 1] for p in own if kinds[p] == "tp"}
         real = [annotation for annotation in objects[image_id] if not annotation["iscrowd"]]
-        wrong = [p for p in own if status.get(p + 1) == "fp"]
-        overlaps = _overlaps(truth, [results[p] for p in wrong], real, task)
+        wrong = [place for place in own if kinds[place] == "fp"]
+        overlaps = _overlaps(truth, [results[place - 1] for place in wrong], real, task)
         mistakes = {
-            p: _mistake(results[p], row, real, found, iou)
-            for p, row in zip(wrong, overlaps, strict=True)
+            place: _mistake(results[place - 1], row, real, iou)
+            for place, row in zip(wrong, overlaps, strict=True)
         }
-        for p in own:
-            if status.get(p + 1) == "tp":
-                image.detections.append(Detection(results[p], Outcome.CORRECT, matched[p]))
-            else:
-                outcome, annotation = mistakes.get(p, (Outcome.IGNORED, None))
-                image.detections.append(Detection(results[p], outcome, annotation))
-        blamed = {
+        correct = {place: (Outcome.CORRECT, annotation) for place, annotation in matched.items()}
+        outcomes = correct | mistakes
+        for place in own:
+            outcome = outcomes.get(place, (Outcome.IGNORED, None))
+            image.detections.append(Detection(results[place - 1], *outcome))
+        of_objects = {
             id(annotation): outcome
-            for outcome, annotation in reversed(mistakes.values())
-            if outcome in (Outcome.WRONG_CLASS, Outcome.LOCALISATION)
+            for outcome, annotation in (*reversed(mistakes.values()), *correct.values())
+            if outcome in (Outcome.WRONG_CLASS, Outcome.LOCALISATION, Outcome.CORRECT)
         }
         for annotation in objects[image_id]:
-            if annotation["iscrowd"]:
-                outcome = Outcome.IGNORED
-            elif id(annotation) in found:
-                outcome = Outcome.CORRECT
-            else:
-                outcome = blamed.get(id(annotation), Outcome.MISSED)
-            image.objects.append((annotation, outcome))
+            outcome = of_objects.get(id(annotation), Outcome.MISSED)
+            image.objects.append(
+                (annotation, Outcome.IGNORED if annotation["iscrowd"] else outcome)
+            )
     return images
 
 
 def _mistake(
-    result: dict, overlaps: np.ndarray, objects: Sequence[dict], found: set[int], iou: float
+    result: dict, overlaps: np.ndarray, objects: Sequence[dict], iou: float
 ) -> tuple[Outcome, dict | None]:
-    """The kind of a detection that found nothing, and the object it is about.
-
-    Args:
-        overlaps: its IoU with each object.
-        found: ``id()`` of the objects that were found.
-    """
+    """The kind of mistake of a detection, and its object; ``overlaps`` are its IoUs with each."""
     if not objects:
         return Outcome.BACKGROUND, None
     same = np.array([o["category_id"] == result["category_id"] for o in objects])
@@ -279,7 +261,7 @@ def _mistake(
 def _overlaps(
     truth: GroundTruth, results: Sequence[dict], objects: Sequence[dict], task: str
 ) -> np.ndarray:
-    """IoU of each result with each object (R, O)."""
+    """(R, O), IoU of each result with each object."""
     if not results or not objects:
         return np.zeros((len(results), len(objects)))
     geometry = [result[GEOMETRY[task]] for result in results]
@@ -293,7 +275,7 @@ def _overlaps(
 def _confusion(
     truth: GroundTruth, images: dict[Any, ImageOutcomes], task: str, iou: float
 ) -> np.ndarray:
-    """hotcoco takes a crowd for an object, and a detection of it for background: without both."""
+    """Without crowds and their detections: hotcoco counts these as objects and as background."""
     results = [
         d.result
         for image in images.values()
@@ -307,10 +289,3 @@ def _confusion(
     matching = hotcoco.COCOeval(objects, loaded.cocoDt, task)
     found = matching.confusion_matrix(iou_thr=iou, max_det=max(1, len(results)))
     return found["matrix"].astype(np.int64)
-
-
-def _lost_ap(
-    truth: GroundTruth, results: Sequence[dict], task: str, iou: float
-) -> dict[Outcome, float]:
-    found = _match(truth, results, task).tide_errors(pos_thr=iou, bg_thr=_BACKGROUND_IOU)
-    return {outcome: 100 * found["delta_ap"][name] for outcome, name in ERRORS.items()}

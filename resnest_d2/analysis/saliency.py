@@ -1,17 +1,18 @@
-"""Which pixels the score of one detection rests on: integrated gradients (arXiv 1703.01365).
+"""The part of each pixel in the score of one detection: integrated gradients (arXiv 1703.01365).
 
-The score's gradient is integrated along the way from an image of the mean colour to the image
-(captum's part). What comes out adds up to the difference of the two scores: each pixel has its part
-of the score, below zero where it speaks against the class.
+captum integrates the gradient of the score from an image of the mean colour to the image. The parts
+sum to the difference of the two scores; a negative part speaks against the class.
 
-Along the way the score is taken at one place, whatever else a detector would find there: in the
-box that the detection's proposal became in each stage of the heads, or at a RetinaNet's anchor.
-Why the box lies where it lies is not explained.
+On this path the score is always taken at the same place: in the box that the detection's proposal
+became in each stage of the heads, or at a RetinaNet's anchor. The position of the box is not
+explained.
 """
 
 import dataclasses
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from ..files import writing
 from ..modeling.dense import dense_predictions
 from ..progress import progress_bar
 
-__all__ = ["Saliency", "check_saliency", "explain_detection", "follow_detections"]
+__all__ = ["Followed", "Saliency", "check_saliency", "explain_detection", "follow_detections"]
 
 _STEPS = 64  # of the integral
 
@@ -37,10 +38,10 @@ class Saliency:
 
     Attributes:
         attribution: float32 (h, w), what each pixel of the resized image adds to the score.
-        box: float32 (4,), the detection's x0, y0, x1, y1, in pixels of the resized image.
-        label: the class' number.
+        box: float32 (4,), x0, y0, x1, y1 of the detection, in pixels of the resized image.
+        label: class index.
         score: of the detection, 0-1.
-        baseline: what an image of the mean colour scores in its place.
+        baseline: the score of an image of the mean colour at the same place.
     """
 
     attribution: np.ndarray
@@ -51,16 +52,16 @@ class Saliency:
 
     @property
     def error(self) -> float:
-        """By how much the sum of the attribution misses ``score - baseline``."""
+        """The sum of the attribution less ``score - baseline``, which it should equal."""
         return float(self.attribution.sum(dtype=np.float64)) - (self.score - self.baseline)
 
     def save(self, file: str | os.PathLike) -> None:
-        """Write it as a numpy archive (``.npz``); its keys are the attributes."""
+        """Write a numpy archive (``.npz``) with the attributes as keys."""
         with writing(file) as archive:
             np.savez_compressed(archive, **dataclasses.asdict(self))
 
     def share_in_box(self) -> tuple[float, float]:
-        """What part of the attribution's magnitude lies in the box, and what part of the image."""
+        """The share of the attribution's magnitude in the box, and the box's share of the image."""
         x0, y0, x1, y1 = self.box
         rows, columns = (np.arange(side) + 0.5 for side in self.attribution.shape)
         inside = np.outer((y0 <= rows) & (rows <= y1), (x0 <= columns) & (columns <= x1))
@@ -69,18 +70,16 @@ class Saliency:
 
 
 def explain_detection(model: nn.Module, inputs: dict, detection: int = 0) -> Saliency:
-    """Divide the score of one detection between the pixels.
-
-    That takes 64 forward and backward passes of one image.
+    """Divide the score of one detection between the pixels, by 64 forward and backward passes.
 
     Args:
         model: see :func:`check_saliency`.
-        inputs: as Detectron2's models take them, for one image.
-        detection: its number in the model's output, from 0.
+        inputs: of one image, as Detectron2's models take them.
+        detection: its index in the model's output.
 
     Raises:
-        ModuleNotFoundError: captum is missing.
-        ValueError: a model that it cannot follow, or no such detection.
+        ModuleNotFoundError: captum is not installed.
+        ValueError: an unsupported model, or no such detection.
     """
     check_saliency(model)
     from captum.attr import IntegratedGradients
@@ -91,7 +90,7 @@ def explain_detection(model: nn.Module, inputs: dict, detection: int = 0) -> Sal
         raise ValueError(
             f"the detection must be a number below {len(found)}, which were found, got {detection}"
         )
-    baseline = torch.zeros_like(images.tensor)  # the mean colour, as padding is
+    baseline = torch.zeros_like(images.tensor)  # the mean colour, as padding
     with progress_bar(total=_STEPS, desc="saliency") as progress:
 
         def score(pixels: torch.Tensor) -> torch.Tensor:
@@ -118,7 +117,7 @@ def check_saliency(model: nn.Module) -> None:
     """Refuse what :func:`explain_detection` cannot explain.
 
     Raises:
-        ModuleNotFoundError: captum is missing.
+        ModuleNotFoundError: captum is not installed.
         ValueError: the model is neither a RetinaNet nor an R-CNN (Faster, Mask, Keypoint, Cascade,
             panoptic) with Detectron2's heads for an FPN.
     """
@@ -139,108 +138,90 @@ def check_saliency(model: nn.Module) -> None:
         )
 
 
-def follow_detections(model: nn.Module, images: ImageList) -> "_Followed":
-    """The detections in one image, each with its score as a function of the pixels.
+@dataclass(frozen=True)
+class Followed:
+    """Detections of one image, as in the model's output but in pixels of its input.
 
-    Args:
-        model: see :func:`check_saliency`.
-        images: one, normalised and padded.
+    Attributes:
+        score: ``score(pixels, i)`` is the score of detection i in each of some normalised images
+            (B, 3, H, W): (B,).
     """
-    return (_AtAnchors if isinstance(model, RetinaNet) else _InRegions)(model, images)
 
-
-class _Followed:
-    """Detections of one image, in the model's order and in pixels of its input."""
-
-    def __init__(self, model: nn.Module, images: ImageList):
-        self.model, self.size = model, images.image_sizes[0]
-        with torch.no_grad():
-            found = self._detect(images)
-        found.pred_boxes.clip(self.size)
-        self.instances = found[found.pred_boxes.nonempty()]  # as the model's output has them
+    instances: Instances
+    score: Callable[[torch.Tensor, int], torch.Tensor]
 
     def __len__(self) -> int:
         return len(self.instances)
 
-    def _detect(self, images: ImageList) -> Instances:
-        """The detections, with what :meth:`score` has to know of each."""
-        raise NotImplementedError
 
-    def score(self, pixels: torch.Tensor, detection: int) -> torch.Tensor:
-        """The score of one in each of some normalised, padded images (B, 3, H, W): (B,)."""
-        raise NotImplementedError
+def follow_detections(model: nn.Module, images: ImageList) -> Followed:
+    """The detections in one normalised, padded image, with their scores as functions of pixels."""
+    follow = _follow_anchors if isinstance(model, RetinaNet) else _follow_regions
+    with torch.no_grad():
+        found, score = follow(model, images)
+    found.pred_boxes.clip(images.image_sizes[0])
+    found = found[found.pred_boxes.nonempty()]  # as in the model's output
+    return Followed(found, partial(score, found))
 
 
-class _InRegions(_Followed):
-    """An R-CNN's: each in the boxes that the stages of its heads saw, one without a cascade."""
+def _follow_regions(model: GeneralizedRCNN, images: ImageList) -> tuple[Instances, Callable]:
+    """An R-CNN's detections, in the boxes that each stage of its heads gets (one if no cascade)."""
+    size, heads = images.image_sizes[0], model.roi_heads
+    stages = [(heads.box_head, heads.box_predictor)]
+    if isinstance(heads, CascadeROIHeads):
+        stages = list(zip(heads.box_head, heads.box_predictor, strict=True))
 
-    def __init__(self, model: GeneralizedRCNN, images: ImageList):
-        heads = model.roi_heads
-        cascade = isinstance(heads, CascadeROIHeads)
-        self.heads = heads.box_head if cascade else [heads.box_head]
-        self.predictors = heads.box_predictor if cascade else [heads.box_predictor]
-        super().__init__(model, images)
-
-    def _detect(self, images: ImageList) -> Instances:
-        features = self.model.backbone(images.tensor)
-        (proposals,), _ = self.model.proposal_generator(images, features, None)
-        regions = proposals.proposal_boxes
-        seen, scores = [], []
-        for stage, predictor in enumerate(self.predictors):
-            seen.append(regions.tensor)
-            predictions = self._predict(features, [regions], stage)
-            proposals = [Instances(self.size, proposal_boxes=regions)]
-            scores += predictor.predict_probs(predictions, proposals)
-            (boxes,) = predictor.predict_boxes(predictions, proposals)
-            if stage < len(self.predictors) - 1:  # a cascade's, which are the same for all classes
-                regions = Boxes(boxes)
-                regions.clip(self.size)
-        (instances,), (rows,) = fast_rcnn_inference(
-            [boxes],
-            [torch.stack(scores).mean(dim=0)],
-            [self.size],
-            predictor.test_score_thresh,
-            predictor.test_nms_thresh,
-            predictor.test_topk_per_image,
-        )
-        instances.regions = torch.stack(seen, dim=1)[rows]  # (D, stages, 4)
-        return instances
-
-    def _predict(self, features: dict, regions: list[Boxes], stage: int):
-        heads = self.model.roi_heads
+    def predict(features: dict, regions: list[Boxes], stage: tuple[nn.Module, nn.Module]):
+        head, predictor = stage
         pooled = heads.box_pooler([features[name] for name in heads.box_in_features], regions)
-        return self.predictors[stage](self.heads[stage](pooled))
+        proposals = [Instances(size, proposal_boxes=boxes) for boxes in regions]
+        return predictor, predictor(head(pooled)), proposals
 
-    def score(self, pixels: torch.Tensor, detection: int) -> torch.Tensor:
-        features = self.model.backbone(pixels)
-        label = self.instances.pred_classes[detection]
-        scores = []
-        for stage, region in enumerate(self.instances.regions[detection]):
-            regions = [Boxes(region[None]) for _ in pixels]
-            predictions = self._predict(features, regions, stage)
-            proposals = [Instances(self.size, proposal_boxes=boxes) for boxes in regions]
-            probabilities = self.predictors[stage].predict_probs(predictions, proposals)
-            scores.append(torch.cat(probabilities)[:, label])
+    def score(found: Instances, pixels: torch.Tensor, detection: int) -> torch.Tensor:
+        features, label, scores = model.backbone(pixels), found.pred_classes[detection], []
+        for stage, region in zip(stages, found.regions[detection], strict=True):
+            boxes = [Boxes(region[None]) for _ in pixels]
+            predictor, predictions, proposals = predict(features, boxes, stage)
+            scores.append(torch.cat(predictor.predict_probs(predictions, proposals))[:, label])
         return torch.stack(scores).mean(dim=0)
 
+    features = model.backbone(images.tensor)
+    (proposals,), _ = model.proposal_generator(images, features, None)
+    regions, seen, scores = proposals.proposal_boxes, [], []
+    for stage in stages:
+        seen.append(regions.tensor)
+        predictor, predictions, proposals = predict(features, [regions], stage)
+        scores += predictor.predict_probs(predictions, proposals)
+        (boxes,) = predictor.predict_boxes(predictions, proposals)
+        if stage is not stages[-1]:  # a cascade's boxes, the same for all classes
+            regions = Boxes(boxes)
+            regions.clip(size)
+    (found,), (rows,) = fast_rcnn_inference(
+        [boxes],
+        [torch.stack(scores).mean(dim=0)],
+        [size],
+        predictor.test_score_thresh,
+        predictor.test_nms_thresh,
+        predictor.test_topk_per_image,
+    )
+    found.regions = torch.stack(seen, dim=1)[rows]  # (D, stages, 4)
+    return found, score
 
-class _AtAnchors(_Followed):
-    """A RetinaNet's: each comes from one anchor."""
 
-    def _detect(self, images: ImageList) -> Instances:
-        model = self.model
-        features, logits, deltas = dense_predictions(model, images.tensor)
-        anchors = Boxes.cat(model.anchor_generator(features)).tensor
-        boxes = model.box2box_transform.apply_deltas(deltas[0], anchors)
-        scores = logits[0].sigmoid()  # (A, classes)
-        (found,) = model.forward_inference(images, features, model.head(features))
-        # Detectron2 does not tell which anchor it was: the one that has the same box and score.
-        differences = torch.cdist(found.pred_boxes.tensor, boxes, p=1)  # (D, A)
-        differences += abs(found.scores[:, None] - scores[:, found.pred_classes].T)
-        found.anchors = differences.argmin(dim=1)
-        return found
+def _follow_anchors(model: RetinaNet, images: ImageList) -> tuple[Instances, Callable]:
+    """A RetinaNet's detections; each comes from one anchor."""
+    features, logits, deltas = dense_predictions(model, images.tensor)
+    anchors = Boxes.cat(model.anchor_generator(features)).tensor
+    boxes = model.box2box_transform.apply_deltas(deltas[0], anchors)
+    scores = logits[0].sigmoid()  # (A, classes)
+    (found,) = model.forward_inference(images, features, model.head(features))
+    # Detectron2 does not return the anchor: take the one with the same box and score.
+    differences = torch.cdist(found.pred_boxes.tensor, boxes, p=1)  # (D, A)
+    differences += abs(found.scores[:, None] - scores[:, found.pred_classes].T)
+    found.anchors = differences.argmin(dim=1)
 
-    def score(self, pixels: torch.Tensor, detection: int) -> torch.Tensor:
-        _, logits, _ = dense_predictions(self.model, pixels)
-        place = self.instances.anchors[detection], self.instances.pred_classes[detection]
-        return logits[:, place[0], place[1]].sigmoid()
+    def score(found: Instances, pixels: torch.Tensor, detection: int) -> torch.Tensor:
+        _, logits, _ = dense_predictions(model, pixels)
+        return logits[:, found.anchors[detection], found.pred_classes[detection]].sigmoid()
+
+    return found, score

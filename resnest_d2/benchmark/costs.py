@@ -1,7 +1,6 @@
-"""What a network costs on paper: parameters and multiply-adds."""
+"""Parameters and multiply-adds of a network."""
 
 import math
-from typing import Any
 
 import torch
 from fvcore.nn import FlopCountAnalysis
@@ -12,23 +11,19 @@ __all__ = ["count_multiply_adds", "count_params"]
 
 
 def count_params(model: nn.Module) -> int:
-    """Parameters of a model, frozen ones included.
-
-    Detectron2's FrozenBN has buffers in place of parameters; they do not count.
-    """
+    """Parameters of a model, frozen ones too; Detectron2's FrozenBN has buffers instead."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def count_multiply_adds(model: nn.Module, image: torch.Tensor) -> int:
     """Multiply-adds of a model's convolutions and linear layers, as papers count them.
 
-    Norms, activations and pools are left out; of a deformable convolution the bilinear sampling
-    is too. The model runs once, on a device with memory: tracing on the meta device fails or counts
-    nothing, depending on PyTorch's version.
+    Norms, activations, pools and the sampling of deformable convolutions are not counted. The model
+    runs once, and not on the meta device, where tracing fails with some versions of PyTorch.
 
     Args:
-        model: in the mode to be counted; evaluation, as a rule.
-        image: its input, (N, 3, H, W). The whole batch is counted.
+        model: usually in evaluation mode.
+        image: its input, (N, 3, H, W); the whole batch is counted.
     """
     analysis = FlopCountAnalysis(model, image)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
@@ -37,6 +32,6 @@ def count_multiply_adds(model: nn.Module, image: torch.Tensor) -> int:
     return int(by_operator["conv"] + by_operator["linear"] + by_operator["deform_conv2d"])
 
 
-def _deformable(inputs: list[Any], outputs: list[Any]) -> int:
+def _deformable(inputs: list, outputs: list) -> int:
     batch, _, height, width = get_shape(outputs[0])
     return batch * height * width * math.prod(get_shape(inputs[1]))  # of the weight

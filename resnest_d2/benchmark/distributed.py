@@ -1,13 +1,11 @@
-"""A training step on many processes: measured on few, expected on many."""
+"""The parts of a training step on several processes of one machine."""
 
 import json
-import statistics
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import multiprocessing, nn
@@ -17,114 +15,22 @@ from .costs import count_params
 from .latency import alternate
 from .subjects import Subject, total_loss
 
-__all__ = [
-    "BUCKET_BYTES",
-    "Cluster",
-    "ProcessTimes",
-    "all_reduce_seconds",
-    "expected_slowest",
-    "latency_seconds",
-    "measure_processes",
-    "step_seconds",
-]
+__all__ = ["ProcessTimes", "measure_processes"]
 
-BUCKET_BYTES = 25 * 2**20
-"""Gradients that DistributedDataParallel sends at once."""
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Nodes of GPUs and their links, in bytes a second in each direction.
-
-    Attributes:
-        gpu_link: of a GPU to the others of its node.
-        node_link: of a node to the others, of all its GPUs together.
-        gpus_per_node: in a node.
-        hop_seconds: what a message takes from a GPU to another, whatever its size.
-    """
-
-    gpu_link: float
-    node_link: float
-    gpus_per_node: int = 8
-    hop_seconds: float = 10e-6
-
-
-def latency_seconds(gpus: int, cluster: Cluster) -> float:
-    """Time to sum a few bytes over GPUs: 2 log2(n) hops, as in a tree."""
-    return float(2 * np.log2(gpus) * cluster.hop_seconds)
-
-
-def all_reduce_seconds(gradient_bytes: float, gpus: int, cluster: Cluster) -> float:
-    """Time to sum gradients over GPUs: within the nodes, then between them.
-
-    Each level moves 2 (n - 1) / n of the bytes over its slowest link, as a ring does, and each
-    bucket takes :func:`latency_seconds`.
-
-    Args:
-        gradient_bytes: of one GPU; 4 a trained parameter.
-
-    Raises:
-        ValueError: GPUs that do not fill their nodes.
-    """
-    if gpus > cluster.gpus_per_node and gpus % cluster.gpus_per_node:
-        raise ValueError(f"nodes have {cluster.gpus_per_node} GPUs, got {gpus}")
-    nodes, inside = max(1, gpus // cluster.gpus_per_node), min(gpus, cluster.gpus_per_node)
-    seconds = 2 * (inside - 1) / inside * gradient_bytes / cluster.gpu_link
-    seconds += 2 * (nodes - 1) / nodes * gradient_bytes / cluster.node_link
-    buckets = max(1, gradient_bytes / BUCKET_BYTES)
-    return seconds + buckets * latency_seconds(gpus, cluster)
-
-
-def step_seconds(
-    compute: float,
-    all_reduce: float,
-    gradient_bytes: float,
-    *,
-    slowest: float = 1.0,
-    waiting: float = 0.0,
-) -> float:
-    """Expected time of a step of data parallel training.
-
-    A third of the computing is the forward pass. The backward pass hides the summing, but for the
-    last bucket, which begins when the backward pass ends.
-
-    Args:
-        compute: seconds of a step of one GPU alone.
-        all_reduce: seconds to sum the gradients, see :func:`all_reduce_seconds`.
-        gradient_bytes: of one GPU.
-        slowest: computing of the slowest GPU over that of the mean, see :func:`expected_slowest`.
-        waiting: seconds of exchanges that nothing hides: two :func:`latency_seconds` a SyncBN.
-    """
-    forward, backward = slowest * compute / 3, slowest * compute * 2 / 3
-    last = all_reduce * min(1.0, BUCKET_BYTES / gradient_bytes)
-    return forward + max(backward, all_reduce - last) + last + waiting
-
-
-def expected_slowest(costs: Sequence[float], gpus: int, images_per_gpu: int = 1) -> float:
-    """Mean of the largest cost among GPUs over the mean cost: a step waits for the slowest.
-
-    Args:
-        costs: of images, any unit, such as their pixels; each GPU draws its images from them.
-    """
-    sums = np.zeros(1)
-    for _ in range(images_per_gpu):
-        sums = np.add.outer(sums, np.asarray(costs, dtype=np.float64)).ravel()
-    sums.sort()
-    below = (np.arange(len(sums) + 1) / len(sums)) ** gpus  # P(largest is among the first i)
-    return float((sums * np.diff(below)).sum() / sums.mean())
+_BUCKET_BYTES = 25 * 2**20  # of gradients, which DistributedDataParallel sends at once
 
 
 @dataclass(frozen=True)
 class ProcessTimes:
-    """Training steps of processes that share a machine, in milliseconds; all are of one run.
+    """Training steps of processes that share a machine; one time per run, in milliseconds.
 
     Attributes:
         processes: how many, each on a GPU or on its share of the cores.
         gradient_bytes: of one process.
-        alone_ms: steps of one, the others waiting.
+        alone_ms: steps of one process while the others wait.
         together_ms: steps of all, without exchanging gradients.
-        synchronised_ms: steps of all, as they are trained.
-        all_reduce_ms: exchanging the gradients alone.
+        synchronised_ms: steps of all, as in training.
+        all_reduce_ms: only the exchange of the gradients.
     """
 
     processes: int
@@ -133,13 +39,6 @@ class ProcessTimes:
     together_ms: tuple[float, ...]
     synchronised_ms: tuple[float, ...]
     all_reduce_ms: tuple[float, ...]
-
-    @property
-    def expected_ms(self) -> float:
-        """What :func:`step_seconds` makes of the median parts."""
-        parts = (self.together_ms, self.all_reduce_ms)
-        compute, all_reduce = (statistics.median(part) / 1000 for part in parts)
-        return 1000 * step_seconds(compute, all_reduce, self.gradient_bytes)
 
 
 def measure_processes(
@@ -152,17 +51,17 @@ def measure_processes(
     runs: int = 5,
     warmup: int = 1,
 ) -> ProcessTimes:
-    """Time training steps of a network on processes of one machine, their parts in turn.
+    """Time training steps of a backbone on several processes, the parts of a step in turn.
 
     Args:
-        name: see :class:`.Subject`; a backbone.
-        batch, size: images of each process and step, and their height and width.
-        device: cpu, or cuda: one GPU a process.
+        name: see :class:`.Subject`; not a whole detector.
+        batch, size: number of images of each process and step, and their height and width.
+        device: ``"cpu"``, or ``"cuda"`` for one GPU per process.
         runs, warmup: timed and untimed steps of each kind.
 
     Raises:
-        ValueError: an unknown network, a whole detector, fewer than two processes.
-        torch.multiprocessing.ProcessRaisedException: a process failed, with its error.
+        ValueError: an invalid argument.
+        torch.multiprocessing.ProcessRaisedException: a process failed; it has the error's text.
     """
     subject = Subject(name, training=True, device=device)
     if processes < 2 or subject.is_detector:
@@ -173,9 +72,8 @@ def measure_processes(
         arguments = (folder, processes, subject, (batch, size), (runs, warmup))
         multiprocessing.spawn(_measure_process, arguments, nprocs=processes)
         found = json.loads((Path(folder) / "times.json").read_text())
-    gradient_bytes = found.pop("gradient_bytes")
-    times = {key: tuple(values) for key, values in found.items()}
-    return ProcessTimes(processes=processes, gradient_bytes=gradient_bytes, **times)
+    gradient_bytes, times = found
+    return ProcessTimes(processes, gradient_bytes, *map(tuple, times))
 
 
 def _measure_process(rank: int, folder: str, processes: int, subject: Subject, inputs, runs):
@@ -209,25 +107,20 @@ def _measure_process(rank: int, folder: str, processes: int, subject: Subject, i
             step(parallel)
 
     def exchange():
-        for bucket in gradients.split(BUCKET_BYTES // gradients.element_size()):
+        for bucket in gradients.split(_BUCKET_BYTES // gradients.element_size()):
             dist.all_reduce(bucket)
 
-    def met(call):
+    def between_barriers(call):
         dist.barrier()
         call()
-        dist.barrier()  # of the slowest
+        dist.barrier()  # the time is that of the slowest process
 
-    kinds = {
-        "alone_ms": alone,
-        "together_ms": together,
-        "synchronised_ms": lambda: step(parallel),
-        "all_reduce_ms": exchange,
-    }
-    calls = [lambda kind=kind: met(kind) for kind in kinds.values()]
-    times = alternate(calls, runs=runs[0], warmup=runs[1])
+    kinds = (alone, together, partial(step, parallel), exchange)  # as in ProcessTimes
+    times = alternate(
+        [partial(between_barriers, kind) for kind in kinds], runs=runs[0], warmup=runs[1]
+    )
     if rank == 0:
-        found = dict(zip(kinds, times, strict=True))
-        found["gradient_bytes"] = gradients.numel() * gradients.element_size()
+        found = gradients.numel() * gradients.element_size(), times
         (Path(folder) / "times.json").write_text(json.dumps(found))
     dist.barrier()
     dist.destroy_process_group()

@@ -1,6 +1,7 @@
-"""An exported file beside the model that it was made of."""
+"""Latency of an exported file beside the model that it was made from."""
 
 import os
+from functools import partial
 
 import numpy as np
 import torch
@@ -23,37 +24,30 @@ def measure_exported(
     format: str,
     runs: int = 10,
 ) -> dict[str, tuple[float, ...]]:
-    """Times of a detector's file, and of its model as it is and optimised, in turn on the CPU.
+    """Time an exported detector, its model, and the optimized model, in turn on the CPU.
 
     Args:
         source, config: the checkpoint and its config, as for ``Predictor``.
-        file: what it was exported to, whole.
+        file, format: the export. A ValueError unless it is of the whole detector.
         image: RGB (3, H, W), 0-255, float32.
-        format: the file's.
-        runs: timed runs of each.
 
     Returns:
         Milliseconds by name: the format, ``"model"`` and ``"optimized"``.
-
-    Raises:
-        ValueError: the file is not a detector's.
     """
     run, metadata = open_file(os.fspath(file), format)
     if metadata["part"] != "detector" or not metadata["non_maximum_suppression"]:
         raise ValueError(f"{file} gives no detections: only a whole detector is timed here")
-    threshold = metadata["score_threshold"]
+    options = {"device": "cpu", "score_threshold": metadata["score_threshold"]}
     models = [
-        Predictor(
-            source, config=config, device="cpu", score_threshold=threshold, optimize=optimize
-        ).model
+        Predictor(source, config=config, optimize=optimize, **options).model
         for optimize in (False, True)
     ]
     inputs = model_inputs(image, metadata["normalisation_inside"]["format"])
 
-    def call(model):
+    def detect(model):
         with torch.inference_mode():
             return model(inputs)
 
-    calls = [lambda: run(image), *(lambda model=model: call(model) for model in models)]
+    calls = [partial(run, image), *(partial(detect, model) for model in models)]
     times = alternate(calls, runs=runs, doing="timing")
     return dict(zip((format, "model", "optimized"), times, strict=True))

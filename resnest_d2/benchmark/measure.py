@@ -1,12 +1,14 @@
-"""Cost of networks measured side by side: latency in turn, memory, parts of a detector."""
+"""Networks measured side by side: counts, latency in turn, memory, parts of a detector."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 
+from ..errors import check_choice
 from ..progress import progress_bar
 from .costs import count_multiply_adds, count_params
 from .latency import alternate
@@ -14,7 +16,7 @@ from .part_times import part_times
 from .peak_memory import peak_memory, saved_memory
 from .subjects import Subject
 
-__all__ = ["Measurement", "measure"]
+__all__ = ["Measurement", "measure", "time_against"]
 
 
 @dataclass(frozen=True)
@@ -22,13 +24,11 @@ class Measurement:
     """Cost of one network for one batch.
 
     Attributes:
-        name: as it was asked for, see :class:`.Subject`.
-        params: parameters before any setting.
-        multiply_adds: of a forward pass of the batch; None of a whole detector, where it depends on
-            what is found.
-        latency_ms: each timed run; run i of all networks are neighbours in time.
-        ratios: of each run, the reference's time over this one's: above 1 this one is faster.
-        peak: memory that a call takes beyond what is held before, bytes; None where unknown.
+        name, params: of the network before its settings, see :class:`.Subject`.
+        multiply_adds: of a forward pass of the batch; None for a whole detector, where it varies.
+        latency_ms: one time per run; run i of all networks is from the same round.
+        ratios: the baseline's time over this one's, per run: above 1 this one is faster.
+        peak: memory that a call takes beyond what is in use before it, bytes; None where unknown.
         saved: bytes kept for the backward pass; None in inference.
         parts_ms: of a detector in inference, median time by part, from the file to the result.
     """
@@ -38,8 +38,8 @@ class Measurement:
     multiply_adds: int | None
     latency_ms: tuple[float, ...]
     ratios: tuple[float, ...]
-    peak: int | None
-    saved: int | None
+    peak: int | None = None
+    saved: int | None = None
     parts_ms: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -70,22 +70,21 @@ def measure(
         size: height and width of the images, pixels.
         training: forward and backward pass, instead of inference.
         classifier: with 1000 classes, instead of feature maps.
-        runs, warmup: timed and untimed runs of each; 0 runs count without timing.
-        reference: whose time the ratios are of; one of ``specs``, by default the last.
+        runs, warmup: timed and untimed runs of each; with 0 runs nothing is timed.
+        reference: baseline for the ratios, one of ``specs``; by default the last.
 
     Raises:
-        ValueError: see :class:`.Subject`; the same name twice, no such reference.
-        ModuleNotFoundError: a source's package is missing.
+        ValueError: see :class:`.Subject`; the same name twice, an unknown reference.
+        ModuleNotFoundError: a source's package is not installed.
     """
     reference = specs[-1] if reference is None else reference
+    check_choice("the reference", reference, specs)
     if len(set(specs)) != len(specs):
         raise ValueError(f"each network is measured once, got {', '.join(specs)}")
-    if reference not in specs:
-        raise ValueError(f"the reference must be one of {', '.join(specs)}, got {reference!r}")
     if min(size) < 32 or batch < 1 or runs < 0:
         raise ValueError(
-            f"images have at least 32 pixels a side, a batch at least one, and there are no "
-            f"negative runs: got {size}, {batch}, {runs}"
+            "images must have at least 32 pixels a side, and a batch at least one image; runs must "
+            f"not be negative: got {size}, {batch}, {runs}"
         )
     subjects = [
         Subject(spec, training=training, classifier=classifier, device=device) for spec in specs
@@ -94,15 +93,14 @@ def measure(
     for subject in progress_bar(subjects, desc="building and counting"):
         network = subject.build()
         inputs = subject.inputs(batch, size)
-        found = dict.fromkeys(("multiply_adds", "peak", "saved"))
-        found["params"] = count_params(network)
+        found: dict[str, Any] = {"params": count_params(network), "multiply_adds": None}
         if not subject.is_detector:
             with torch.inference_mode():
                 found["multiply_adds"] = count_multiply_adds(network, inputs)
         prepared = subject.prepare(network)
         call = partial(prepared.call, inputs)
         if runs:
-            call()  # what is compiled is compiled now
+            call()  # compiles what is to be compiled
             if training:
                 found["saved"] = saved_memory(network, partial(prepared.forward, inputs))
             elif subject.is_detector:
@@ -112,14 +110,26 @@ def measure(
             found["peak"] = peak_memory(call, device)
         calls.append(call)
         untimed.append(found)
+    timed = time_against(reference, specs, calls, runs=runs, warmup=warmup)
+    return [Measurement(**times, **found) for times, found in zip(timed, untimed, strict=True)]
+
+
+def time_against(
+    reference: str,
+    names: Iterable[str],
+    calls: Sequence[Callable[[], object]],
+    *,
+    runs: int,
+    warmup: int = 2,
+) -> list[dict[str, Any]]:
+    """Time calls in turn: ``name``, ``latency_ms`` and ``ratios`` of each :class:`Measurement`."""
     times = alternate(calls, runs=runs, warmup=min(runs, warmup), doing="timing")
-    base = times[specs.index(reference)]
+    by_name = dict(zip(names, times, strict=True))
     return [
-        Measurement(
-            name=spec,
-            latency_ms=own,
-            ratios=tuple(b / a for a, b in zip(own, base, strict=True)),
-            **found,
-        )
-        for spec, own, found in zip(specs, times, untimed, strict=True)
+        {
+            "name": name,
+            "latency_ms": own,
+            "ratios": tuple(b / a for a, b in zip(own, by_name[reference], strict=True)),
+        }
+        for name, own in by_name.items()
     ]

@@ -1,10 +1,13 @@
-"""Where a detector's time goes, from the file to the result."""
+"""How the time of a detector is divided between its parts, from the file to the result."""
 
+import contextlib
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -14,6 +17,7 @@ from torch import nn
 from detectron2.data import transforms as T
 
 from ..data.image_reader import read_picture
+from ..export import model_inputs
 
 __all__ = ["part_times"]
 
@@ -21,60 +25,44 @@ __all__ = ["part_times"]
 def part_times(
     model: nn.Module, run: Callable[[list[dict]], object], size: tuple[int, int], *, runs: int = 5
 ) -> dict[str, float]:
-    """Median milliseconds by part of decoding, resizing and detecting in one picture.
+    """Median milliseconds by part of decoding, resizing and detecting in one image.
 
-    The picture is noise, a JPEG file of ``size``, resized to the same size. Times are those of the
-    caller's thread: work that is left on a GPU is waited for after each part.
+    The image is a JPEG file of noise. Work left on a GPU is waited for after each part.
 
     Args:
-        model: a detector of Detectron2, optimised or not.
+        model: a detector of Detectron2, optimized or not.
         run: calls it with its inputs.
-        size: height and width, pixels.
+        size: height and width of the image and of the resized image, pixels.
 
     Returns:
-        By part, in the order of their first call, with ``rest``: postprocessing, what is between.
+        By part, in the order of their first call. ``rest`` is postprocessing and all in between.
     """
     clock = _Clock()
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "picture.jpg"
+    resize = T.Resize(size)
+
+    def preprocess(image: np.ndarray) -> list[dict]:
+        resized = resize.get_transform(image).apply_image(image)
+        return model_inputs(resized.transpose(2, 0, 1), "RGB")
+
+    rounds: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as patches:
+        file = Path(folder) / "image.jpg"
         pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
         Image.fromarray(pixels).save(file)
-        resize = T.Resize(size)
-        originals = [
-            (module, name, module.__dict__.get(name), clock.timed(part, getattr(module, name)))
-            for part, module, name in _methods(model)
-        ]
-        try:
-            for module, name, _, timed in originals:
-                object.__setattr__(module, name, timed)
-            rounds = []
-            for _ in range(runs + 1):
-                clock.times = {}
-                clock.inside = None
-                start = time.perf_counter()
-                image = clock.timed("decode", read_picture)(file).pixels
-                inputs = clock.timed("preprocess", _inputs)(image, resize)
-                run([inputs])
-                clock.wait()
-                times = dict(clock.times)
-                times["rest"] = 1000 * (time.perf_counter() - start) - sum(times.values())
-                rounds.append(times)
-        finally:
-            for module, name, own, _ in originals:
-                if own is None:
-                    del module.__dict__[name]
-                else:
-                    object.__setattr__(module, name, own)
+        for part, module, name in _methods(model):
+            timed = clock.timed(part, getattr(module, name))
+            patches.enter_context(mock.patch.object(module, name, timed))
+        for _ in range(1 + runs):
+            clock.times = Counter()
+            start = time.perf_counter()
+            image = clock.timed("decode", read_picture)(file).pixels
+            run(clock.timed("preprocess", preprocess)(image))
+            clock.wait()
+            rest = 1000 * (time.perf_counter() - start) - clock.times.total()
+            rounds.append({**clock.times, "rest": rest})
     rounds = rounds[1:]  # the first is to warm up
     parts = {part: None for times in rounds for part in times}
     return {part: statistics.median(t.get(part, 0.0) for t in rounds) for part in parts}
-
-
-def _inputs(image: np.ndarray, resize: T.Augmentation) -> dict:
-    height, width = image.shape[:2]
-    resized = resize.get_transform(image).apply_image(image)
-    tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
-    return {"image": tensor, "height": height, "width": width}
 
 
 def _methods(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
@@ -93,22 +81,26 @@ def _methods(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
     for part in ("box", "mask", "keypoint"):
         if hasattr(heads, f"{part}_pooler"):
             yield f"{part} pooling", getattr(heads, f"{part}_pooler"), "forward"
-        head = getattr(heads, f"{part}_head", None)
-        for stage in head if isinstance(head, nn.ModuleList) else [head]:
-            if stage is not None:
-                yield f"{part} head", stage, "forward" if part == "box" else "layers"
-    predictors = heads.box_predictor
-    for predictor in predictors if isinstance(predictors, nn.ModuleList) else [predictors]:
+        for stage in _stages(getattr(heads, f"{part}_head", None)):
+            yield f"{part} head", stage, "forward" if part == "box" else "layers"
+    for predictor in _stages(heads.box_predictor):
         yield "box predictor", predictor, "forward"
         yield "box inference", predictor, "inference"
 
 
+def _stages(module: nn.Module | None) -> list[nn.Module]:
+    """The stages of a cascade, or one module; none without it."""
+    if module is None:
+        return []
+    return list(module) if isinstance(module, nn.ModuleList) else [module]
+
+
 class _Clock:
-    """Adds up milliseconds by name; of calls within calls, the outer one's count."""
+    """Adds up milliseconds by name. Of nested calls only the outer one is timed."""
 
     def __init__(self):
-        self.times: dict[str, float] = {}
-        self.inside: str | None = None
+        self.times: Counter = Counter()
+        self.running = False
 
     def wait(self) -> None:
         if torch.cuda.is_available():
@@ -116,15 +108,14 @@ class _Clock:
 
     def timed(self, part: str, function: Callable) -> Callable:
         def call(*args, **kwargs):
-            if self.inside:
+            if self.running:
                 return function(*args, **kwargs)
-            self.inside, start = part, time.perf_counter()
+            self.running, start = True, time.perf_counter()
             try:
                 return function(*args, **kwargs)
             finally:
                 self.wait()
-                self.inside = None
-                milliseconds = 1000 * (time.perf_counter() - start)
-                self.times[part] = self.times.get(part, 0.0) + milliseconds
+                self.running = False
+                self.times[part] += 1000 * (time.perf_counter() - start)
 
         return call

@@ -1,4 +1,4 @@
-"""Memory of a call: its peak, and what autograd keeps for the backward pass."""
+"""Memory of a call: its peak, and what is kept for the backward pass."""
 
 import ctypes
 import os
@@ -12,10 +12,10 @@ __all__ = ["peak_memory", "saved_memory"]
 
 
 def peak_memory(call: Callable[[], object], device: str) -> int | None:
-    """Bytes that a call takes beyond what is held before it, at most.
+    """The most memory, in bytes, that a call takes beyond what is in use before it.
 
-    On a GPU of PyTorch's allocator; on a CPU of the process's resident set, on Linux (None
-    elsewhere), after what was freed before has gone back to the system, where libc can do that.
+    On a GPU it is that of PyTorch's allocator. On a CPU it is the process's resident memory; None
+    where the system is not Linux.
     """
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize()
@@ -27,7 +27,7 @@ def peak_memory(call: Callable[[], object], device: str) -> int | None:
     own = Path("/proc/self")
     if not own.exists():
         return None
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's: returns freed memory
     if trim:
         trim(0)
     try:
@@ -43,17 +43,11 @@ def peak_memory(call: Callable[[], object], device: str) -> int | None:
 
 
 def saved_memory(model: nn.Module, forward: Callable[[], object]) -> int:
-    """Bytes that a forward pass keeps for the backward pass: unique storages, no parameters."""
-    own = {p.untyped_storage()._cdata for p in model.parameters()}
-    kept = {}
+    """Bytes that a forward pass of a model keeps for the backward pass."""
+    from ..engine.diagnosis.memory_estimate import SavedTensors  # imports the trainer
 
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    counter = SavedTensors(model)
+    with counter.counting():
         outputs = forward()
     assert outputs is not None  # the graph has to live while it is counted
-    return sum(storage.nbytes() for storage in kept.values())
+    return counter.bytes

@@ -1,8 +1,7 @@
-"""What the detectors of runs cost, by their configs: size, arithmetic, latency, memory.
+"""What the detectors of runs cost, by their configs: size, multiply-adds, latency, memory.
 
-A detector is built with random weights and a score threshold of 0, so that each one finds as many
-objects as its config allows, and the heads of all have as much to do. What a trained one finds, and
-so how long it takes, depends on the picture.
+Detectors are built with random weights and a score threshold of 0, so each has as many detections
+as its config allows. The latency of a trained detector depends on how many it has in an image.
 """
 
 from collections.abc import Mapping
@@ -18,28 +17,26 @@ from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import build_model
 
 from ..config import merge_opts
+from ..errors import check_choice
 from ..progress import progress_bar
 from .costs import count_multiply_adds, count_params
-from .latency import alternate
-from .measure import Measurement
+from .measure import Measurement, time_against
 from .peak_memory import peak_memory
-from .subjects import detector_options
+from .subjects import detector_options, random_input
 
 __all__ = ["RunCost", "measure_runs"]
-
-_WARMUP = 2  # untimed rounds
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunCost(Measurement):
-    """Cost of a run's detector for one picture.
+    """Cost of a run's detector for one image.
 
-    ``params``, ``latency_ms``, ``ratios`` and ``peak`` are of the whole detector, from the
-    picture's tensor to its objects; ``multiply_adds`` are those of the backbone without its FPN.
+    ``params``, ``latency_ms``, ``ratios`` and ``peak`` are of the whole detector, from the image's
+    tensor to the instances; ``multiply_adds`` are of the backbone without its FPN.
 
     Attributes:
         backbone_params: parameters of the backbone without its FPN.
-        size: height and width of the picture as the network gets it, pixels, before padding.
+        size: height and width of the resized image, pixels, before padding.
     """
 
     backbone_params: int
@@ -58,79 +55,52 @@ def measure_runs(
 
     Args:
         configs: by the names that the result has. They are not changed.
-        picture: height and width of the picture, pixels; each config resizes it as its
-            ``INPUT.MIN_SIZE_TEST`` and ``INPUT.MAX_SIZE_TEST`` say.
-        runs: timed runs of each; 0 runs count without timing.
-        reference: whose time the ratios are of, one of the names; by default the first. A ratio
-            above 1 is faster than it.
+        picture: height and width of the image, pixels; each config resizes it by its
+            ``INPUT.MIN_SIZE_TEST`` and ``INPUT.MAX_SIZE_TEST``.
+        runs: timed runs of each; with 0 runs nothing is timed.
+        reference: baseline for the ratios, one of the names; by default the first.
 
     Raises:
-        ValueError: no such reference, or an argument is out of range.
+        ValueError: an unknown reference, or an argument is out of range.
     """
     reference = next(iter(configs)) if reference is None else reference
-    if reference not in configs:
-        raise ValueError(f"the reference must be one of {', '.join(configs)}, got {reference!r}")
+    check_choice("the reference", reference, configs)
     if min(picture) < 1 or runs < 0:
         raise ValueError(
-            f"a picture has at least one pixel, and there are no negative runs: got {picture}, "
+            f"an image must have at least one pixel, and runs must not be negative: got {picture}, "
             f"{runs}"
         )
-    found: dict[str, dict[str, Any]] = {}
-    calls = []
-    for name, config in progress_bar(configs.items(), desc="building and counting"):
+    calls, untimed = [], []
+    for config in progress_bar(configs.values(), desc="building and counting"):
         model = _build(config, device)
-        inputs = _inputs(config, picture)
-        found[name] = _count(model, inputs)
+        size = picture
+        if config.INPUT.MIN_SIZE_TEST:
+            limits = config.INPUT.MIN_SIZE_TEST, config.INPUT.MAX_SIZE_TEST
+            size = ResizeShortestEdge.get_output_shape(*picture, *limits)
+        inputs = random_input(size, picture)
+        found: dict[str, Any] = {"size": tuple(size), "params": count_params(model)}
+        bottom_up = getattr(model.backbone, "bottom_up", model.backbone)
+        found["backbone_params"] = count_params(bottom_up)
         call = partial(_detect, model, [inputs])
+        with torch.inference_mode():
+            image = model.preprocess_image([inputs]).tensor
+            found["multiply_adds"] = count_multiply_adds(bottom_up, image)
         if runs:
-            call()  # the first takes memory that all share
-            found[name]["peak"] = peak_memory(call, device)
+            call()  # the first call takes memory that later ones use again
+            found["peak"] = peak_memory(call, device)
         calls.append(call)
-    times = alternate(calls, runs=runs, warmup=min(runs, _WARMUP), doing="timing")
-    base = times[list(configs).index(reference)]
-    return {
-        name: RunCost(
-            name=name,
-            latency_ms=own,
-            ratios=tuple(b / a for a, b in zip(own, base, strict=True)),
-            saved=None,
-            **found[name],
-        )
-        for name, own in zip(configs, times, strict=True)
-    }
+        untimed.append(found)
+    timed = time_against(reference, configs, calls, runs=runs)
+    costs = [RunCost(**times, **found) for times, found in zip(timed, untimed, strict=True)]
+    return {cost.name: cost for cost in costs}
 
 
 def _build(config: CfgNode, device: str) -> nn.Module:
     config = config.clone()
     config.defrost()
-    # Frozen norms would have buffers in place of parameters, and the counts would be smaller.
+    # Norms of frozen stages have buffers instead of parameters, which would not be counted.
     merge_opts(config, [*detector_options(device), "MODEL.BACKBONE.FREEZE_AT", "0"])
     return build_model(config).eval()
-
-
-def _inputs(config: CfgNode, picture: tuple[int, int]) -> dict[str, Any]:
-    """A picture of noise as Detectron2's models take one."""
-    height, width = picture
-    size = picture
-    if config.INPUT.MIN_SIZE_TEST:
-        size = ResizeShortestEdge.get_output_shape(
-            height, width, config.INPUT.MIN_SIZE_TEST, config.INPUT.MAX_SIZE_TEST
-        )
-    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
-    return {"image": image, "height": height, "width": width}
-
-
-def _count(model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
-    bottom_up = getattr(model.backbone, "bottom_up", model.backbone)
-    with torch.inference_mode():
-        multiply_adds = count_multiply_adds(bottom_up, model.preprocess_image([inputs]).tensor)
-    return {
-        "params": count_params(model),
-        "backbone_params": count_params(bottom_up),
-        "multiply_adds": multiply_adds,
-        "size": tuple(inputs["image"].shape[1:]),
-        "peak": None,
-    }
 
 
 def _detect(model: nn.Module, inputs: list[dict[str, Any]]) -> object:

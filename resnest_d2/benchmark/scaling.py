@@ -1,10 +1,9 @@
-"""How cost grows with one quantity at a time: points measured in turn, an exponent fitted."""
+"""How time grows with one quantity at a time: points timed in turn, an exponent fitted."""
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,13 +34,9 @@ QUANTITIES = {
     "depth": "ResNeSt-14 to 269 by layers, 224 x 224",
     "proposals": "Faster R-CNN, ROI heads alone, inference, 480 x 640",
 }
-"""What is varied, and of what network."""
+"""What is varied, and in which network."""
 
-
-class _Point(NamedTuple):
-    value: int
-    call: Callable[[], object]
-    multiply_adds: int | None = None
+_Point = tuple[int, Callable[[], object], int | None]  # value, call, multiply-adds
 
 
 @dataclass(frozen=True)
@@ -52,8 +47,8 @@ class Scaling:
         quantity: what is varied.
         what: of which network.
         values: of the quantity, ascending.
-        latency_ms: by value, each timed run; run i of all values are neighbours in time.
-        multiply_adds: by value, of the forward pass; None where they are not counted.
+        latency_ms: by value, one time per run; run i of all values is from the same round.
+        multiply_adds: by value, of the forward pass; None where not counted.
     """
 
     quantity: str
@@ -68,17 +63,15 @@ class Scaling:
 
     @property
     def exponents(self) -> tuple[float, ...]:
-        """p of time ~ value ** p, least squares of the logarithms, of each round."""
+        """p of time ~ value ** p, by least squares of the logarithms, per round."""
         return tuple(_exponent(self.values, times) for times in zip(*self.latency_ms, strict=True))
 
     @property
     def exponent(self) -> float:
-        """Median of :attr:`exponents`."""
         return statistics.median(self.exponents)
 
     @property
     def multiply_adds_exponent(self) -> float | None:
-        """The same of the multiply-adds."""
         return None if None in self.multiply_adds else _exponent(self.values, self.multiply_adds)
 
 
@@ -93,8 +86,8 @@ def measure_scaling(
     """Measure how time grows with one of :data:`QUANTITIES`.
 
     Args:
-        training: steps of training, of two images where it is not the batch that is varied,
-            instead of inference of one; but not of ``proposals``.
+        training: training steps of two images, instead of inference of one (except for ``batch``,
+            and for ``proposals``, which is always inference).
         runs, warmup: timed and untimed runs of each point.
 
     Raises:
@@ -102,18 +95,12 @@ def measure_scaling(
     """
     check_choice("a quantity", quantity, QUANTITIES)
     if quantity == "proposals":
-        points = list(_proposals(device, (125, 250, 500, 1000)))
+        points = _proposals(device)
     else:
-        points = list(_networks(quantity, training=training, device=device))
-    return Scaling(
-        quantity=quantity,
-        what=QUANTITIES[quantity],
-        values=tuple(point.value for point in points),
-        latency_ms=tuple(
-            alternate([p.call for p in points], runs=runs, warmup=warmup, doing=quantity)
-        ),
-        multiply_adds=tuple(point.multiply_adds for point in points),
-    )
+        points = _networks(quantity, training=training, device=device)
+    values, calls, multiply_adds = zip(*points, strict=True)
+    times = alternate(calls, runs=runs, warmup=warmup, doing=quantity)
+    return Scaling(quantity, QUANTITIES[quantity], values, tuple(times), multiply_adds)
 
 
 def scaling_of_processes(times: ProcessTimes) -> Scaling:
@@ -128,7 +115,7 @@ def scaling_of_processes(times: ProcessTimes) -> Scaling:
 
 
 def _networks(quantity: str, **setup) -> Iterator[_Point]:
-    least = 2 if setup["training"] else 1  # a batch norm of one value has no statistics
+    least = 2 if setup["training"] else 1  # in training, batch norm needs two values
     if quantity == "pixels":
         points = {side**2: ("resnest50", least, side) for side in (128, 192, 256, 384, 512, 768)}
     elif quantity == "batch":
@@ -137,18 +124,18 @@ def _networks(quantity: str, **setup) -> Iterator[_Point]:
         points = {value: (name, least, 224) for value, name in _VARIED[quantity].items()}
     networks = {}
     for value, (name, batch, side) in points.items():
-        own = Subject(name, **setup)
+        subject = Subject(name, **setup)
         if name not in networks:
-            network = own.build()
-            networks[name] = network, own.prepare(network)
+            network = subject.build()
+            networks[name] = network, subject.prepare(network)
         network, prepared = networks[name]
-        inputs = own.inputs(batch, (side, side))
+        inputs = subject.inputs(batch, (side, side))
         with torch.no_grad():
             multiply_adds = count_multiply_adds(network, inputs)
-        yield _Point(value, partial(prepared.call, inputs), multiply_adds)
+        yield value, partial(prepared.call, inputs), multiply_adds
 
 
-def _proposals(device: str, numbers: Sequence[int]) -> Iterator[_Point]:
+def _proposals(device: str) -> Iterator[_Point]:
     subject = Subject("faster_rcnn_resnest50_fpn", device=device)
     model = subject.build()
     with torch.inference_mode():
@@ -160,8 +147,8 @@ def _proposals(device: str, numbers: Sequence[int]) -> Iterator[_Point]:
         with torch.inference_mode():
             return model.roi_heads(images, features, [chosen])
 
-    for number in numbers:
-        yield _Point(number, partial(call, proposals[:number]))
+    for number in (125, 250, 500, 1000):
+        yield number, partial(call, proposals[:number]), None
 
 
 def _exponent(values: Sequence[float], costs: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""What is measured, named by a text: ``official:resnest50``, ``resnest50+optimized+bfloat16``."""
+"""Networks to measure, named by texts such as ``resnest50+bfloat16`` or ``official:resnest50``."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,15 +17,15 @@ from ..inference import optimize_for_inference
 from ..modeling import VARIANTS, ResNeSt
 from ..modeling.checkpointing import checkpoint_stages, recompute_norms
 
-__all__ = ["SETTINGS", "SOURCES", "Subject", "detector_options", "total_loss"]
+__all__ = ["SETTINGS", "SOURCES", "Subject", "detector_options", "random_input", "total_loss"]
 
 SOURCES = ("", "official", "timm")
-"""Whose network: this package's or Detectron2's, ``resnest==0.0.5``'s, or timm's."""
+"""Where a network comes from: this package or Detectron2, ``resnest==0.0.5``, timm."""
 
 SETTINGS = {
     "channels_last": "memory format",
-    "bfloat16": "autocast; of an optimised network, its arithmetic",
-    "float32": "of an optimised network, where the hardware would choose bfloat16",
+    "bfloat16": "autocast; for an optimized network, its arithmetic",
+    "float32": "for an optimized network, also on hardware that would get bfloat16",
     "compiled": "torch.compile",
     "optimized": "optimize_for_inference",
     "recompute_norm": "RESNEST.RECOMPUTE_NORM, training",
@@ -37,7 +37,7 @@ _STAGES = ("res2", "res3", "res4", "res5")
 
 
 class Prepared(NamedTuple):
-    """A network with its settings, its forward pass, and the call that is measured."""
+    """A network after its settings, its forward pass, and the call that is measured."""
 
     network: nn.Module
     forward: Callable[[object], object]
@@ -49,14 +49,14 @@ class Subject:
 
     Args:
         spec: ``[SOURCE:]NAME[+SETTING]…``. NAME is a ResNeSt variant (of the official package and
-            timm: theirs), Detectron2's ``resnet50`` or ``resnet101``, or a packaged config: the
-            whole detector. See :data:`SOURCES` and :data:`SETTINGS`.
-        training: a step of training, instead of inference.
-        classifier: with pooling and 1000 classes instead of feature maps; not of a ResNet.
+            timm: their names), Detectron2's ``resnet50`` or ``resnet101``, or a packaged config:
+            the whole detector. See :data:`SOURCES` and :data:`SETTINGS`.
+        training: measure a training step instead of inference.
+        classifier: with pooling and 1000 classes instead of feature maps; not for a ResNet.
         device: where it runs.
 
     Raises:
-        ValueError: an unknown source, name or setting, with the choices; an optimised network in
+        ValueError: an unknown source, name or setting, with the choices; an optimized network in
             training.
     """
 
@@ -82,18 +82,33 @@ class Subject:
         return not self.source and self.name not in (*VARIANTS, *_RESNETS)
 
     def build(self) -> nn.Module:
-        """The network as it is before the settings, in evaluation mode, with random weights.
-
-        A detector's score threshold is 0, so that it finds as many objects as it may.
+        """The network before its settings, in evaluation mode, with random weights.
 
         Raises:
             ModuleNotFoundError: the source's package is not installed.
             ValueError: the source has no such network.
         """
-        return self._network().to(self.device).eval()
+        if self.source:
+            network = _of_another_package(self.source, self.name, self.classifier)
+        elif self.name in VARIANTS:
+            options = {"num_classes": 1000} if self.classifier else {}
+            out = ("linear",) if self.classifier else ("res5",)
+            network = ResNeSt.from_variant(self.name, out_features=out, **options)
+        else:
+            network = self._of_config()
+        return network.to(self.device).eval()
+
+    def _of_config(self) -> nn.Module:
+        options = detector_options(self.device)
+        if self.is_detector:
+            return build_model(get_config(self.name, options))
+        options += ["MODEL.RESNETS.OUT_FEATURES", str(list(_STAGES))]
+        model = build_model(get_config(_RESNETS[self.name], options))
+        # The recipe freezes the first stages.
+        return model.backbone.bottom_up.requires_grad_(True)
 
     def prepare(self, network: nn.Module) -> Prepared:
-        """Apply the settings to what :meth:`build` gave, in place or, optimised, to a copy."""
+        """Apply the settings to the result of :meth:`build`: in place, or optimized to a copy."""
         has = self.settings.__contains__
         dtype = torch.bfloat16 if has("bfloat16") else None
         if has("recompute_norm"):
@@ -112,7 +127,7 @@ class Subject:
         network.train(self.training)
 
         def forward(inputs):
-            # Detectron2's losses want a storage to log to.
+            # Detectron2's losses need an EventStorage to log to.
             with torch.inference_mode(not self.training), autocast(), EventStorage():
                 return network(inputs)
 
@@ -124,43 +139,32 @@ class Subject:
 
     def inputs(self, batch: int, size: tuple[int, int]) -> object:
         """Random images: (N, 3, H, W), or Detectron2's list of dicts, with objects to train on."""
-        height, width = size
         if not self.is_detector:
-            x = torch.randn(batch, 3, height, width, device=self.device)
+            x = torch.randn(batch, 3, *size, device=self.device)
             if "channels_last" in self.settings:
                 x = x.to(memory_format=torch.channels_last)
             return x
-        images = []
-        for _ in range(batch):
-            image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
-            images.append({"image": image, "height": height, "width": width})
-            if self.training:
-                images[-1]["instances"] = _objects(height, width)
+        images = [random_input(size) for _ in range(batch)]
+        if self.training:
+            for image in images:
+                image["instances"] = _objects(*size)
         return images
 
-    def _network(self) -> nn.Module:
-        if self.source == "official":
-            return _official(self.name, self.classifier)
-        if self.source == "timm":
-            return _timm(self.name, self.classifier)
-        if self.name in VARIANTS:
-            options = {"num_classes": 1000} if self.classifier else {}
-            out = ("linear",) if self.classifier else ("res5",)
-            return ResNeSt.from_variant(self.name, out_features=out, **options)
-        config = _RESNETS.get(self.name, self.name)
-        options = detector_options(self.device)
-        if self.name in _RESNETS:
-            options += ["MODEL.RESNETS.OUT_FEATURES", str(list(_STAGES))]
-        model = build_model(get_config(config, options))
-        if self.name not in _RESNETS:
-            return model
-        for parameter in model.parameters():
-            parameter.requires_grad_(True)  # the recipe freezes the first stages
-        return model.backbone.bottom_up
+
+def random_input(size: tuple[int, int], original: tuple[int, int] | None = None) -> dict:
+    """An image of noise, as Detectron2's models take one.
+
+    Args:
+        size: height and width, pixels.
+        original: the same before resizing; by default ``size``.
+    """
+    height, width = original or size
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+    return {"image": image, "height": height, "width": width}
 
 
 def detector_options(device: str) -> list[str]:
-    """Options of a config for random weights that find as many objects as they may."""
+    """Config options for random weights and as many detections as the config allows."""
     options = ["MODEL.DEVICE", device, "MODEL.WEIGHTS", ""]
     for head in ("ROI_HEADS", "RETINANET"):
         options += [f"MODEL.{head}.SCORE_THRESH_TEST", "0.0"]
@@ -168,32 +172,29 @@ def detector_options(device: str) -> list[str]:
 
 
 def total_loss(outputs: dict[str, torch.Tensor] | torch.Tensor) -> torch.Tensor:
-    """A number to go backward from: the sum of the losses, or of the feature maps' means."""
+    """The scalar for the backward pass: the sum of the losses, or of the feature maps' means."""
     outputs = outputs.values() if isinstance(outputs, dict) else [outputs]
     return sum(output.float().mean() for output in outputs)
 
 
-def _official(name: str, classifier: bool) -> nn.Module:
+def _of_another_package(source: str, name: str, classifier: bool) -> nn.Module:
+    """A network of the official package or of timm."""
     try:
-        import resnest.torch as official
+        if source == "official":
+            import resnest.torch as package
+        else:
+            import timm as package
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "official: needs the package of the official models: pip install resnest==0.0.5"
-        ) from error
-    names = sorted(n for n in vars(official) if n.startswith("resnest") and n != "resnest")
-    check_choice("an official network", name, [n for n in names if callable(vars(official)[n])])
-    model = getattr(official, name)()
+        needed = "resnest==0.0.5" if source == "official" else "timm"
+        raise ModuleNotFoundError(f"{source}: needs its package: pip install {needed}") from error
+    if source == "official":
+        found = {k for k, v in vars(package).items() if k.startswith("resnest") and callable(v)}
+        check_choice("an official network", name, sorted(found))
+        model = getattr(package, name)()
+    else:
+        check_choice("a network of timm", name, package.list_models("resnest*"))
+        model = package.create_model(name)
     return model if classifier else nn.Sequential(*list(model.children())[:-2])  # no pool, no fc
-
-
-def _timm(name: str, classifier: bool) -> nn.Module:
-    try:
-        import timm
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("timm: needs the package timm: pip install timm") from error
-    check_choice("a network of timm", name, timm.list_models("resnest*"))
-    model = timm.create_model(name)
-    return model if classifier else nn.Sequential(*list(model.children())[:-2])
 
 
 def _objects(height: int, width: int, number: int = 8) -> Instances:

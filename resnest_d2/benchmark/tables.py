@@ -16,14 +16,15 @@ __all__ = [
     "process_table",
     "range_text",
     "scaling_table",
+    "text_table",
 ]
 
 
 def measurement_table(measured: Sequence[Measurement], reference: str, *, form: str) -> str:
-    """One line a network.
+    """One row per network.
 
     Args:
-        reference: whose time the ratios are of.
+        reference: the baseline for the ratios.
         form: of ``tabulate``: ``"simple"``, ``"github"``.
     """
     timed, trained = bool(measured[0].latency_ms), measured[0].saved is not None
@@ -41,12 +42,11 @@ def measurement_table(measured: Sequence[Measurement], reference: str, *, form: 
         if trained:
             row += [number_text(m.saved, 2**20, ".0f")]
         rows.append(row)
-    alignment = ["left", *["right"] * (len(headers) - 1)]
-    return tabulate(rows, headers, tablefmt=form, colalign=alignment, disable_numparse=True)
+    return text_table(rows, headers, form)
 
 
 def part_table(measured: Sequence[Measurement], *, form: str) -> str:
-    """Milliseconds by part of the detectors among the measured; empty where there is none."""
+    """Milliseconds by part of each detector; empty without detectors."""
     detectors = [m for m in measured if m.parts_ms]
     if not detectors:
         return ""
@@ -55,36 +55,29 @@ def part_table(measured: Sequence[Measurement], *, form: str) -> str:
         [part, *(number_text(m.parts_ms.get(part), 1, ".1f") for m in detectors)] for part in parts
     ]
     rows += [["all", *(f"{sum(m.parts_ms.values()):.1f}" for m in detectors)]]
-    headers = ["ms by part", *(m.name for m in detectors)]
-    alignment = ["left", *["right"] * len(detectors)]
-    return tabulate(rows, headers, tablefmt=form, colalign=alignment, disable_numparse=True)
+    return text_table(rows, ["ms by part", *(m.name for m in detectors)], form)
 
 
 def scaling_table(scalings: Sequence[Scaling], *, form: str) -> str:
-    """One line a quantity: its values, the times, the fitted exponents.
-
-    Args:
-        form: of ``tabulate``: ``"simple"``, ``"github"``.
-    """
-    rows = []
-    for s in scalings:
-        rows.append(
-            [
-                s.quantity,
-                s.what,
-                ", ".join(map(str, s.values)),
-                ", ".join(f"{median:.0f}" for median in s.medians_ms),
-                f"{s.exponent:.2f}",
-                range_text(s.exponents, ".2f"),
-                number_text(s.multiply_adds_exponent, 1, ".2f"),
-            ]
-        )
+    """One row per quantity: its values, the times, the fitted exponents."""
+    rows = [
+        [
+            s.quantity,
+            s.what,
+            ", ".join(map(str, s.values)),
+            ", ".join(f"{median:.0f}" for median in s.medians_ms),
+            f"{s.exponent:.2f}",
+            range_text(s.exponents, ".2f"),
+            number_text(s.multiply_adds_exponent, 1, ".2f"),
+        ]
+        for s in scalings
+    ]
     headers = ["quantity", "of", "values", "ms", "exponent", "range", "of multiply-adds"]
     return tabulate(rows, headers, tablefmt=form, disable_numparse=True)
 
 
 def process_table(times: ProcessTimes, *, form: str) -> str:
-    """Parts of a step on several processes, in milliseconds, and what their formula expects."""
+    """Milliseconds of a training step on several processes, and of its parts."""
     kinds = {
         "one alone": times.alone_ms,
         "all, without exchange": times.together_ms,
@@ -92,17 +85,20 @@ def process_table(times: ProcessTimes, *, form: str) -> str:
         "exchange alone": times.all_reduce_ms,
     }
     rows = [[kind, f"{np.median(own):.0f}", range_text(own, ".0f")] for kind, own in kinds.items()]
-    rows += [["synchronised, by the formula", f"{times.expected_ms:.0f}", "–"]]
     headers = [f"training step, {times.processes} processes", "ms", "ms, range"]
-    alignment = ("left", "right", "right")
+    return text_table(rows, headers, form)
+
+
+def text_table(rows: Sequence[Sequence[str]], headers: Sequence[str], form: str) -> str:
+    """A table of final texts: the first column is left-aligned, the others are right-aligned."""
+    alignment = ["left", *["right"] * (len(headers) - 1)]
     return tabulate(rows, headers, tablefmt=form, colalign=alignment, disable_numparse=True)
 
 
 def number_text(value: float | None, unit: float, form: str) -> str:
-    """The value in its unit; a dash where there is none."""
+    """The value in a unit; a dash for None."""
     return "–" if value is None else format(value / unit, form)
 
 
 def range_text(values: Sequence[float], form: str) -> str:
-    """The least and the largest."""
     return f"{min(values):{form}}–{max(values):{form}}"

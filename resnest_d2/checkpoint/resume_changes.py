@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..config import flat_values
+from ..config import flat_values, present_keys
 from .record import parse_config
 
 OPTIMISER_KEYS = (
@@ -45,6 +45,6 @@ def recorded_value(config: str | None, key: str) -> Any:
 
 def _values(config: str | None) -> dict[str, Any]:
     try:
-        return flat_values(parse_config(config or ""))
+        return present_keys(flat_values(parse_config(config or "")))
     except ValueError:
         return {}

@@ -7,7 +7,7 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from resnest_d2_command.signals import INTERRUPTED
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "REFUSALS",
+    "data_pairs",
     "execute",
     "fail",
     "interrupted",
     "log_on_stderr",
     "not_written",
+    "paths_in_pairs",
     "process_options",
     "refuse",
     "say",
@@ -70,6 +72,29 @@ def log_on_stderr(wanted: bool = True) -> Iterator[None]:
     finally:
         os.dup2(stdout, 1)
         os.close(stdout)
+
+
+def data_pairs(args: argparse.Namespace, split: str) -> tuple[tuple[str, str], ...]:
+    """COCO-format data as (annotations, image folder), of ``--SPLIT-json`` and ``--SPLIT-images``.
+
+    Raises:
+        ValueError: their numbers differ.
+    """
+    files, folders = (getattr(args, f"{split}_{kind}") or () for kind in ("json", "images"))
+    files, folders = ([x] if isinstance(x, str) else x for x in (files, folders))
+    if len(files) != len(folders):
+        raise ValueError(
+            f"--{split}-json and --{split}-images belong together: got {len(files)} and "
+            f"{len(folders)}"
+        )
+    return tuple(zip(files, folders, strict=True))
+
+
+def paths_in_pairs(paths: Sequence[str]) -> list[tuple[str, str]]:
+    """The same of ``JSON IMAGES JSON IMAGES …``, the short form."""
+    if len(paths) % 2:
+        raise ValueError(f"data sets are pairs of JSON and IMAGES, got {len(paths)} paths")
+    return list(zip(paths[::2], paths[1::2], strict=True))
 
 
 def process_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 import argparse
 import dataclasses
 import json
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import REFUSALS, fail, refuse, say
-from .evaluated import cost_record, measure_costs, plain_values, read_runs
+from ..files import write_text
+from .common import REFUSALS, not_written, refuse, say
+from .evaluated import cost_record, measure_costs, read_runs
 
 if TYPE_CHECKING:
     from ..analysis.comparison import Comparison
@@ -18,48 +20,39 @@ __all__ = ["compare"]
 
 
 def compare(args: argparse.Namespace) -> int:
-    try:
-        return _run(args)
-    except KeyboardInterrupt:
-        fail("interrupted")
-        return 130
-
-
-def _run(args: argparse.Namespace) -> int:
     from ..analysis.comparison import compare_runs
     from ..analysis.comparison_text import comparison_text, verdict
     from ..benchmark import describe_environment
-    from ..files import write_failure_reason
 
     try:
-        sides = [read_runs(path, args) for path in (args.baseline, args.other)]
+        baseline, other = (read_runs(path, args) for path in (args.baseline, args.other))
         if args.out:
             Path(args.out).mkdir(parents=True, exist_ok=True)
         compared = compare_runs(
-            *sides,
+            baseline,
+            other,
             names=(_name(args.baseline), _name(args.other)),
             resamples=args.resamples,
             confidence=args.confidence,
             seed=args.seed,
         )
         costs = None
-        if not args.no_cost:  # of the first run of each side, for a picture of the data's size
-            configs = {"baseline": sides[0][0].config, "other": sides[1][0].config}
-            picture = sides[0][0].picture_size
-            costs = measure_costs(configs, picture, args, advice="--no-cost leaves it out")
+        if not args.no_cost:  # of the first run of each side
+            configs = {"baseline": baseline[0].config, "other": other[0].config}
+            size = baseline[0].picture_size
+            costs = measure_costs(configs, size, args, advice="--no-cost leaves it out")
     except (*REFUSALS, OSError) as error:
         return refuse(error)
-    environment = describe_environment() if costs else None
+    environment = describe_environment() if costs else {}
     record = _record(compared, costs, environment)
     text = comparison_text(compared, costs)
     if environment:
         text += "\n\n" + ", ".join(f"{key} {value}" for key, value in environment.items())
-    if args.out:
-        try:
+    try:
+        if args.out:
             _write(Path(args.out), compared, record, text)
-        except OSError as error:
-            reason, advice = write_failure_reason(error)
-            return fail(f"{args.out} cannot be written to: {reason} ({advice})")
+    except OSError as error:
+        return not_written(args.out, error)
     if args.json:
         print(json.dumps(record, indent=2))
     else:
@@ -68,14 +61,13 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _name(path: str) -> str:
-    """What to call a side: its folder's name; of a pattern what stands before the wildcard."""
+    """Name of a side: of its folder; for a pattern, what is before the first wildcard."""
     last = Path(path).resolve().name
     return re.split(r"[*?\[]", last)[0].rstrip("_-. ") or last
 
 
 def _write(folder: Path, compared: "Comparison", record: dict[str, Any], text: str) -> None:
     from ..draw.gains import plot_gains
-    from ..files import writing
 
     title = f"{compared.other.name} against {compared.baseline.name}"
     note = (
@@ -83,21 +75,16 @@ def _write(folder: Path, compared: "Comparison", record: dict[str, Any], text: s
         f"{len(compared.baseline.runs)} and {len(compared.other.runs)}. Filled: 0 is excluded."
     )
     plot_gains(compared, folder / "gains.png", title=title, note=note)
-    for name, content in (
-        ("comparison.md", f"{text}\n\n![Gains with their intervals](gains.png)\n"),
-        ("comparison.json", json.dumps(record, indent=1) + "\n"),
-    ):
-        with writing(folder / name) as file:
-            file.write(content.encode())
+    write_text(folder / "comparison.md", f"{text}\n\n![Gains with their intervals](gains.png)\n")
+    write_text(folder / "comparison.json", json.dumps(record, indent=1) + "\n")
 
 
 def _record(
-    compared: "Comparison",
-    costs: dict[str, "RunCost"] | None,
-    environment: dict[str, str] | None,
+    compared: "Comparison", costs: dict[str, "RunCost"] | None, environment: dict[str, str]
 ) -> dict[str, Any]:
-    """What ``--json`` prints."""
+    """The content of ``comparison.json``."""
     from ..analysis.comparison_text import verdict
+    from ..evaluation import plain_values
 
     runs = {}
     for name, side in (("baseline", compared.baseline), ("other", compared.other)):
@@ -120,8 +107,8 @@ def _record(
             }
             for task, found in compared.tasks.items()
         },
-        "network_changes": compared.network,
-        "recipe_changes": compared.changes,
+        "network_changes": _without_folders(compared.network),
+        "recipe_changes": _without_folders(compared.changes),
         "settings": {
             key: getattr(compared, key) for key in ("images", "resamples", "confidence", "seed")
         },
@@ -130,3 +117,12 @@ def _record(
         record["cost"] = {name: cost_record(cost) for name, cost in costs.items()}
         record["environment"] = environment
     return plain_values(record)
+
+
+def _without_folders(value: Any) -> Any:
+    """Values of configs, in which a path is its name."""
+    if isinstance(value, dict):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_folders(item) for item in value]
+    return Path(value).name if isinstance(value, str) and os.path.isabs(value) else value

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 
 from ..text import printable
-from .common import REFUSALS, not_written, refuse, say
+from .common import REFUSALS, data_pairs, not_written, paths_in_pairs, refuse, say
 
 __all__ = ["check", "fix", "show", "split", "stats"]
 
@@ -35,9 +35,11 @@ def check(args: argparse.Namespace) -> int:
     from ..data import check_sets
     from ..data.check.problems import counted, report
 
-    if len(args.paths) % 2:
-        raise ValueError(f"data check takes pairs of JSON and IMAGES, got {len(args.paths)} paths")
-    problems = check_sets(*([pair] for pair in zip(*[iter(args.paths)] * 2, strict=True)))
+    groups = [data_pairs(args, split) for split in ("train", "val")]
+    groups += [[pair] for pair in paths_in_pairs(args.paths)]
+    if not any(groups):
+        raise ValueError("no data: give --train-json FILE --train-images DIR, or --val-…")
+    problems = check_sets(*filter(None, groups))
     errors = sum(problem.severity == "error" for problem in problems)
     if args.json:
         print(json.dumps({"problems": [problem.as_dict() for problem in problems]}, indent=2))
@@ -117,8 +119,14 @@ def show(args: argparse.Namespace) -> int:
     if not args.out.lower().endswith(".png"):
         raise ValueError(f"--out must be a .png file, got {args.out}")
     rule, *limits = args.intensity
+    given = [*data_pairs(args, "train"), *data_pairs(args, "val"), *paths_in_pairs(args.paths)]
+    if len(given) != 1:
+        raise ValueError(
+            "one data set is shown: give --train-json FILE --train-images DIR, or --val-…, got "
+            f"{len(given)}"
+        )
     sheet = draw_sheet(
-        (args.json_file, args.images),
+        given[0],
         num_images=args.num,
         seed=args.seed,
         on_bad_data=args.on_bad_data,

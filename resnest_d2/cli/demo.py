@@ -7,7 +7,7 @@ from ..data import sample_set
 from ..draw.instances import save_comparisons
 from ..draw.loss_curves import plot_losses
 from ..engine import RunRequest, run
-from ..evaluation.metrics_table import ap_table
+from ..evaluation import ap_table
 from ..predict.predictor import Predictor
 
 __all__ = ["run_demo"]

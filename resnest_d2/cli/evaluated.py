@@ -1,15 +1,12 @@
-"""What ``compare`` and ``report`` share: runs that were evaluated, their cost, their record."""
+"""What ``compare`` and ``report`` share: reading evaluated runs, measuring their cost."""
 
 import argparse
 import dataclasses
-import math
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import error_text
-from .common import REFUSALS
+from .common import REFUSALS, data_pairs
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -17,21 +14,14 @@ if TYPE_CHECKING:
     from ..analysis.evaluated_run import EvaluatedRun
     from ..benchmark import RunCost
 
-__all__ = ["cost_record", "measure_costs", "plain_values", "read_runs"]
+__all__ = ["cost_record", "measure_costs", "read_runs"]
 
 
 def read_runs(path: str, args: argparse.Namespace) -> list["EvaluatedRun"]:
-    """The runs of a folder, a folder of such folders, or a pattern.
-
-    Raises:
-        FileNotFoundError, ValueError: there is none, one cannot be read, or one of the two options
-            is missing.
-    """
+    """The runs of a folder, a folder of such folders, or a pattern."""
     from ..analysis.evaluated_run import find_runs, read_evaluated_run
 
-    if (args.val_json is None) != (args.val_images is None):
-        raise ValueError("--val-json and --val-images belong together: give both or none")
-    data = None if args.val_json is None else (args.val_json, args.val_images)
+    data = next(iter(data_pairs(args, "val")), None)
     return [read_evaluated_run(folder, data=data) for folder in find_runs(path)]
 
 
@@ -42,15 +32,10 @@ def measure_costs(
     *,
     advice: str,
 ) -> dict[str, "RunCost"]:
-    """Measure on ``--device``.
-
-    Args:
-        configs: by the names that the result has.
-        picture: height and width, pixels.
-        advice: how to do without.
+    """Measure configs, by name, on ``--device``, for an image of this height and width.
 
     Raises:
-        ValueError: it cannot be measured.
+        ValueError: they cannot be measured; ``advice`` says how to leave it out.
     """
     import torch
 
@@ -65,19 +50,8 @@ def measure_costs(
 
 
 def cost_record(cost: "RunCost") -> dict[str, Any]:
-    """Without what is not measured of runs."""
+    """For JSON, without what is not measured for runs."""
     values = dataclasses.asdict(cost)
     for key in ("name", "saved", "parts_ms"):
         del values[key]
     return {**values, "median_ms": cost.median_ms, "ratio": cost.ratio}
-
-
-def plain_values(value: Any) -> Any:
-    """For JSON: a number that does not exist is null, a path is its name."""
-    if isinstance(value, dict):
-        return {key: plain_values(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain_values(item) for item in value]
-    if isinstance(value, str) and os.path.isabs(value):
-        return Path(value).name
-    return None if isinstance(value, float) and math.isnan(value) else value

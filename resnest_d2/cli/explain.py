@@ -3,15 +3,10 @@
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..text import printable
-from .common import (
-    REFUSALS,
-    not_written,
-    refuse,
-    say,
-)
+from .common import REFUSALS, data_pairs, not_written, refuse, say
 
 if TYPE_CHECKING:
     from ..analysis.attention import BlockAttention, ClassAttention
@@ -21,12 +16,15 @@ __all__ = ["explain"]
 
 
 def explain(args: argparse.Namespace) -> int:
+    import torch
+
     from ..analysis.attention import NO_ATTENTION, attention_by_class, image_attention
     from ..analysis.saliency import check_saliency
     from ..predict.predictor import Predictor
 
-    by_class, block = None, None
+    by_class, block = None, ""
     try:
+        args.data = args.data or next(iter(data_pairs(args, "val")), None)
         predictor = Predictor(
             args.checkpoint,
             config=args.config_file,
@@ -38,7 +36,8 @@ def explain(args: argparse.Namespace) -> int:
         if not Path(args.image).is_file():
             raise FileNotFoundError(f"no such file: {args.image}")
         inputs = predictor.preprocess(args.image)
-        found = predictor(args.image)
+        with torch.inference_mode():
+            found = model([inputs])[0]["instances"].to("cpu")
         if args.detection is not None and not 0 <= args.detection < len(found):
             raise ValueError(
                 f"--detection must be a number below {len(found)}, which were found, got "
@@ -49,19 +48,15 @@ def explain(args: argparse.Namespace) -> int:
             block = args.block or max(blocks, key=lambda name: blocks[name].selectivity.mean())
             blocks = image_attention(model, inputs, maps=[block])
         elif args.block or args.data:
-            raise ValueError(f"--block and --data: {NO_ATTENTION}")
+            raise ValueError(f"--block and --val-json: {NO_ATTENTION}")
         if args.data:
             by_class = attention_by_class(predictor, tuple(args.data), num_images=args.num_images)
     except (*REFUSALS, ModuleNotFoundError) as error:
         return refuse(error)
+    columns = (found.pred_classes, found.scores, found.pred_boxes.tensor)
     detections = [
         {"class": predictor.class_names[label], "score": score, "box": box}
-        for label, score, box in zip(
-            found.pred_classes.tolist(),
-            found.scores.tolist(),
-            found.pred_boxes.tensor.tolist(),
-            strict=True,
-        )
+        for label, score, box in zip(*(column.tolist() for column in columns), strict=True)
     ]
     record = {"image": args.image, "detections": detections, "files": []}
     try:
@@ -71,20 +66,20 @@ def explain(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(record, indent=2))
     elif not args.quiet:
-        say(_report(record, args.score_threshold))
+        say(_text(record, args.score_threshold))
     return 0
 
 
 def _write(
-    record: dict,
+    record: dict[str, Any],
     args: argparse.Namespace,
     predictor: "Predictor",
     inputs: dict,
-    block: str | None,
+    block: str,
     blocks: dict[str, "BlockAttention"],
     by_class: "ClassAttention | None",
 ) -> None:
-    """Write arrays and pictures; their names and figures are added to the record."""
+    """Write arrays and charts, and add their names and figures to the record."""
     from ..analysis.attention import save_attention
     from ..analysis.saliency import explain_detection
     from ..draw.explanations import plot_attention, plot_block, plot_class_attention, plot_saliency
@@ -105,20 +100,19 @@ def _write(
         save_attention(blocks, add("attention.npz"))
         plot_attention(blocks, image, add("attention_overview.png"), note=note)
         covered = model.preprocess_image([inputs]).tensor.shape[-2:]
-        picture = add(f"attention_{block}.png")
-        plot_block(block, blocks[block], image, picture, covered=covered, note=note)
+        chart = add(f"attention_{block}.png")
+        plot_block(block, blocks[block], image, chart, covered=covered, note=note)
     if by_class:
         by_class.save(add("attention_by_class.npz"))
-        note_by_class = f"{len(by_class.holds)} images of {args.data[0]}, {args.checkpoint}"
-        picture = add("attention_by_class.png")
-        plot_class_attention(by_class, picture, block=block, note=note_by_class)
+        of_data = f"{len(by_class.holds)} images of {args.data[0]}, {args.checkpoint}"
+        chart = add("attention_by_class.png")
+        plot_class_attention(by_class, chart, block=block, note=of_data)
     if record["detections"]:
         number = args.detection or 0
         result = explain_detection(model, inputs, number)
-        name = predictor.class_names[result.label]
         result.save(add(f"saliency_{number}.npz"))
-        picture = add(f"saliency_{number}.png")
-        plot_saliency(result, image, name, picture, note=note)
+        name, chart = predictor.class_names[result.label], add(f"saliency_{number}.png")
+        plot_saliency(result, image, name, chart, note=note)
         in_box, area = result.share_in_box()
         record["saliency"] = {
             "detection": number,
@@ -129,12 +123,10 @@ def _write(
         }
 
 
-def _report(record: dict, threshold: float) -> str:
-    lines = [f"{record['image']}: {len(record['detections'])} detections"]
-    lines += [
-        f"  {i} {printable(d['class'])} {d['score']:.2f}"
-        for i, d in enumerate(record["detections"])
-    ]
+def _text(record: dict[str, Any], threshold: float) -> str:
+    found = record["detections"]
+    lines = [f"{record['image']}: {len(found)} detections"]
+    lines += [f"  {i} {printable(d['class'])} {d['score']:.2f}" for i, d in enumerate(found)]
     if "saliency" in record:
         own = record["saliency"]
         lines.append(
@@ -147,5 +139,5 @@ def _report(record: dict, threshold: float) -> str:
         lines.append("selectivity by block, 0-1:")
         lines += [f"  {name} {value:.2f}" for name, value in record["selectivity"].items()]
     else:
-        lines.append("the network has no split attention: there is none to show")
+        lines.append("the network has no split attention to show")
     return "\n".join([*lines, "written:", *(f"  {file}" for file in record["files"])])

@@ -5,13 +5,7 @@ import dataclasses
 import json
 import statistics
 
-from .common import (
-    REFUSALS,
-    fail,
-    not_written,
-    refuse,
-    say,
-)
+from .common import REFUSALS, fail, not_written, refuse, say
 
 __all__ = ["export"]
 

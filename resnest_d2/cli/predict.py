@@ -7,30 +7,17 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..text import printable
-from .common import (
-    REFUSALS,
-    fail,
-    interrupted,
-    refuse,
-    say,
-)
+from .common import REFUSALS, fail, interrupted, refuse, say
 
 if TYPE_CHECKING:
     from ..predict.many_files import FilePredictions
 
 __all__ = ["predict"]
 
-_LISTED = 20
+_LISTED = 20  # files
 
 
 def predict(args: argparse.Namespace) -> int:
-    try:
-        return _run(args)
-    except KeyboardInterrupt:
-        return interrupted("the same command goes on")
-
-
-def _run(args: argparse.Namespace) -> int:
     import torch
 
     from ..files import write_failure_reason
@@ -59,6 +46,8 @@ def _run(args: argparse.Namespace) -> int:
         )
     except REFUSALS as error:
         return refuse(error)
+    except KeyboardInterrupt:
+        return interrupted("the same command goes on")
     except torch.cuda.OutOfMemoryError:
         return fail("the GPU's memory is full (the same command goes on with a lower --batch-size)")
     except OSError as error:
@@ -66,15 +55,15 @@ def _run(args: argparse.Namespace) -> int:
         return fail(
             f"{args.out} cannot be written to: {reason} ({advice}, and the same command goes on)"
         )
-    _show(done, args)
+    if args.json:
+        print(json.dumps({**dataclasses.asdict(done), "folder": str(done.folder)}, indent=2))
+    else:
+        _show(done, args.quiet)
     return 1 if done.failed else 0
 
 
-def _show(done: "FilePredictions", args: argparse.Namespace) -> None:
-    if args.json:
-        print(json.dumps({**dataclasses.asdict(done), "folder": str(done.folder)}, indent=2))
-        return
-    if not args.quiet:
+def _show(done: "FilePredictions", quiet: bool) -> None:
+    if not quiet:
         before = f", {done.earlier} had been before" if done.earlier else ""
         say(f"{done.predicted} files predicted{before}, {len(done.failed)} failed")
         say(f"{done.folder}: {done.instances} instances in predictions.json, predictions.csv")

@@ -2,22 +2,13 @@
 
 import argparse
 
-from .common import execute, process_options
+from .common import data_pairs, execute, process_options
 
 __all__ = ["train"]
 
 
 def train(args: argparse.Namespace) -> int:
     from ..engine import RunRequest, prepare, run
-
-    def pairs(split: str) -> tuple[tuple[str, str], ...]:
-        files, folders = getattr(args, f"{split}_json"), getattr(args, f"{split}_images")
-        if len(files) != len(folders):
-            raise ValueError(
-                f"--{split}-json and --{split}-images belong together: got {len(files)} and "
-                f"{len(folders)}"
-            )
-        return tuple(zip(files, folders, strict=True))
 
     def build() -> RunRequest:
         late = [word for word in args.opts[::2] if word.startswith("--")]
@@ -26,8 +17,8 @@ def train(args: argparse.Namespace) -> int:
         return RunRequest(
             config=args.config_file,
             opts=tuple(args.opts),
-            train=pairs("train"),
-            val=pairs("val"),
+            train=data_pairs(args, "train"),
+            val=data_pairs(args, "val"),
             on_bad_data=args.on_bad_data,
             resume=args.resume,
             init_from=args.init_from,

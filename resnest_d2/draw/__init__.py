@@ -1,7 +1,7 @@
-"""Pictures and charts: instances on their image, curves, gains, split attention.
+"""Images and charts of numbers: instances on their image, curves, gains, split attention.
 
-Everything here takes numbers and writes or returns pictures. Only ``report`` and ``cli`` import it;
-other rooms do so inside of a function that draws.
+Functions here compute no results. Only ``report`` and ``cli`` import this room; ``predict`` does so
+inside of the functions that draw.
 """
 
 from .explanations import plot_attention, plot_block, plot_class_attention, plot_saliency

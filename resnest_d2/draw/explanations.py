@@ -1,4 +1,8 @@
-"""Charts of split attention and saliency, for readers who know the paper (arXiv 2004.08955)."""
+"""Charts of split attention and saliency, for readers who know the paper (arXiv 2004.08955).
+
+Images are RGB, uint8, (H, W, 3). Each function writes a PNG; ``note`` is small print that names
+image and network.
+"""
 
 import math
 import os
@@ -14,14 +18,12 @@ from torchvision.transforms.functional import gaussian_blur
 
 from ..analysis.attention import NO_ATTENTION, BlockAttention, ClassAttention
 from ..analysis.saliency import Saliency
-from .charts import save_chart
-from .instances import _COLORS
+from .charts import COLORS, save_chart
 
 __all__ = ["plot_attention", "plot_block", "plot_class_attention", "plot_saliency"]
 
-# Of the weights. A prime: equal weights, 1/R, and their rounding errors fall into one bin.
+# For weights. Their number is a prime, so equal weights, 1/R, fall into one bin despite rounding.
 _BINS = np.linspace(0, 1, 24)
-_SPLITS = [_COLORS[number] for number in (4, 2, 6, 1)]
 _SHOWN = 3  # channels of each kind
 _MAPS = (
     "Above each split its weight. Maps are after norm and ReLU, bright where strong, on one scale "
@@ -32,41 +34,39 @@ _MAPS = (
 def plot_attention(
     blocks: Mapping[str, BlockAttention], image: np.ndarray, path: str | os.PathLike, *, note: str
 ) -> Figure:
-    """Draw how the blocks divide their weight for one image, as PNG.
+    """Draw how the blocks divide their weight between the splits for one image.
 
-    Above, the distribution of the weights over the channels, of each block; with more than two
-    splits, of each split. Below, how selective the blocks are.
+    Above is the distribution of the weights over the channels, by block, and by split for more than
+    two splits; below, how selective the blocks are.
 
     Args:
-        blocks: from :func:`record_attention`; the first image of each counts.
-        image: that image, RGB, uint8, (H, W, 3).
-        path: file to write.
-        note: where image and network come from, below.
+        blocks: from :func:`record_attention`; only the first image of the batch is drawn.
     """
     if not blocks:
         raise ValueError(NO_ATTENTION)
     radix = next(iter(blocks.values())).radix
-    shown = range(radix if radix > 2 else 1)
-    size = (6 + np.clip(0.24 * len(blocks), 4, 10), 2.6 + 2.2 * len(shown))
+    drawn = range(radix if radix > 2 else 1)  # of two splits, the second is one minus the first
+    size = (6 + np.clip(0.24 * len(blocks), 4, 10), 2.6 + 2.2 * len(drawn))
     figure = Figure(figsize=size, layout="constrained")
-    grid = figure.add_gridspec(len(shown) + 1, 2, width_ratios=(3, size[0] - 3))
+    grid = figure.add_gridspec(len(drawn) + 1, 2, width_ratios=(3, size[0] - 3))
     _show(figure.add_subplot(grid[0, 0]), image, "Input image")
-    panels = [figure.add_subplot(grid[row, 1]) for row in range(len(shown) + 1)]
-    places = np.arange(len(blocks))
-    for split, axes in zip(shown, panels, strict=False):
+    *panels, lowest = (figure.add_subplot(grid[row, 1]) for row in range(len(drawn) + 1))
+    for split, axes in zip(drawn, panels, strict=True):
         counts = [np.histogram(block.weights[0, split], _BINS)[0] for block in blocks.values()]
         shares = np.array([100 * count / count.sum() for count in counts])  # (blocks, bins)
         mesh = axes.pcolormesh(np.arange(len(blocks) + 1) - 0.5, _BINS, shares.T, cmap="Blues")
-        axes.axhline(_equal(radix), color=_COLORS[5], linestyle="--", linewidth=1)
-        _title(axes, f"{_weight(radix, split)}, dashed {_alike(radix)}; dark: many channels")
-        axes.set(ylabel="weight", ylim=(0, 1))
-    figure.colorbar(mesh, ax=panels[:-1], label="% of the block's channels")
-    panels[-1].bar(places, [b.selectivity[0].mean() for b in blocks.values()], color=_COLORS[4])
-    panels[-1].set(ylabel="selectivity", ylim=(0, 1), xlabel="block", xlim=panels[0].get_xlim())
-    _title(panels[-1], _selectivity(radix))
-    for axes in panels[:-1]:
-        axes.set_xticks([])
-    _name_blocks(panels[-1], list(blocks))
+        _equal_weight(axes.axhline, radix)
+        _title(axes, f"{_weight(radix, split)}; dark: many channels")
+        axes.set(ylabel="weight", ylim=(0, 1), xticks=[])
+    figure.colorbar(mesh, ax=panels, label="% of the block's channels")
+    selectivity = [block.selectivity[0].mean() for block in blocks.values()]
+    lowest.bar(range(len(blocks)), selectivity, color=COLORS[4])
+    lowest.set(ylabel="selectivity", ylim=(0, 1), xlabel="block", xlim=panels[0].get_xlim())
+    ends = "all splits are alike, 1 where one takes all"
+    if radix == 1:
+        ends = "gates are half open, 1 open or closed"
+    _title(lowest, f"Selectivity, mean of the channels: 0 where {ends}")
+    _name_blocks(lowest, list(blocks))
     save_chart(figure, path, title="Split attention for one image", note=note)
     return figure
 
@@ -80,52 +80,46 @@ def plot_block(
     covered: tuple[int, int],
     note: str,
 ) -> Figure:
-    """Draw one block's weights, and the maps of its most and least selective channels, as PNG.
+    """Draw the weights of one block, and maps of its most and least selective channels.
 
-    Channels that are zero all over the image come last there: nothing is divided in them.
+    Channels that are zero all over the image come last: they show no choice between the splits.
 
     Args:
-        name: the block's.
-        block: with its splits; the first image counts.
-        image: that image, RGB, uint8, (H, W, 3).
-        path: file to write.
-        covered: height and width that the maps stand for, in pixels: the padded image's.
-        note: where image and network come from, below.
+        block: with its splits; only the first image of the batch is drawn.
+        covered: height and width, in pixels, that the maps cover: those of the padded image.
     """
-    radix, splits, fused = block.radix, block.splits[0], block.fused[0]
-    most, least = extreme_channels(block)
-    row = 0.4 + 1.3 * min(2, image.shape[0] / image.shape[1])  # inches
-    size = (4 + 2.6 * (radix + 1), max(4, 1 + row * len(most)))
+    radix, splits, fused, weights = block.radix, block.splits[0], block.fused[0], block.weights[0]
+    selectivity, silent = block.selectivity[0], splits.max(axis=(0, 2, 3)) == 0
+    extremes = {
+        "most": np.lexsort((-selectivity, silent))[:_SHOWN],
+        "least": np.lexsort((selectivity, silent))[:_SHOWN],
+    }
+    height = 0.4 + 1.3 * min(2, image.shape[0] / image.shape[1])  # of a row, inches
+    size = (4 + 2.6 * (radix + 1), max(4, 1 + height * len(extremes["most"])))
     figure = Figure(figsize=size, layout="constrained")
     columns = figure.subfigures(1, 3, width_ratios=(3.4, *[1.3 * (radix + 1)] * 2))
     upper, lower = columns[0].subplots(2, 1)
     _show(upper, image, "Input image")
     for split in range(radix if radix > 2 else 1):
-        lower.hist(
-            block.weights[0, split],
-            _BINS,
-            color=_SPLITS[split % len(_SPLITS)],
-            histtype="bar" if radix <= 2 else "step",
-            label=f"split {split + 1}",
-        )
-    lower.axvline(_equal(radix), color=_COLORS[5], linestyle="--", linewidth=1)
-    lower.set(xlim=(0, 1), xlabel="weight", ylabel=f"channels (of {block.weights.shape[2]})")
+        color, kind = COLORS[(4, 2, 6, 1)[split % 4]], "bar" if radix <= 2 else "step"
+        lower.hist(weights[split], _BINS, color=color, histtype=kind, label=f"split {split + 1}")
+    _equal_weight(lower.axvline, radix)
+    lower.set(xlim=(0, 1), xlabel="weight", ylabel=f"channels (of {weights.shape[1]})")
     lower.yaxis.get_major_locator().set_params(integer=True)
     if radix > 2:
         lower.legend(fontsize="small")
-    weight = _weight(radix, 0) if radix <= 2 else f"Weights of the {radix} splits"
-    _title(lower, f"{weight}, dashed {_alike(radix)}")
-    for column, channels, kind in zip(columns[1:], (most, least), ("most", "least"), strict=True):
+    _title(lower, _weight(radix, 0 if radix <= 2 else None))
+    for column, (kind, channels) in zip(columns[1:], extremes.items(), strict=True):
         column.suptitle(f"The {kind} selective channels", fontsize="medium")
         axes = column.subplots(len(channels), radix + 1, squeeze=False)
         for row, channel in zip(axes, channels, strict=True):
-            top = splits[:, channel].max()
+            titles = [f"split {r + 1}: {w:.2f}" for r, w in enumerate(weights[:, channel])]
+            titles = (
+                [*titles, "fused"] if radix > 1 else [f"gate: {weights[0, channel]:.2f}", "gated"]
+            )
             maps = [*splits[:, channel], fused[channel]]
-            weights = block.weights[0, :, channel]
-            titles = [f"split {r + 1}: {weight:.2f}" for r, weight in enumerate(weights)]
-            titles = [*titles, "fused"] if radix > 1 else [f"gate: {weights[0]:.2f}", "gated"]
             for cell, values, title in zip(row, maps, titles, strict=True):
-                extent = (0, covered[1], covered[0], 0)
+                extent, top = (0, covered[1], covered[0], 0), splits[:, channel].max()
                 cell.imshow(values, cmap="magma", vmin=0, vmax=top, extent=extent)
                 cell.set(xlim=(0, image.shape[1]), ylim=(image.shape[0], 0), xticks=[], yticks=[])
                 _title(cell, title)
@@ -134,32 +128,16 @@ def plot_block(
     return figure
 
 
-def extreme_channels(block: BlockAttention) -> tuple[list[int], list[int]]:
-    """The most and the least selective channels; those that the image leaves at zero come last."""
-    selectivity = block.selectivity[0]
-    silent = block.splits[0].max(axis=(0, 2, 3)) == 0
-    most, least = (np.lexsort((key, silent)) for key in (-selectivity, selectivity))
-    return most[:_SHOWN].tolist(), least[:_SHOWN].tolist()
-
-
 def plot_class_attention(
     attention: ClassAttention, path: str | os.PathLike, *, block: str, note: str
 ) -> Figure:
-    """Draw how the weights depend on the classes that images hold, as PNG.
+    """Draw how the weights depend on the classes in the images.
 
-    Above, of every class and block, how far its mean weights are from those of all images, in
-    multiples of what chance gives. Below, the means themselves, of the channels of one block that
-    differ most.
-
-    Args:
-        path: file to write.
-        block: the one below.
-        note: where images and network come from, below.
+    Above, for each class and block, the distance of its mean weights from those of all images, in
+    multiples of chance; below, the differences in the channels of ``block`` that differ most.
     """
-    names = [
-        f"{name} ({count})"
-        for name, count in zip(attention.class_names, attention.num_images, strict=True)
-    ]
+    counted = zip(attention.class_names, attention.num_images, strict=True)
+    names = [f"{name} ({count})" for name, count in counted]
     blocks = list(attention.weights)
     ratios = np.stack([attention.ratio(name) for name in blocks], axis=1)
     radix = attention.weights[block].shape[1]
@@ -186,8 +164,8 @@ def plot_class_attention(
     lower.set_xlabel("channel")
     _title(
         lower,
-        f"{block}, {_weight(radix, 0).lower()}: mean of a class less mean of all images, in the "
-        f"{len(channels)} channels that differ most",
+        f"{block}, {_weight_name(radix, 0).lower()}: mean of a class less mean of all images, in "
+        f"the {len(channels)} channels that differ most",
     )
     for axes in (upper, lower):
         axes.set_yticks(range(len(names)), names)
@@ -200,17 +178,14 @@ def plot_class_attention(
 def plot_saliency(
     result: Saliency, image: np.ndarray, name: str, path: str | os.PathLike, *, note: str
 ) -> Figure:
-    """Draw which pixels a detection's score rests on, as PNG.
+    """Draw the part of each pixel of the resized image in the score of a detection.
 
     Args:
-        image: the resized image, RGB, uint8, (h, w, 3).
-        name: the class'.
-        path: file to write.
-        note: where image and network come from, below.
+        name: of the detection's class.
     """
     height, width = result.attribution.shape
     x0, y0, x1, y1 = result.box
-    # Neighbours often cancel: what is drawn is their mean, at a scale that fits the object.
+    # Neighbouring parts often cancel: their mean is drawn, at a scale that fits the object.
     sigma = min(math.sqrt((x1 - x0) * (y1 - y0)) / 20, min(height, width) / 8)  # pixels
     percent = 100 * torch.from_numpy(result.attribution)[None]
     parts = gaussian_blur(percent, 2 * math.ceil(3 * sigma) + 1, sigma)[0].numpy()
@@ -245,25 +220,22 @@ def plot_saliency(
     return figure
 
 
-def _equal(radix: int) -> float:
-    """The weight of each split where all weigh the same; a gate that is half open."""
-    return 1 / max(radix, 2)
+def _equal_weight(draw_line, radix: int) -> None:
+    """A dashed line at the weight of each split where all are equal, or of a half open gate."""
+    draw_line(1 / max(radix, 2), color=COLORS[5], linestyle="--", linewidth=1)
 
 
-def _alike(radix: int) -> str:
-    return "half open" if radix == 1 else "where all are alike"
+def _weight(radix: int, split: int | None) -> str:
+    dashed = "half open" if radix == 1 else "where all are alike"
+    return f"{_weight_name(radix, split)}, dashed {dashed}"
 
 
-def _weight(radix: int, split: int) -> str:
+def _weight_name(radix: int, split: int | None) -> str:
+    if split is None:
+        return f"Weights of the {radix} splits"
     if radix == 1:
         return "Gate of each channel (radix 1)"
     return f"Weight of split {split + 1} of {radix}"
-
-
-def _selectivity(radix: int) -> str:
-    if radix == 1:
-        return "Selectivity, mean of the channels: 0 where gates are half open, 1 open or closed"
-    return "Selectivity, mean of the channels: 0 where all splits are alike, 1 where one takes all"
 
 
 def _title(axes: Axes, text: str) -> None:
@@ -271,7 +243,7 @@ def _title(axes: Axes, text: str) -> None:
 
 
 def _name_blocks(axes: Axes, names: list[str]) -> None:
-    step = -(-len(names) // 30)  # so many names have room
+    step = -(-len(names) // 30)  # there is space for 30 names
     rotation = 90 if len(names) > 10 else 0
     axes.set_xticks(range(0, len(names), step), names[::step], rotation=rotation)
 

@@ -1,9 +1,9 @@
-"""Letters that the usual font lacks, drawn with an installed font that has them.
+"""Installed fonts for letters that matplotlib's own font lacks.
 
-Class, file and run names come in any script. Matplotlib's own font has Latin, Greek, Cyrillic and a
-few more. For the other letters the installed fonts are searched, and those that have them are added
-to the families of a text, from which matplotlib chooses letter by letter. Letters that no font has
-are boxes, and one warning says so.
+Names of classes, files and runs may be in any script. Matplotlib's font has Latin, Greek, Cyrillic
+and a few more. For other letters the installed fonts are searched, and those found are added to
+the font families of a text, from which matplotlib chooses letter by letter. A letter in no font is
+drawn as a box, with one warning.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ _NAMED = 20  # letters in a warning
 
 
 class _Font(NamedTuple):
-    """An installed font and what it has of the letters; the one of the highest rank is taken."""
+    """An installed font, and which of the wanted letters it has; a higher rank is preferred."""
 
     file: str
     family: str
@@ -35,14 +35,14 @@ class _Font(NamedTuple):
 
 
 class _Fallbacks:
-    """The fonts that were found so far, each for the letters that all before it lack."""
+    """The fonts found so far; each has letters that those before it lack."""
 
     def __init__(self):
         self.fonts: list[_Font] = []
         self._searched: set[str] = set()
 
     def search(self, letters: set[str]) -> None:
-        """Find fonts for letters that have not been searched for; warn of those that none has."""
+        """Find fonts for letters that were not searched yet; warn of letters without any."""
         missing = {
             a for a in letters - self._searched if not any(_has(f.file, a) for f in self.fonts)
         }
@@ -69,12 +69,9 @@ _fallbacks = _Fallbacks()
 
 @contextlib.contextmanager
 def any_script(figure: Figure) -> Iterator[None]:
-    """Draw the figure in this block: its texts have fonts for all their letters.
-
-    Texts must be in the figure already.
-    """
+    """In this block the figure is drawn with fonts for all letters of the texts that it has."""
     for axes in figure.axes:
-        axes.get_xticklabels()  # tick labels are made when they are asked for
+        axes.get_xticklabels()  # creates the tick labels
         axes.get_yticklabels()
     usual = font_manager.findfont(font_manager.FontProperties())
     lacking = {}
@@ -92,11 +89,7 @@ def any_script(figure: Figure) -> Iterator[None]:
 
 
 def image_font(text: str, size: int) -> ImageFont.FreeTypeFont:
-    """A font for Pillow, which takes one for a whole text: that with the most of its letters.
-
-    Args:
-        size: pixels.
-    """
+    """The font with the most letters of a text, in ``size`` pixels; Pillow takes one per text."""
     if text.isascii():
         return ImageFont.load_default(size=size)
     usual = font_manager.findfont(font_manager.FontProperties())
@@ -115,13 +108,13 @@ def _has(file: str, letter: str) -> bool:
 
 
 def _installed(letters: set[str]) -> list[_Font]:
-    """The fonts that matplotlib can draw some of the letters with."""
+    """The fonts with some of the letters that matplotlib can draw."""
     fonts = []
     for file in sorted(font_manager.findSystemFonts()):
         with contextlib.suppress(RuntimeError, OSError):  # damaged, or of another kind
             font = FT2Font(file)
             own = {letter for letter in letters if font.get_char_index(ord(letter))}
-            # Not one of bitmaps, as of coloured emoji, nor one whose letters are boxes, too.
+            # Neither fonts of bitmaps, such as coloured emoji, nor those whose letters are boxes.
             if own and font.scalable and "LastResort" not in font.family_name.replace(" ", ""):
                 plain = font.style_name in ("Regular", "Book", "Roman", "Normal")
                 rank = plain, "Sans" in font.family_name, -len(font.family_name)

@@ -1,4 +1,8 @@
-"""Instances drawn on their image, and predictions beside the ground truth."""
+"""Instances drawn on their image, and predictions beside the ground truth.
+
+Images are RGB, uint8, (H, W, 3). ``scale`` is the size of the drawing relative to the image;
+``class_names`` are by class index. Annotations are in Detectron2's data set format.
+"""
 
 import os
 from collections.abc import Callable, Sequence
@@ -19,8 +23,8 @@ from ..data import register_coco
 from ..data.image_reader import read_picture
 from ..data.intensity import BY_TYPE
 from ..modeling.box_masks import mask_parts
+from .charts import COLORS, short_name
 from .fonts import any_script
-from .labels import short_name
 
 __all__ = [
     "Mark",
@@ -31,21 +35,19 @@ __all__ = [
     "save_comparisons",
 ]
 
-# Okabe and Ito's palette, which stays apart for colour-blind people too; by class number.
-_COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 _TITLE_HEIGHT = 32  # pixels
 _MARK_FONT = 7  # points
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A box to draw, and what it says.
+    """A box to draw, with its label.
 
     Attributes:
         box: left, top, right, bottom, pixels of the image.
-        label: empty for none of all marks; of names see :func:`.short_name`.
+        label: shown as it is, see :func:`.short_name`.
         color, line: as matplotlib names them.
-        mask: RLE, polygons or an array, in the image's pixels; None for none.
+        mask: RLE, polygons or an array, in the image's pixels; or None.
     """
 
     box: Sequence[float]
@@ -61,14 +63,8 @@ def draw_instances(
     """Draw predicted boxes, masks, class names and scores.
 
     Args:
-        image: RGB, uint8, (H, W, 3).
         instances: as a detector returns them, in the image's pixels. ``pred_masks`` may be
             ``ROIMasks`` of ``pred_boxes``.
-        class_names: by class number.
-        scale: size of the picture relative to the image.
-
-    Returns:
-        RGB, uint8, (scale*H, scale*W, 3)
     """
     classes = instances.pred_classes.tolist()
     masks = instances.pred_masks if instances.has("pred_masks") else ()
@@ -78,7 +74,7 @@ def draw_instances(
         scale,
         boxes=instances.pred_boxes.tensor.numpy(),
         masks=mask_parts(instances) if in_boxes else ((mask.numpy(), 0, 0) for mask in masks),
-        colors=_class_colors(classes),
+        colors=[COLORS[label % len(COLORS)] for label in classes],
         labels=[
             f"{short_name(class_names[label])} {score:.0%}"
             for label, score in zip(classes, instances.scores.tolist(), strict=True)
@@ -93,17 +89,7 @@ def draw_annotations(
     *,
     scale: float = 1.0,
 ) -> np.ndarray:
-    """Draw the boxes, masks, keypoints and class names of ground truth.
-
-    Args:
-        image: RGB, uint8, (H, W, 3).
-        annotations: in Detectron2's data set format, class numbers contiguous.
-        class_names: by class number.
-        scale: size of the picture relative to the image.
-
-    Returns:
-        RGB, uint8, (scale*H, scale*W, 3)
-    """
+    """Draw the boxes, masks, keypoints and class names of ground truth."""
     classes = [annotation["category_id"] for annotation in annotations]
     boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
     return _overlay(
@@ -111,23 +97,14 @@ def draw_annotations(
         scale,
         boxes=np.array(boxes).reshape(-1, 4),
         masks=[annotation.get("segmentation") for annotation in annotations],
-        colors=_class_colors(classes),
+        colors=[COLORS[label % len(COLORS)] for label in classes],
         labels=[short_name(class_names[label]) for label in classes],
         keypoints=[annotation.get("keypoints") for annotation in annotations],
     )
 
 
 def draw_marks(image: np.ndarray, marks: Sequence[Mark], *, scale: float = 1.0) -> np.ndarray:
-    """Draw boxes and masks, each in its own colour and line.
-
-    Args:
-        image: RGB, uint8, (H, W, 3).
-        marks: of one colour all have one line.
-        scale: size of the picture relative to the image.
-
-    Returns:
-        RGB, uint8, (scale*H, scale*W, 3)
-    """
+    """Draw boxes and masks in their colours and lines; marks of one colour have the same line."""
     return _overlay(
         image,
         scale,
@@ -150,15 +127,7 @@ def draw_comparison(
 ) -> np.ndarray:
     """Ground truth on the left, prediction on the right.
 
-    Args:
-        image: RGB, uint8, (H, W, 3).
-        annotations: in Detectron2's data set format, class numbers contiguous.
-        instances: as a detector returns them.
-        class_names: by class number.
-        min_size: smaller images are enlarged to this height or width, in pixels.
-
-    Returns:
-        RGB, uint8
+    A smaller image is enlarged to a height or width of ``min_size`` pixels.
     """
     scale = max(1.0, min_size / min(image.shape[:2]))
     truth = draw_annotations(image, annotations, class_names, scale=scale)
@@ -166,13 +135,13 @@ def draw_comparison(
     gap = np.full((truth.shape[0], 8, 3), 255, dtype=np.uint8)
     panels = np.hstack([truth, gap, prediction])
 
-    picture = Image.new("RGB", (panels.shape[1], panels.shape[0] + _TITLE_HEIGHT), "white")
-    picture.paste(Image.fromarray(panels), (0, _TITLE_HEIGHT))
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=20)
-    draw.text((8, 4), f"ground truth: {len(annotations)}", fill="black", font=font)
+    whole = Image.new("RGB", (panels.shape[1], panels.shape[0] + _TITLE_HEIGHT), "white")
+    whole.paste(Image.fromarray(panels), (0, _TITLE_HEIGHT))
+    pen, font = ImageDraw.Draw(whole), ImageFont.load_default(size=20)
+    pen.text((8, 4), f"ground truth: {len(annotations)}", fill="black", font=font)
     right = truth.shape[1] + gap.shape[1] + 8
-    draw.text((right, 4), f"prediction: {len(instances)}", fill="black", font=font)
-    return np.asarray(picture)
+    pen.text((right, 4), f"prediction: {len(instances)}", fill="black", font=font)
+    return np.asarray(whole)
 
 
 def save_comparisons(
@@ -185,28 +154,27 @@ def save_comparisons(
     """Write :func:`draw_comparison` of the first images of a data set as PNG files.
 
     Args:
-        predict: from an RGB image to instances. A ``Predictor`` says how images of more than 8 bits
-            are read; otherwise that is by type.
+        predict: from an RGB image to instances. A ``Predictor`` also states how images of more than
+            8 bits are read, otherwise their type does.
         data: (COCO json file, image folder).
-        folder: where the pictures go, named like the images.
-        count: how many.
+        folder: for the files, which are named like the images.
     """
     name = register_coco(*data)
     class_names = MetadataCatalog.get(name).thing_classes
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     intensity = getattr(predict, "intensity", BY_TYPE)
-    pictures = []
+    files = []
     for record in DatasetCatalog.get(name)[:count]:
         image = read_picture(record["file_name"], intensity).pixels
-        picture = draw_comparison(image, record["annotations"], predict(image), class_names)
-        pictures.append(folder / f"{Path(record['file_name']).stem}.png")
-        Image.fromarray(picture).save(pictures[-1])
-    return pictures
+        drawn = draw_comparison(image, record["annotations"], predict(image), class_names)
+        files.append(folder / f"{Path(record['file_name']).stem}.png")
+        Image.fromarray(drawn).save(files[-1])
+    return files
 
 
 class _Canvas(Visualizer):
-    """Draws lines with a dark edge, in the style of their colour, where ``lines`` has it."""
+    """Draws boxes with a dark edge, in the line style that ``lines`` has for their colour."""
 
     lines: dict[str, str] = {}
 
@@ -219,20 +187,16 @@ class _Canvas(Visualizer):
         return self.output
 
     def draw_text(self, text, position, *, font_size=None, **kwargs):
-        if self.lines:  # many on one picture: all small
+        if self.lines:  # many on one image: all small
             font_size = _MARK_FONT / self.output.scale
         return super().draw_text(text, position, font_size=font_size, **kwargs)
 
 
-def _class_colors(classes: Sequence[int]) -> list[str]:
-    return [_COLORS[label % len(_COLORS)] for label in classes]
-
-
 def _draw_mask(canvas, image, part, top, left, *, color, opacity) -> None:
-    """Draw a mask that has pixels in one part of the image alone.
+    """Draw a mask that lies in one part of the image.
 
-    One with holes is laid over ``image``, in place: Detectron2's ``overlay_instances`` fills holes,
-    and its ``draw_binary_mask`` keeps four floats for each pixel of the image and each such mask.
+    A mask with holes is blended into ``image``, in place: Detectron2's ``overlay_instances`` fills
+    holes, and its ``draw_binary_mask`` needs four floats per pixel of the image and such mask.
     """
     polygons, has_holes = GenericMask([], *part.shape).mask_to_polygons(part)
     if not has_holes:
@@ -241,8 +205,8 @@ def _draw_mask(canvas, image, part, top, left, *, color, opacity) -> None:
         return
     pixels = image[top : top + part.shape[0], left : left + part.shape[1]]
     inside = part.astype(bool)
-    laid = pixels[inside] * (1 - opacity) + 255 * opacity * np.array(to_rgb(color))
-    pixels[inside] = np.rint(laid).astype(np.uint8)
+    blended = pixels[inside] * (1 - opacity) + 255 * opacity * np.array(to_rgb(color))
+    pixels[inside] = np.rint(blended).astype(np.uint8)
 
 
 def _overlay(
@@ -264,12 +228,12 @@ def _overlay(
             for x, y, visibility in zip(*[iter(values or ())] * 3, strict=True):
                 if visibility > 0:
                     canvas.draw_circle((x, y), color, radius=3)
-    # The image itself is laid under the drawing here: matplotlib 3.10 moves it by up to a pixel.
+    # The image is added here, not by matplotlib, of which version 3.10 moves it by up to a pixel.
     canvas.output.ax.images[0].set_visible(False)
     with any_script(canvas.output.fig):
         canvas.output.canvas.draw()
     drawn = Image.fromarray(np.asarray(canvas.output.canvas.buffer_rgba()))
     resampling = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST
-    picture = Image.fromarray(image).resize(drawn.size, resampling)
-    picture.paste(drawn, mask=drawn)
-    return np.array(picture)  # (scale*H, scale*W, 3)
+    whole = Image.fromarray(image).resize(drawn.size, resampling)
+    whole.paste(drawn, mask=drawn)
+    return np.array(whole)  # (scale*H, scale*W, 3)

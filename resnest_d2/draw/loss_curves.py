@@ -1,4 +1,7 @@
-"""Training curves from the ``metrics.json`` that Detectron2 writes."""
+"""Training curves from the ``metrics.json`` that Detectron2 writes, one JSON object per line.
+
+A history is the list of these lines.
+"""
 
 import itertools
 import os
@@ -14,17 +17,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from ..analysis.evaluated_run import read_history
+from .charts import MARKERS, RUN_COLORS, short_name
 from .fonts import any_script
-from .labels import short_name
 
-__all__ = [
-    "MARKERS",
-    "RUN_COLORS",
-    "draw_losses",
-    "draw_metrics",
-    "draw_total_losses",
-    "plot_losses",
-]
+__all__ = ["draw_losses", "draw_metrics", "draw_total_losses", "plot_losses"]
 
 _METRICS = {
     "bbox/AP": "box AP",
@@ -33,30 +29,16 @@ _METRICS = {
     "panoptic_seg/PQ": "PQ",
     "sem_seg/mIoU": "mIoU",
 }
-_METRIC = re.compile(f"(?:(.+)/)?({'|'.join(_METRICS)})")  # behind a data set's name, or alone
-MARKERS = "osD^v<>P"
-RUN_COLORS = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#56b4e9",
-    "#e69f00",
-    "#000000",
-    "#7f7f7f",
-)
-"""Of runs side by side: Okabe and Ito's, the darkest first; with :data:`MARKERS` for print."""
-
+_METRIC = re.compile(f"(?:(.+)/)?({'|'.join(_METRICS)})")  # after a data set's name, or alone
 _LOSS = "total_loss"
+
+History = Iterable[Mapping[str, Any]]
 
 
 def plot_losses(metrics_json: str | os.PathLike, picture: str | os.PathLike) -> None:
-    """Draw the total loss and its parts over iterations, and what was evaluated, as PNG.
-
-    That is the main metric of each task (AP, PQ, mIoU), of each data set where there are several.
+    """Draw the losses of a run and the main metric of each task and data set, as PNG.
 
     Args:
-        metrics_json: a run's ``metrics.json`` (one JSON object a line).
         picture: file to write.
 
     Raises:
@@ -70,46 +52,34 @@ def plot_losses(metrics_json: str | os.PathLike, picture: str | os.PathLike) -> 
         figure.savefig(picture, dpi=120)
 
 
-def draw_losses(history: Iterable[Mapping[str, Any]]) -> Figure:
-    """The chart of :func:`plot_losses`.
-
-    Args:
-        history: the lines of a ``metrics.json``, at least one of them with a ``total_loss``.
-    """
+def draw_losses(history: History) -> Figure:
+    """The total loss, its parts, and the metrics of one run, which has a ``total_loss``."""
     series = _series(history)
-    parts = sorted(name for name in series if name.startswith("loss_"))
-    evaluated = _evaluated(series)
-
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for name in [_LOSS, *parts]:
+    for name in [_LOSS, *sorted(name for name in series if name.startswith("loss_"))]:
         width = 2.5 if name == _LOSS else 1.2
         axes.plot(*series[name], label=short_name(name.replace("_", " ")), linewidth=width)
     axes.set(xlabel="iteration", ylabel="loss (median of 20 iterations)")
     _log_scale(axes)
     axes.grid(alpha=0.3)
     handles, labels = axes.get_legend_handles_labels()
-    if evaluated:
+    if evaluated := _evaluated(series):
         right = axes.twinx()
         kinds = sorted({name.rpartition("/")[2] for name in evaluated})
         right.set(ylabel=", ".join(kinds), ylim=(0, 100))
-        for number, name in enumerate(evaluated):
-            style = f"{MARKERS[number % len(MARKERS)]}--k"
+        for name, marker in zip(evaluated, itertools.cycle(MARKERS)):
             label = _metric_text(name).replace(" (", "\n(", 1)
-            right.plot(*series[name], style, label=label, markersize=4)
+            right.plot(*series[name], f"{marker}--k", label=label, markersize=4)
         more_handles, more_labels = right.get_legend_handles_labels()
         handles, labels = handles + more_handles, labels + more_labels
     figure.legend(handles, labels, loc="outside right upper", fontsize="small")
     return figure
 
 
-def draw_total_losses(histories: Sequence[Iterable[Mapping[str, Any]]]) -> Figure | None:
-    """The total losses of runs in one chart, each in its of :data:`RUN_COLORS`; None without any.
-
-    Args:
-        histories: of each run the lines of its ``metrics.json``.
-    """
+def draw_total_losses(histories: Sequence[History]) -> Figure | None:
+    """The total losses of runs in one chart, in :data:`RUN_COLORS`; None if there are none."""
     found = [_series(history) for history in histories]
     if not any(_LOSS in series for series in found):
         return None
@@ -122,10 +92,10 @@ def draw_total_losses(histories: Sequence[Iterable[Mapping[str, Any]]]) -> Figur
     return figure
 
 
-def draw_metrics(histories: Sequence[Iterable[Mapping[str, Any]]]) -> Figure | None:
-    """What was evaluated in training, of runs in one chart; None without any.
+def draw_metrics(histories: Sequence[History]) -> Figure | None:
+    """The metrics of runs in one chart, None if there are none.
 
-    A run has its of :data:`RUN_COLORS` and :data:`MARKERS`, a metric its line.
+    Each run has its colour and marker, each metric its line style.
     """
     found = [_series(history) for history in histories]
     evaluated = sorted({name for series in found for name in _evaluated(series)})
@@ -158,8 +128,8 @@ def _log_scale(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _series(history: Iterable[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """Iterations and values (2, N) of each number that the lines have."""
+def _series(history: History) -> dict[str, np.ndarray]:
+    """Iterations and values (2, N) of each number in the lines."""
     series: dict[str, dict[int, float]] = {}
     for line in history:
         for name, value in line.items():

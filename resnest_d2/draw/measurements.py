@@ -1,4 +1,4 @@
-"""Measurements as charts: bars side by side, and cost over one quantity."""
+"""Measurements as charts: bars side by side, and time over one quantity."""
 
 import os
 import textwrap
@@ -15,45 +15,41 @@ __all__ = ["plot_measurements", "plot_scalings"]
 def plot_measurements(
     measured: Sequence[Measurement], path: str | os.PathLike, *, title: str, note: str
 ) -> None:
-    """A PNG of bars: latency with its range and, in training, memory kept for the backward pass.
+    """Write a PNG of latency with its range and, in training, memory for the backward pass.
 
-    Args:
-        title: what was measured.
-        note: hardware and versions, below.
+    ``note``, in small print, is for hardware and versions.
     """
     from matplotlib.figure import Figure
 
     panels = 1 if measured[0].saved is None else 2
     figure = Figure(figsize=(4.4 + 4.4 * panels, 1.6 + 0.32 * len(measured)), layout="constrained")
-    axes = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
-    positions = range(len(measured))
+    latency, *memory = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
+    rows = range(len(measured))
     medians = [m.median_ms for m in measured]
     low = [m.median_ms - min(m.latency_ms) for m in measured]
     high = [max(m.latency_ms) - m.median_ms for m in measured]
-    bars = axes[0].barh(positions, medians, xerr=(low, high), color="#3b6ea5", ecolor="#888888")
-    axes[0].bar_label(bars, [f" {m:.0f}" for m in medians], padding=3)
-    axes[0].set_xlabel("milliseconds: median and range")
-    axes[0].set_yticks(positions, [m.name for m in measured])
-    axes[0].invert_yaxis()
-    if panels == 2:
-        memory = [m.saved / 2**20 for m in measured]
-        bars = axes[1].barh(positions, memory, color="#c98b3b")
-        axes[1].bar_label(bars, [f" {mebibytes:.0f}" for mebibytes in memory])
-        axes[1].set_xlabel("MiB kept for the backward pass")
-    for axis in axes:
-        axis.margins(x=0.15)
-        axis.spines[["top", "right"]].set_visible(False)
+    bars = latency.barh(rows, medians, xerr=(low, high), color="#3b6ea5", ecolor="#888888")
+    latency.bar_label(bars, [f" {m:.0f}" for m in medians], padding=3)
+    latency.set_xlabel("milliseconds: median and range")
+    latency.set_yticks(rows, [m.name for m in measured])
+    latency.invert_yaxis()
+    for axes in memory:
+        saved = [m.saved / 2**20 for m in measured]
+        bars = axes.barh(rows, saved, color="#c98b3b")
+        axes.bar_label(bars, [f" {mebibytes:.0f}" for mebibytes in saved])
+        axes.set_xlabel("MiB kept for the backward pass")
+    for axes in (latency, *memory):
+        axes.margins(x=0.15)
+        axes.spines[["top", "right"]].set_visible(False)
     save_chart(figure, path, title=title, note=note)
 
 
 def plot_scalings(
     scalings: Sequence[Scaling], path: str | os.PathLike, *, title: str, note: str
 ) -> None:
-    """A PNG with a panel a quantity: time over the quantity, both logarithmic, and the fit.
+    """Write a PNG of time over each quantity, both logarithmic, with the fit.
 
-    Args:
-        title: what was measured.
-        note: hardware and versions, below.
+    ``note``, in small print, is for hardware and versions.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
@@ -68,8 +64,7 @@ def plot_scalings(
         axes.errorbar(values, medians, yerr=spread, fmt="o", color="#3b6ea5", ecolor="#888888")
         middle = np.exp(np.log(medians).mean() - s.exponent * np.log(values).mean())
         axes.plot(values, middle * values**s.exponent, color="#c98b3b")
-        axes.set_xscale("log")
-        axes.set_yscale("log")
+        axes.set(xscale="log", yscale="log")
         names = [EngFormatter(places=0, sep="").format_eng(value) for value in values]
         axes.set_xticks(values, names, fontsize=8)
         axes.set_ylim(medians.min() / 2, medians.max() * 2)

@@ -1,32 +1,26 @@
-"""What became of detections and objects, drawn on their image.
+"""Outcomes of detections and objects, drawn on their image.
 
-Each outcome has a colour (of Okabe and Ito's, but one), a line and a sign, so that pictures can be
-read without seeing colours. Missed objects are drawn among the detections, where they are missing.
+Each outcome has a colour (all but one of Okabe and Ito's), a line style and a sign, so it can be
+recognised without colours. Missed objects are drawn among the detections.
+
+Images are RGB, uint8, (H, W, 3); ``names`` are class names by category id.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from ..analysis.mistakes import Detection, ImageOutcomes, Outcome
+from .charts import short_name
 from .instances import Mark, draw_marks
-from .labels import short_name
 
 __all__ = ["STYLES", "Style", "draw_objects", "draw_outcomes", "draw_surroundings"]
 
 
-@dataclass(frozen=True)
-class Style:
-    """How an outcome is drawn.
-
-    Attributes:
-        line: matplotlib's name.
-        sign: in front of the class name.
-        meaning: a sentence for the legend.
-    """
+class Style(NamedTuple):
+    """Colour and line for matplotlib, sign before the class name, meaning for the legend."""
 
     color: str
     line: str
@@ -55,16 +49,9 @@ _LEAST_AROUND = 12  # pixels of the image
 def draw_objects(
     image: np.ndarray, objects: Sequence[dict[str, Any]], names: dict[Any, str], *, masks: bool
 ) -> np.ndarray:
-    """Draw the ground truth of an image.
+    """Draw annotations in COCO's format, with or without their masks.
 
-    Args:
-        image: RGB, uint8, (H, W, 3).
-        objects: annotations in COCO's format.
-        names: by category id.
-        masks: draw them too.
-
-    Returns:
-        RGB, uint8, the longer side 480 pixels; a small image is enlarged to three times its size.
+    The longer side of the drawing has 480 pixels; a small image is enlarged three times at most.
     """
     return draw_marks(image, [_object(o, names, masks) for o in objects], scale=_scale(image))
 
@@ -72,7 +59,7 @@ def draw_objects(
 def draw_outcomes(
     image: np.ndarray, outcomes: ImageOutcomes, names: dict[Any, str], *, masks: bool
 ) -> np.ndarray:
-    """Draw an image's detections and the objects that it misses; see :func:`draw_objects`."""
+    """Draw the detections and the missed objects of an image, as large as :func:`draw_objects`."""
     marks = [_detection(detection, names, masks) for detection in outcomes.detections]
     style = STYLES[Outcome.MISSED]
     for annotation, outcome in outcomes.objects:
@@ -83,13 +70,9 @@ def draw_outcomes(
 
 
 def draw_surroundings(image: np.ndarray, detection: Detection, names: dict[Any, str]) -> np.ndarray:
-    """Draw a detection, and the object that it is a mistake about, without text.
+    """Draw a detection and its object without text, in the part of the image around them.
 
-    Args:
-        image: RGB, uint8, (H, W, 3).
-
-    Returns:
-        RGB, uint8, the part around them, the longer side 240 pixels.
+    The longer side of the drawing has 240 pixels.
     """
     marks = [_detection(detection, names, False)]
     if detection.object is not None:
@@ -102,7 +85,7 @@ def draw_surroundings(image: np.ndarray, detection: Detection, names: dict[Any, 
     right, bottom = np.clip(highest + around, (left + 1, top + 1), size).astype(int)
     scale = _PART / max(right - left, bottom - top)
     part = Image.fromarray(image[top:bottom, left:right])
-    # Enlarged first, so that all lines have one width.
+    # Enlarged before drawing, so all lines have the same width.
     part = part.resize(
         [max(1, round(side * scale)) for side in part.size], Image.Resampling.BICUBIC
     )

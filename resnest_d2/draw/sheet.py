@@ -1,4 +1,4 @@
-"""A contact sheet: some pictures of a data set with their annotations, on one page."""
+"""A contact sheet: images of a data set with their annotations, on one page."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ from .instances import draw_annotations
 
 __all__ = ["draw_sheet"]
 
-_CELL = 420  # pixels, width and height of a picture's place
+_CELL = 420  # pixels, largest width and height of an image
 _CAPTION = 24  # pixels, below each
 _GAP = 8  # pixels
 
@@ -33,21 +33,21 @@ def draw_sheet(
     intensity: Intensity = BY_TYPE,
     on_bad_data: str = "refuse",
 ) -> np.ndarray:
-    """Draw pictures of a data set with boxes, masks and class names.
+    """Draw images of a data set with boxes, masks and class names.
 
-    Pictures with annotations come first. One that cannot be read is a grey field that says so.
+    Images with annotations are preferred. An unreadable one is a grey field that says so.
 
     Args:
         data: (COCO json file, image folder).
+        num_images: how many at most, drawn at random with ``seed``, in the order of their ids.
         intensity: the rule for images of more than 8 bits.
-        num_images: at most so many, drawn by ``seed``, in the order of their ids.
         on_bad_data: see :func:`resnest_d2.register_coco`.
 
     Returns:
-        RGB, uint8, about as wide as it is high.
+        RGB, uint8, about square.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`resnest_d2.register_coco` does.
+        FileNotFoundError, ValueError: as :func:`resnest_d2.register_coco`.
     """
     if num_images < 1:
         raise ValueError(f"the number of images must be at least 1, got {num_images}")
@@ -58,30 +58,26 @@ def draw_sheet(
     records.sort(key=lambda record: not record["annotations"])
     records = sorted(records[:num_images], key=lambda record: record["image_id"])
     columns = int(np.ceil(np.sqrt(len(records))))
-    cells = [
-        (_draw_record(record, class_names, intensity), _caption(record))
-        for record in progress_bar(records, desc="drawing")
-    ]
+    cells = []
+    for record in progress_bar(records, desc="drawing"):
+        number = len(record["annotations"])
+        file = os.path.basename(record["file_name"])
+        caption = f"{record['image_id']}: {file}, {number} object{'s' * (number != 1)}"
+        cells.append((_draw_record(record, class_names, intensity), caption))
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
-    heights = [max(picture.height for picture, _ in row) + _CAPTION + _GAP for row in rows]
+    heights = [max(drawn.height for drawn, _ in row) + _CAPTION + _GAP for row in rows]
     size = (columns * (_CELL + _GAP) + _GAP, sum(heights) + _GAP)
     sheet = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(sheet)
     top = _GAP
     for row, height in zip(rows, heights, strict=True):
-        for column, (picture, caption) in enumerate(row):
+        for column, (drawn, caption) in enumerate(row):
             left = _GAP + column * (_CELL + _GAP)
-            sheet.paste(picture, (left, top))
-            place = left, top + picture.height + 3
+            sheet.paste(drawn, (left, top))
+            place = left, top + drawn.height + 3
             pen.text(place, caption, fill="black", font=image_font(caption, 15))
         top += height
     return np.asarray(sheet)
-
-
-def _caption(record: dict) -> str:
-    number = len(record["annotations"])
-    objects = "1 object" if number == 1 else f"{number} objects"
-    return f"{record['image_id']}: {os.path.basename(record['file_name'])}, {objects}"
 
 
 def _draw_record(record: dict, class_names: list[str], intensity: Intensity) -> Image.Image:
@@ -95,7 +91,8 @@ def _draw_record(record: dict, class_names: list[str], intensity: Intensity) -> 
         )
         return field
     scale = _CELL / max(image.shape[:2])
-    drawn = draw_annotations(image, record["annotations"], class_names, scale=scale)
-    picture = Image.fromarray(drawn)
-    picture.thumbnail((_CELL, _CELL))  # rounding
-    return picture
+    drawn = Image.fromarray(
+        draw_annotations(image, record["annotations"], class_names, scale=scale)
+    )
+    drawn.thumbnail((_CELL, _CELL))  # scaling may have rounded up
+    return drawn

@@ -1,12 +1,15 @@
-"""Evaluation: boxes, masks, keypoints, semantic and panoptic segmentation."""
+"""Metrics of every task: boxes, masks, keypoints, semantic and panoptic segmentation.
+
+Numbers and their text. What a model gets wrong, and how two runs differ, is in ``analysis``.
+"""
 
 from .._moved import moved_names
 from .accuracy import Accuracy, measure_accuracy
-from .coco_evaluator import CocoEvaluator, build_coco_evaluator, results_json, write_results
+from .coco_evaluator import CocoEvaluator, build_coco_evaluator
 from .coco_metrics import IMPLEMENTATIONS, evaluate_results
 from .evaluators import SEMANTIC_ARCHITECTURES, build_evaluator
 from .ground_truth import GroundTruth
-from .metrics_table import ap_table
+from .metrics_text import ap_table, plain_values, results_json, write_results
 from .panoptic_evaluator import PanopticEvaluator
 
 __all__ = [
@@ -21,6 +24,7 @@ __all__ = [
     "build_evaluator",
     "evaluate_results",
     "measure_accuracy",
+    "plain_values",
     "results_json",
     "write_results",
 ]

@@ -14,20 +14,18 @@ from .image_matches import METRICS
 
 __all__ = ["Accuracy", "measure_accuracy"]
 
-_SIZES = {"APs": 1, "APm": 2, "APl": 3}  # places of COCO's ranges of areas; 0 is all
-
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Of one task. AP is 0-100, NaN where there is no such object.
+    """AP of one task, 0-100; NaN where there is no such object.
 
     Attributes:
         task: ``"bbox"`` or ``"segm"``.
         metrics: :data:`.METRICS`, the mean over the classes.
         classes: the same of each class, in the order of the category ids.
         recalls: at which precision is read (R,), 0-1.
-        precision: by class (K, R), 0-1, at IoU 0.5: COCO's, which never rises with recall; 0 at
-            recalls that are not reached, NaN for a class without objects.
+        precision: by class (K, R), 0-1, at IoU 0.5. As COCO defines it, it never rises with recall;
+            0 at recalls that are not reached, NaN for a class without objects.
     """
 
     task: str
@@ -38,28 +36,24 @@ class Accuracy:
 
 
 def measure_accuracy(truth: GroundTruth, results: Sequence[dict[str, Any]], task: str) -> Accuracy:
-    """Evaluate results. Errors as of :func:`.evaluate_results`."""
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints the 12 lines
+    """Evaluate results; raises as :func:`.evaluate_results`."""
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints 12 lines
         found = evaluate_results(truth, results, task)
     precision = found.eval["precision"][..., -1]  # (T, R, K, A) at 100 detections
     precision = np.where(precision < 0, np.nan, precision)
-    aps = 100 * precision.mean(axis=1)  # (T, K, A), T from IoU 0.5 to 0.95
-    whole = dict(zip(("AP", "AP50", "AP75"), (aps.mean(axis=0), aps[0], aps[5]), strict=True))
-    whole = {name: values[:, 0] for name, values in whole.items()}  # (K,) each
-    whole |= {name: aps[..., place].mean(axis=0) for name, place in _SIZES.items()}
+    aps = 100 * precision.mean(axis=1)  # (T, K, A); T: IoU 0.5 to 0.95; A: all sizes, then each
+    by_size = aps.mean(axis=0).T  # (A, K)
+    values = np.stack([by_size[0], aps[0, :, 0], aps[5, :, 0], *by_size[1:]])  # (METRICS, K)
     return Accuracy(
         task=task,
-        metrics={name: _mean(whole[name]) for name in METRICS},
-        classes=tuple(
-            {name: float(whole[name][number]) for name in METRICS}
-            for number in range(len(truth.categories))
-        ),
+        metrics=dict(zip(METRICS, map(_mean, values), strict=True)),
+        classes=tuple(dict(zip(METRICS, own, strict=True)) for own in values.T.tolist()),
         recalls=np.array(found.params.recThrs),
         precision=precision[0, :, :, 0].T,
     )
 
 
 def _mean(values: np.ndarray) -> float:
-    """Of those that exist."""
+    """The mean without NaN."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")

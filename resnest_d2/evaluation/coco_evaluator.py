@@ -1,4 +1,4 @@
-"""COCO metrics for the tasks that a config's heads have, and their JSON file."""
+"""COCO metrics of a model's outputs, for the tasks that the heads of a config have."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ from detectron2.utils.file_io import PathManager
 
 from ..data.check.normalise import given_ids
 from ..errors import check_choice
-from ..files import writing
+from ..files import write_text
 from ..modeling.box_masks import encode_part, mask_parts, unpasted_masks
 from ..text import printable
 from .coco_metrics import IMPLEMENTATIONS, evaluate_results
@@ -33,62 +33,40 @@ __all__ = [
     "build_coco_evaluator",
     "encode_masks",
     "masks_for",
-    "results_json",
     "write_data_file",
-    "write_results",
 ]
 
 logger = logging.getLogger(__name__)
 
 RESULTS = "coco_instances_results.json"
+"""File name of the detections of an evaluation, in COCO's format."""
+
 DATA = "data.json"
-"""Files of an evaluation: COCO's results, and the names of the files that they belong to."""
+"""File name of the record of the data that these detections belong to."""
 
 _ENCODED_PIXELS = 2**25  # of the masks that are encoded at once
-_RECALLS = {"keypoints": ("AR", "AR50", "AR75", "ARm", "ARl")}  # after 5 APs
+_KEYPOINT_RECALLS = ("AR", "AR50", "AR75", "ARm", "ARl")
 
 
 class CocoEvaluator(COCOEvaluator):
-    """Detectron2's COCO evaluator with a choice of implementation, and numbers where it has none.
+    """Detectron2's COCO evaluator with a choice of implementation, and more numbers.
 
-    - A model without a detection has AP 0. Detectron2 leaves the evaluation out then and reports
-      NaN, which no comparison, no "best checkpoint" and no reader of a log can use.
-    - Beside Detectron2's metrics it reports COCO's recalls (``AR1``, ``AR10``, ``AR100``, ``ARs``,
-      ``ARm``, ``ARl``; of keypoints ``AR``, ``AR50``, ``AR75``, ``ARm``, ``ARl``), and
-      ``AP-name`` also for the class of a data set with one.
-    - The numbers do not depend on how images are shared out to processes. An image that a sampler
-      gave twice, as PyTorch's does to fill up the last process's share, counts once.
+    - A model without any detection has AP 0, where Detectron2 does not evaluate and gives NaN.
+    - The results also have COCO's recalls (``AR1``, ``AR10``, ``AR100``, ``ARs``, ``ARm``, ``ARl``;
+      for keypoints ``AR``, ``AR50``, ``AR75``, ``ARm``, ``ARl``), and ``AP-name`` also where a data
+      set has only one class.
+    - The numbers do not depend on how images are divided between processes. An image that a sampler
+      gave twice, as PyTorch's does to give each process equally many, counts once.
 
     Args:
-        dataset_name, tasks, distributed, output_dir, allow_cached_coco: see Detectron2's.
         implementation: ``"hotcoco"``, or ``"pycocotools"``, the slow reference.
-        max_dets_per_image: detections of an image and category that count; None for COCO's 100.
-        kpt_oks_sigmas: of the keypoints; empty for COCO's 17 of a person.
+        dataset_name, tasks, distributed, output_dir, max_dets_per_image, kpt_oks_sigmas,
+            allow_cached_coco: see Detectron2's.
     """
 
-    def __init__(
-        self,
-        dataset_name: str,
-        tasks: tuple[str, ...] | None = None,
-        distributed: bool = True,
-        output_dir: str | None = None,
-        *,
-        implementation: str = "hotcoco",
-        max_dets_per_image: int | None = None,
-        kpt_oks_sigmas: tuple[float, ...] = (),
-        allow_cached_coco: bool = True,
-    ):
+    def __init__(self, dataset_name: str, *args, implementation: str = "hotcoco", **kwargs):
         check_choice("implementation", implementation, IMPLEMENTATIONS)
-        super().__init__(
-            dataset_name,
-            tasks,
-            distributed,
-            output_dir,
-            use_fast_impl=False,
-            max_dets_per_image=max_dets_per_image,
-            kpt_oks_sigmas=kpt_oks_sigmas,
-            allow_cached_coco=allow_cached_coco,
-        )
+        super().__init__(dataset_name, *args, use_fast_impl=False, **kwargs)
         self._implementation = implementation
 
     @cached_property
@@ -96,7 +74,7 @@ class CocoEvaluator(COCOEvaluator):
         return GroundTruth(self._coco_api, name=self._metadata.json_file)
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        """Detectron2's, with :func:`encode_masks`: the same bytes in less time and memory."""
+        """As Detectron2's, but with :func:`encode_masks`: the same bytes, faster, less memory."""
         for item, output in zip(inputs, outputs, strict=True):
             rles = []
             if "instances" in output:
@@ -135,47 +113,43 @@ class CocoEvaluator(COCOEvaluator):
             )
 
     def _as_given(self, results: list[dict]) -> list[dict]:
-        """Results with the ids of the data set's own file, where others took their place."""
-        images, categories = given_ids(self._coco_api.imgs), given_ids(self._coco_api.cats)
-        if not images and not categories:
+        """Results with the ids of the user's file, where reading it replaced them."""
+        ids = {"image_id": self._coco_api.imgs, "category_id": self._coco_api.cats}
+        given = {key: given_ids(records) for key, records in ids.items()}
+        if not any(given.values()):
             return results
         return [
-            result
-            | {
-                "image_id": images.get(result["image_id"], result["image_id"]),
-                "category_id": categories.get(result["category_id"], result["category_id"]),
-            }
+            result | {key: own.get(result[key], result[key]) for key, own in given.items()}
             for result in results
         ]
 
     def _class_names(self) -> list[str] | None:
-        """Names of the classes, with the category's id where two have one name."""
+        """Names of the classes, with the category id where two classes have the same name."""
         names = self._metadata.get("thing_classes")
         if names is None or len(set(names)) == len(names):
             return names
-        numbers = self._metadata.get("thing_dataset_id_to_contiguous_id", {})
-        ids = {index: category_id for category_id, index in numbers.items()}
+        ids = self._category_ids() or {}
         return [
             f"{name} (id {ids.get(index, index)})" if names.count(name) > 1 else name
             for index, name in enumerate(names)
         ]
 
     def _results_in_order(self, predictions) -> list[dict]:
-        """Results with the data set's category ids, in the order of its images, each image once."""
+        """Results with category ids, in the order of the data set's images, each image once."""
         by_image = {}
         for prediction in predictions:
             by_image.setdefault(prediction["image_id"], prediction)
         if len(by_image) < len(predictions):
             logger.warning(
                 f"{len(predictions) - len(by_image)} of {len(predictions)} predictions are for an "
-                "image that had one already: each image's first counts"
+                "image that had one already: the first one of each image counts"
             )
         known = self._coco_api.imgs
         unknown = [i for i in by_image if i not in known]
         if unknown:
             raise ValueError(
                 f"predictions for images {unknown[:5]}, which {self._metadata.json_file} does not "
-                "have: were they made on another data set?"
+                "have: is it another data set?"
             )
         missing = [i for i in known if i not in by_image]
         if missing:
@@ -189,12 +163,16 @@ class CocoEvaluator(COCOEvaluator):
             results.extend(prediction["instances"])
         return results
 
-    def _to_dataset_ids(self, prediction: dict) -> None:
-        """Replace class indices by category ids, once: half a million new records cost seconds."""
+    def _category_ids(self) -> dict[int, int] | None:
+        """Category id by class index; None where the data set has no such mapping."""
         indices = self._metadata.get("thing_dataset_id_to_contiguous_id")
-        if not indices or prediction.get("has_dataset_ids"):
+        return indices and {index: category_id for category_id, index in indices.items()}
+
+    def _to_dataset_ids(self, prediction: dict) -> None:
+        """Replace class indices by category ids, in place and once: copies would take seconds."""
+        ids = self._category_ids()
+        if not ids or prediction.get("has_dataset_ids"):
             return
-        ids = {index: category_id for category_id, index in indices.items()}
         for result in prediction["instances"]:
             if result["category_id"] not in ids:
                 raise ValueError(
@@ -206,25 +184,25 @@ class CocoEvaluator(COCOEvaluator):
         prediction["has_dataset_ids"] = True
 
     def _derive_coco_results(self, coco_eval, iou_type, class_names=None):
-        class_names = class_names and [printable(name) for name in class_names]  # for its table
+        class_names = class_names and [printable(name) for name in class_names]  # it logs a table
         results = super()._derive_coco_results(coco_eval, iou_type, class_names=class_names)
-        names = _RECALLS.get(
-            iou_type, (*(f"AR{n}" for n in sorted(self._max_dets_per_image)), "ARs", "ARm", "ARl")
-        )
+        names = (*(f"AR{n}" for n in sorted(self._max_dets_per_image)), "ARs", "ARm", "ARl")
+        if iou_type == "keypoints":
+            names = _KEYPOINT_RECALLS
         recalls = coco_eval.stats[-len(names) :]
         for name, recall in zip(names, recalls, strict=True):
             results[name] = float(100 * recall) if recall >= 0 else math.nan
-        if class_names is not None and len(class_names) == 1:  # Detectron2 has no table then
+        if class_names is not None and len(class_names) == 1:  # which Detectron2 leaves out
             results[f"AP-{class_names[0]}"] = results["AP"]
         return results
 
 
 def encode_masks(instances: Instances) -> tuple[Instances, list[dict]]:
-    """Instances without their masks, and the masks as COCO's compressed run lengths.
+    """Instances without their masks, and the masks as COCO's compressed RLE.
 
     Args:
         instances: on any device. ``pred_masks`` are bool (N, H, W), or ``ROIMasks`` of
-            ``pred_boxes``, which are encoded inside of their boxes; without masks no run lengths.
+            ``pred_boxes``, which are encoded without being pasted. Without masks there is no RLE.
     """
     if not instances.has("pred_masks"):
         return instances, []
@@ -237,16 +215,16 @@ def encode_masks(instances: Instances) -> tuple[Instances, list[dict]]:
 
 
 def _encode(masks: torch.Tensor) -> Iterator[dict]:
-    """COCO's run lengths of masks (N, H, W), bool, on any device."""
+    """RLE of masks (N, H, W), bool, on any device."""
     some = max(1, _ENCODED_PIXELS // max(1, masks[:1].numel()))
     for part in masks.split(some) if len(masks) else ():
         columns = part.to(torch.uint8).transpose(1, 2).contiguous().cpu().numpy()
-        for rle in hotcoco.mask.encode(columns.transpose(2, 1, 0)):  # (H, W, N), as Fortran has it
+        for rle in hotcoco.mask.encode(columns.transpose(2, 1, 0)):  # (H, W, N), Fortran order
             yield {**rle, "counts": rle["counts"].decode()}
 
 
 def masks_for(evaluators: Sequence[DatasetEvaluator], model: nn.Module) -> AbstractContextManager:
-    """:func:`.unpasted_masks` of a model if a ``CocoEvaluator`` alone sees what it finds."""
+    """:func:`.unpasted_masks` of a model if all evaluators are ``CocoEvaluator``s."""
     known = all(type(evaluator) is CocoEvaluator for evaluator in evaluators)
     return unpasted_masks(model) if known else nullcontext()
 
@@ -254,10 +232,10 @@ def masks_for(evaluators: Sequence[DatasetEvaluator], model: nn.Module) -> Abstr
 def build_coco_evaluator(
     cfg: CfgNode, dataset_name: str, output_folder: str | None = None
 ) -> CocoEvaluator:
-    """The evaluator for a config's heads, on the implementation that ``RESNEST.EVALUATOR`` names.
+    """The evaluator for the heads of a config, with the implementation ``RESNEST.EVALUATOR``.
 
-    It prints the 12 COCO numbers of each task: ``bbox``, and ``segm`` or ``keypoints`` where the
-    config has such a head. Detections go to ``output_folder``, else to ``OUTPUT_DIR/inference``.
+    It prints COCO's 12 numbers of each task: ``bbox``, and ``segm`` or ``keypoints`` where the
+    config has such a head. Detections go to ``output_folder``, by default ``OUTPUT_DIR/inference``.
     As COCO defines it, 100 detections of an image and category count, also where
     ``TEST.DETECTIONS_PER_IMAGE`` is larger.
     """
@@ -276,31 +254,7 @@ def build_coco_evaluator(
     )
 
 
-def write_results(results: dict, path: str | os.PathLike) -> None:
-    """Write :func:`results_json`. The file appears under its name only when it is complete."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with writing(path, "w") as file:
-        file.write(results_json(results) + "\n")
-
-
-def results_json(results: dict) -> str:
-    """Metrics as JSON: ``{"bbox": {"AP": …}, "panoptic_seg": {"PQ": …}, …}``, on 0-100.
-
-    A number that does not exist (AP of small objects where there are none) becomes ``null``.
-    """
-
-    def plain(value):
-        if isinstance(value, dict):
-            return {str(key): plain(item) for key, item in value.items()}
-        number = float(value)
-        return number if math.isfinite(number) else None
-
-    return json.dumps(plain(results), indent=2)
-
-
 def write_data_file(folder: str | os.PathLike, json_file: str, image_root: str) -> None:
-    """Name the data that the results in a folder belong to."""
+    """Record the data that the results in a folder belong to."""
     record = {"json_file": os.path.abspath(json_file), "image_root": os.path.abspath(image_root)}
-    with writing(Path(folder, DATA), "w") as file:
-        file.write(json.dumps(record, indent=2) + "\n")
+    write_text(Path(folder, DATA), json.dumps(record, indent=2) + "\n")

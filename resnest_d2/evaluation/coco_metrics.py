@@ -1,18 +1,17 @@
 """COCO's AP and AR of a list of results, by one of two implementations.
 
-``hotcoco`` (Rust) is the default, ``pycocotools`` the reference that papers use. hotcoco was chosen
-over faster-coco-eval (C++): panoptic quality needs it anyway, it is several times faster still,
-one wheel serves every Python, and its precision, recall and score arrays are bit-equal to
-pycocotools' on random sets with all of COCO's rules (crowds, area bounds, equal scores, more
-detections than count), which the tests draw anew.
+``hotcoco`` (Rust) is the default, ``pycocotools`` the reference that papers use. hotcoco is needed
+for panoptic quality anyway and is faster than faster-coco-eval (C++). The tests show that its
+precision, recall and score arrays are bit-equal to pycocotools' on random sets that cover all of
+COCO's rules: crowds, bounds of areas, equal scores, more detections than count.
 
-Only matching and accumulation are the implementation's. The 12 numbers of boxes and masks, or the
-10 of keypoints, are taken from its arrays by the same code, Detectron2's ``COCOevalMaxDets``, which
-at 100 detections per image is COCO's own summary.
+Only matching and accumulation differ. Both implementations' arrays are summarised by the same code,
+Detectron2's ``COCOevalMaxDets``, which at 100 detections per image is COCO's own summary: 12
+numbers for boxes and masks, 10 for keypoints.
 
-Detectron2's rules hold: a mask's size is its own area also where a result has a box, while
-keypoints take the box's. What is refused here and not by pycocotools: results of unknown
-categories, which it drops, and scores or coordinates that are not finite, which have no order.
+As in Detectron2, a mask's size is its own area also where a result has a box; keypoints have the
+size of the box. Refused here, unlike in pycocotools: results of unknown categories, and scores or
+coordinates that are not finite.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,6 +24,7 @@ from pycocotools.cocoeval import COCOeval, Params
 
 from detectron2.evaluation.coco_evaluation import COCOevalMaxDets
 
+from ..errors import check_choice
 from .ground_truth import GEOMETRY, GroundTruth
 
 __all__ = ["IMPLEMENTATIONS", "evaluate_results", "load_evaluation"]
@@ -48,18 +48,17 @@ def evaluate_results(
         results: in COCO's results format: ``image_id``, ``category_id``, ``score`` and the task's
             ``bbox``, ``segmentation`` (RLE) or ``keypoints``. They are not changed.
         task: ``"bbox"``, ``"segm"`` or ``"keypoints"``.
-        implementation: one of :data:`IMPLEMENTATIONS`.
         max_dets: how many detections of an image and category count: for AR1, for AR10, and for
-            all other numbers. Keypoints always have 20.
+            all other numbers. For keypoints it is always 20.
         oks_sigmas: of the keypoints; empty for COCO's 17 of a person.
-        image_ids: evaluate these images alone.
+        image_ids: evaluate only these images.
 
     Returns:
         pycocotools' object: ``stats`` has the numbers (0-1, -1 where there is no such object),
         ``eval`` the arrays ``precision``, ``recall`` and ``scores``.
 
     Raises:
-        ValueError: an argument, a result or an object of the ground truth cannot be used.
+        ValueError: an argument, a result or an object of the ground truth is invalid.
     """
     evaluation = load_evaluation(
         truth, results, task, implementation=implementation, oks_sigmas=oks_sigmas
@@ -69,7 +68,12 @@ def evaluate_results(
     elif oks_sigmas:
         evaluation.params.kpt_oks_sigmas = np.array(oks_sigmas)
     if image_ids is not None:
-        evaluation.params.imgIds = _chosen(truth, image_ids, _image_ids(truth, implementation))
+        chosen = list(image_ids)
+        unknown = [i for i in chosen if i not in truth.images]
+        if unknown or not chosen:
+            raise ValueError(f"img_ids must be image ids of {truth.name}, got {unknown[:5]}")
+        own = implementation == "hotcoco"
+        evaluation.params.imgIds = [truth.images[i] for i in chosen] if own else chosen
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
@@ -84,14 +88,12 @@ def load_evaluation(
     implementation: str = "hotcoco",
     oks_sigmas: Sequence[float] = (),
 ) -> COCOeval:
-    """The evaluation of :func:`evaluate_results` before it matches anything; same errors.
+    """The evaluation of :func:`evaluate_results` before matching; same errors.
 
-    Of hotcoco, ``cocoGt`` and ``cocoDt`` are its own data sets, with positions as ids.
+    With hotcoco, ``cocoGt`` and ``cocoDt`` are hotcoco's data sets, with positions as ids.
     """
-    if implementation not in IMPLEMENTATIONS:
-        raise ValueError(f"implementation must be one of {IMPLEMENTATIONS}, got {implementation!r}")
-    if task not in GEOMETRY:
-        raise ValueError(f"task must be one of {tuple(GEOMETRY)}, got {task!r}")
+    check_choice("implementation", implementation, IMPLEMENTATIONS)
+    check_choice("task", task, GEOMETRY)
     if task == "keypoints":
         _require_keypoints(truth, results, len(oks_sigmas) or len(Params(task).kpt_oks_sigmas))
 
@@ -101,9 +103,14 @@ def load_evaluation(
             evaluation = _HotcocoEval(truth.as_hotcoco(task), found, task)
         else:
             truth.complete(task)
-            images = _image_ids(truth, implementation)
-            rows = _rows(results, task, images, {i: i for i in truth.categories})
-            evaluation = COCOevalMaxDets(truth.coco, _load(truth.coco, rows), task)
+            same = [{i: i for i in ids} for ids in (truth.images, truth.categories)]
+            if rows := _rows(results, task, *same):
+                found = truth.coco.loadRes(rows)
+            else:  # which loadRes cannot read
+                found = COCO()
+                found.dataset = {**truth.coco.dataset, "annotations": []}
+                found.createIndex()
+            evaluation = COCOevalMaxDets(truth.coco, found, task)
     except KeyError:
         for result in results:
             _require_known(truth, result, GEOMETRY[task])
@@ -131,8 +138,8 @@ class _HotcocoEval(COCOevalMaxDets):
 def _load_fast(truth: GroundTruth, results: Sequence[dict[str, Any]], task: str) -> hotcoco.COCO:
     """Results for hotcoco, with positions as ids.
 
-    Columns, not records, where hotcoco takes them: half a million new dicts cost more than the
-    evaluation, most of it in Python's garbage collector.
+    As columns, where hotcoco takes them: half a million new dicts would take longer than the
+    evaluation.
     """
     objects = truth.as_hotcoco(task)
     if task == "keypoints" or not results:
@@ -152,23 +159,13 @@ def _load_fast(truth: GroundTruth, results: Sequence[dict[str, Any]], task: str)
     return found
 
 
-def _load(truth: COCO, rows: list[dict[str, Any]]) -> COCO:
-    """Results for pycocotools, which marks the records."""
-    if rows:
-        return truth.loadRes(rows)
-    nothing = COCO()  # which loadRes cannot read
-    nothing.dataset = {**truth.dataset, "annotations": []}
-    nothing.createIndex()
-    return nothing
-
-
 def _rows(
     results: Sequence[dict[str, Any]],
     task: str,
     images: dict[Any, Any],
     categories: dict[Any, Any],
 ) -> list[dict[str, Any]]:
-    """New records of one task alone, under the implementation's ids of images and categories."""
+    """New records for one task, with the implementation's ids of images and categories."""
     key = GEOMETRY[task]
     rows = [
         {
@@ -189,19 +186,6 @@ def _rows(
     return rows
 
 
-def _image_ids(truth: GroundTruth, implementation: str) -> dict[Any, Any]:
-    """The implementation's id of each image."""
-    return truth.images if implementation == "hotcoco" else {i: i for i in truth.images}
-
-
-def _chosen(truth: GroundTruth, image_ids: Iterable, images: dict[Any, Any]) -> list:
-    image_ids = list(image_ids)
-    unknown = [i for i in image_ids if i not in images]
-    if unknown or not image_ids:
-        raise ValueError(f"img_ids must be some ids of images of {truth.name}, got {unknown[:5]}")
-    return [images[i] for i in image_ids]
-
-
 def _require_known(truth: GroundTruth, result: dict[str, Any], key: str) -> None:
     image_id = result.get("image_id")
     if image_id not in truth.images:
@@ -218,7 +202,7 @@ def _require_known(truth: GroundTruth, result: dict[str, Any], key: str) -> None
 
 
 def _require_finite(results: Sequence[dict[str, Any]], numbers: np.ndarray) -> None:
-    """Raise a ValueError for the first result whose numbers (one row of them) are not finite."""
+    """Raise a ValueError for the first result with a number that is not finite."""
     finite = np.isfinite(numbers)
     if not finite.all():
         result = results[int(np.argmin(finite.reshape(len(results), -1).all(axis=1)))]
@@ -228,7 +212,8 @@ def _require_finite(results: Sequence[dict[str, Any]], numbers: np.ndarray) -> N
 
 def _require_keypoints(truth: GroundTruth, results: Sequence[dict], expected: int) -> None:
     found = {len(result.get("keypoints", ())) / 3 for result in results}
-    there = truth.keypoint_counts()
+    objects = [a.get("keypoints") for a in truth.coco.dataset["annotations"]]
+    there = {len(keypoints) // 3 for keypoints in objects if keypoints}
     if (found | there) - {expected}:
         raise ValueError(
             f"{truth.name} has objects with {sorted(there)} keypoints, the results have "

@@ -1,4 +1,4 @@
-"""Which evaluators a config needs."""
+"""The evaluators that a config needs."""
 
 import os
 
@@ -19,14 +19,14 @@ SEMANTIC_ARCHITECTURES = ("SemanticSegmentor", "PanopticFPN")
 def build_evaluator(
     cfg: CfgNode, dataset_name: str, output_folder: str | None = None
 ) -> DatasetEvaluator:
-    """The evaluators of all that a config's ``MODEL.META_ARCHITECTURE`` and heads give.
+    """The evaluators for ``MODEL.META_ARCHITECTURE`` and the heads of a config.
 
     - ``bbox`` (AP, AP50, …): every architecture but SemanticSegmentor
-    - ``segm``, ``keypoints``: the same numbers, where ``MODEL.MASK_ON``, ``MODEL.KEYPOINT_ON``
+    - ``segm``, ``keypoints``: the same numbers, with ``MODEL.MASK_ON``, ``MODEL.KEYPOINT_ON``
     - ``sem_seg`` (mIoU, fwIoU, mACC, pACC): SemanticSegmentor, PanopticFPN
     - ``panoptic_seg`` (PQ, SQ, RQ, and ``_th``, ``_st``): PanopticFPN
 
-    All on 0-100. Detections and semantic maps go to ``output_folder``, else to
+    All on 0-100. Detections and semantic maps go to ``output_folder``, by default
     ``OUTPUT_DIR/inference``.
     """
     output_folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
@@ -36,11 +36,7 @@ def build_evaluator(
         evaluators.append(build_coco_evaluator(cfg, dataset_name, output_folder))
     if architecture in SEMANTIC_ARCHITECTURES:
         evaluators.append(
-            SemSegEvaluator(
-                dataset_name,
-                output_dir=output_folder,
-                sem_seg_loading_fn=_read_mask,
-            )
+            SemSegEvaluator(dataset_name, output_dir=output_folder, sem_seg_loading_fn=_read_mask)
         )
     if architecture == "PanopticFPN":
         evaluators.append(PanopticEvaluator(dataset_name))

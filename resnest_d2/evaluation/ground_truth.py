@@ -1,14 +1,14 @@
-"""The objects that COCO's metrics compare results with, complete and checked.
+"""The objects of a data set, completed and checked for COCO's metrics.
 
-pycocotools ends with a KeyError where an annotation lacks a field that training does not need, and
-counts wrong where ids are unusual. Here both are put right once, for every implementation:
+pycocotools fails where an annotation lacks a field that training does not need, and gives wrong
+numbers where ids are unusual. Both are corrected here once, for every implementation:
 
-- A missing ``iscrowd`` is 0, a missing ``area`` is the mask's, else the box's, and an object
-  without labelled keypoints is one to ignore, as in COCO.
-- Annotation ids that repeat or contain 0 are renumbered: pycocotools takes an object with the id 0
-  for one that no detection ever finds.
-- hotcoco, which takes natural numbers, gets the position of each image and category in the order of
-  their ids, so ids may be what pycocotools allows: negative numbers, or text.
+- A missing ``iscrowd`` is 0; a missing ``area`` is that of the mask, else of the box; an object
+  without labelled keypoints is ignored, as in COCO.
+- Annotation ids that repeat or contain 0 are renumbered: pycocotools never matches an object with
+  the id 0.
+- hotcoco takes only natural numbers as ids. It gets the position of each image and category in the
+  order of their ids, so these may be negative numbers or texts, as in pycocotools.
 """
 
 import logging
@@ -30,11 +30,11 @@ _SIZE = {"height", "width"}  # of an image
 
 
 class GroundTruth:
-    """A data set whose objects are complete for the tasks that ask for them.
+    """A data set to compare results with.
 
     Args:
-        coco: the data set. Its annotations are changed in place where they are completed.
-        name: what to call it in errors: its file.
+        coco: the data set. Its annotations are completed in place.
+        name: for errors; the name of its file.
 
     Attributes:
         images, categories: position of each id among the sorted ids.
@@ -43,8 +43,10 @@ class GroundTruth:
     def __init__(self, coco: COCO, name: str = "the ground truth"):
         self.coco = coco
         self.name = name
-        self.images = _positions(coco.dataset["images"])
-        self.categories = _positions(coco.dataset["categories"])
+        self.images, self.categories = (
+            {i: position for position, i in enumerate(sorted({r["id"] for r in coco.dataset[key]}))}
+            for key in ("images", "categories")
+        )
         self._complete: set[str] = set()  # tasks
         self._hotcoco: dict[str, hotcoco.COCO] = {}  # by task
         ids = [annotation["id"] for annotation in coco.dataset["annotations"]]
@@ -61,7 +63,7 @@ class GroundTruth:
         """Fill in what a task needs of each object.
 
         Raises:
-            ValueError: an object's box, mask or keypoints are not there or malformed.
+            ValueError: the box, mask or keypoints of an object are missing or malformed.
         """
         if task in self._complete:
             return
@@ -84,7 +86,7 @@ class GroundTruth:
         self._complete.add(task)
 
     def as_hotcoco(self, task: str) -> hotcoco.COCO:
-        """The objects of a task for hotcoco, with positions as ids; built once."""
+        """The objects for a task of hotcoco, with positions as ids; built once."""
         if task not in self._hotcoco:
             self.complete(task)
             keys = ["area", "iscrowd", GEOMETRY[task]]
@@ -98,7 +100,7 @@ class GroundTruth:
                     **{key: annotation[key] for key in keys},
                 }
                 for number, annotation in enumerate(self.coco.dataset["annotations"], start=1)
-                # No implementation counts the others.
+                # Others count in no implementation.
                 if annotation["image_id"] in self.images
                 and annotation["category_id"] in self.categories
             ]
@@ -114,11 +116,6 @@ class GroundTruth:
                 {"images": images, "categories": categories, "annotations": annotations}
             )
         return self._hotcoco[task]
-
-    def keypoint_counts(self) -> set[int]:
-        """How many keypoints the objects have that have any."""
-        lengths = {len(a.get("keypoints") or ()) for a in self.coco.dataset["annotations"]}
-        return {length // 3 for length in lengths if length}
 
     def _area(self, annotation: dict[str, Any]) -> float:
         image = self.coco.imgs.get(annotation["image_id"], {})
@@ -141,8 +138,3 @@ def _has_mask(annotation: dict[str, Any]) -> bool:
         isinstance(polygon, (list, tuple)) and len(polygon) >= 6 and len(polygon) % 2 == 0
         for polygon in mask
     )
-
-
-def _positions(records: list[dict[str, Any]]) -> dict[Any, int]:
-    ids = sorted({record["id"] for record in records})
-    return {i: position for position, i in enumerate(ids)}

@@ -1,18 +1,16 @@
 """COCO's AP of many resamples of a data set, from one matching.
 
-COCO matches detections with objects image by image; what other images hold changes nothing there.
-So a data set in which images count twice or not at all needs no new matching, only a new sum: here
-each detection that counts is kept with its image, and AP is accumulated with a number of times for
-each image, for many such draws at once. The result is the AP of the data set in which these images
-are there so many times under ids of their own, copies beside each other. Where detections of
-different images have equal scores, pycocotools' order among them depends on the ids.
+COCO matches detections with objects image by image. So a data set in which images count twice or
+not at all needs no new matching: AP is accumulated with a weight per image, for many resamples at
+once. The result is the AP of a data set in which each image is present that many times, under
+different ids. Where detections of different images have equal scores, their order in pycocotools
+depends on the ids.
 
-hotcoco has ``compare``, with intervals of COCO's summary. Its matches are used here and not its
-intervals: there are none by class and none over several runs, and those of version 1.3 are a
-quarter too narrow, as wide as they become where an image that is drawn twice counts once.
+hotcoco's ``compare`` has intervals too, but none by class and none over several runs, and those of
+version 1.3 are a quarter too narrow: there, an image that is drawn twice counts once.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import hotcoco
@@ -34,11 +32,11 @@ class ClassMatches:
     """Detections of one class that count in one range of sizes, the highest score first.
 
     Attributes:
-        images: position of each detection's image (D,).
+        images: position of the image of each detection (D,).
         true, false: whether it is a true or a false positive (T, D), by IoU threshold; neither
             where it is ignored.
-        objects: how many objects there are to find in each image (I,).
-        recalls: thresholds of recall at which COCO reads precision (R,).
+        objects: number of objects to detect in each image (I,).
+        recalls: recall thresholds at which COCO reads precision (R,).
     """
 
     images: np.ndarray
@@ -48,13 +46,10 @@ class ClassMatches:
     recalls: np.ndarray
 
     def average_precision(self, times: np.ndarray) -> np.ndarray:
-        """AP by IoU threshold, 0-1, of data sets in which images count several times.
+        """(T, B): AP by IoU threshold, 0-1, of B data sets; NaN where one has no object.
 
         Args:
-            times: how often each image counts in each data set (B, I), float64.
-
-        Returns:
-            (T, B), NaN where a data set has no object of the class.
+            times: how many times each image counts in each data set (B, I), float64.
         """
         columns = max(1, _AT_ONCE // max(1, len(self.images)))
         parts = [times[start : start + columns] for start in range(0, len(times), columns)]
@@ -64,7 +59,7 @@ class ClassMatches:
         objects = times @ self.objects.astype(np.float64)  # (B,)
         objects[objects == 0] = np.nan
         weights = times.T[self.images]  # (D, B)
-        # Most detections are false at every threshold: they are summed once.
+        # Most detections are false at every threshold. These are summed only once.
         always_false = self.false.all(axis=0)
         others = np.flatnonzero(~always_false)
         before = _sums(weights[always_false])[np.cumsum(always_false)[others]]  # (O, B)
@@ -77,23 +72,22 @@ class ClassMatches:
         )
 
     def _at_threshold(self, weights, before, true, false, objects) -> np.ndarray:
-        """COCO's interpolated AP (B,); only true positives raise recall, so only they are read."""
+        """COCO's interpolated AP (B,), read at the true positives, which alone raise recall."""
         found = np.cumsum(weights[true], axis=0)  # (N, B)
         wrong = before[true] + _sums(weights[false])[np.cumsum(false)[true]]
         precision = found / (wrong + found + np.spacing(1))
         precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
         reached = np.searchsorted(self.recalls, found / objects, side="right")
-        reached = np.diff(reached, axis=0, prepend=0)  # thresholds that this one is the first at
+        reached = np.diff(reached, axis=0, prepend=0)  # thresholds first reached here
         area = (reached * precision).sum(axis=0) / len(self.recalls)
         return np.where(np.isnan(objects), np.nan, area)
 
 
 def match_class(evaluation, category: int) -> dict[str, ClassMatches]:
-    """Match one class by hotcoco.
+    """Match one class, given by its position, with hotcoco.
 
     Args:
-        evaluation: as :func:`.load_evaluation` returns it.
-        category: its position.
+        evaluation: from :func:`.load_evaluation`.
 
     Returns:
         By COCO's range of sizes: ``all``, ``small``, ``medium``, ``large``.
@@ -126,41 +120,30 @@ def weighted_metrics(
     *,
     on_class: Callable[[], object] = lambda: None,
 ) -> np.ndarray:
-    """COCO's AP of each class on data sets in which images count several times.
+    """(K, 6, B): :data:`METRICS` of each class on B data sets, 0-100; NaN without such objects.
+
+    Classes are in the order of their ids. Raises as :func:`.evaluate_results`.
 
     Args:
         times: see :meth:`ClassMatches.average_precision`.
-        on_class: called after each class.
-
-    Returns:
-        :data:`METRICS` by class, in the order of the category ids (K, 6, B), 0-100; NaN where a
-        data set has no such object.
-
-    Raises:
-        ValueError: see :func:`.evaluate_results`.
+        on_class: called after each class, for a progress bar.
     """
     evaluation = load_evaluation(truth, results, task)
     classes = []
     for category in truth.categories.values():
         matches = match_class(evaluation, category)
-        classes.append(np.stack(list(_metrics(matches, times))))
+        aps = {size: found.average_precision(times) for size, found in matches.items()}  # (T, B)
+        by_size = [ap.mean(axis=0) for ap in aps.values()]
+        at_50, at_75 = aps["all"][0], aps["all"][5]
+        classes.append(np.stack([by_size[0], at_50, at_75, *by_size[1:]]))
         on_class()
     return 100 * np.stack(classes)
-
-
-def _metrics(matches: dict[str, ClassMatches], times: np.ndarray) -> Iterator[np.ndarray]:
-    overall = matches["all"].average_precision(times)
-    yield overall.mean(axis=0)
-    yield overall[0]  # IoU 0.5
-    yield overall[5]  # 0.75
-    for size in ("small", "medium", "large"):
-        yield matches[size].average_precision(times).mean(axis=0)
 
 
 def _collect(
     entries: list[dict], images: int, thresholds: int, recalls: np.ndarray
 ) -> ClassMatches:
-    """One class and range of sizes; entries are of an image each, in the order of the images."""
+    """One class and range of sizes, from hotcoco's entries, one per image and in their order."""
     objects = np.zeros(images, np.int64)
     places, scores = [np.zeros(0, np.int64)], [np.zeros(0)]
     matched, ignored = ([np.zeros((thresholds, 0), bool)] for _ in range(2))

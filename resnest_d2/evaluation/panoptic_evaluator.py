@@ -1,7 +1,7 @@
 """Panoptic quality (PQ, arXiv 1801.00868) without panopticapi, which is on no package index.
 
-The formula, with its rules for crowds and unlabelled pixels, is hotcoco's (verified there against
-panopticapi); categories, names and scale of the metrics are those of Detectron2's evaluator.
+hotcoco computes it, with the rules for crowds and unlabelled pixels (verified in hotcoco's tests
+against panopticapi). Categories, names and scale of the metrics are those of Detectron2.
 """
 
 import io
@@ -29,19 +29,19 @@ _PARTS = {"": "All", "_th": "Things", "_st": "Stuff"}
 class PanopticEvaluator(COCOPanopticEvaluator):
     """PQ, SQ and RQ (0-100) of all classes, things (``_th``) and stuff (``_st``).
 
-    A part without a class in the data has NaN. With several processes each sends its predictions
-    to the first one, which alone gets the metrics.
+    They are NaN where the data has no such class. With several processes, only the first one
+    returns metrics.
 
     Args:
         dataset_name: a data set with ``panoptic_json`` and ``panoptic_root`` in its metadata.
     """
 
     def process(self, inputs, outputs):
-        """Keep each output's ``panoptic_seg``: segment ids (H, W), 0 unlabelled, and their info."""
+        """Keep ``panoptic_seg`` of each output: segment ids (H, W), 0 unlabelled, and segments."""
         for record, output in zip(inputs, outputs, strict=True):
-            picture, segments = output["panoptic_seg"]
+            ids, segments = output["panoptic_seg"]
             segments = [self._convert_category_id(dict(segment)) for segment in segments]
-            ids = picture.cpu().numpy()
+            ids = ids.cpu().numpy()
             colours = np.stack([ids % 256, ids // 256 % 256, ids // 256**2], axis=2)  # (H, W, 3)
             png = io.BytesIO()
             Image.fromarray(colours.astype(np.uint8)).save(png, format="PNG")

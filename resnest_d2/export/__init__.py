@@ -1,4 +1,7 @@
-"""Models as files that run without Detectron2: TorchScript, ONNX, torch.export."""
+"""Models as files that run without Detectron2: TorchScript, ONNX, torch.export.
+
+Each file is verified against the model. Speed of the files is measured in ``benchmark/``.
+"""
 
 from .export import Export, export_checkpoint, model_inputs
 from .parts import PARTS

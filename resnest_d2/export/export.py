@@ -1,4 +1,4 @@
-"""From a checkpoint to a file that runs without Detectron2, checked before it gets its name."""
+"""Exports a checkpoint to a file that is verified before it is renamed into place."""
 
 import datetime
 import os
@@ -24,16 +24,7 @@ from ..predict.predictor import Predictor
 from ..progress import progress_bar
 from ..version import __version__
 from .parts import Detector, build_part, paste_masks
-from .verify import (
-    BOX_TOLERANCE,
-    FEATURE_TOLERANCE,
-    MASK_MARGIN,
-    MASK_TOLERANCE,
-    SCORE_TOLERANCE,
-    Agreement,
-    compare_outputs,
-    run_in_new_process,
-)
+from .verify import MASK_MARGIN, TOLERANCES, Agreement, compare_outputs, run_in_new_process
 from .write import FORMATS, SUFFIXES, write_part
 
 __all__ = ["Export", "export_checkpoint", "model_inputs"]
@@ -46,10 +37,10 @@ class Export:
     """A file that was written.
 
     Attributes:
-        file: where it is.
-        metadata: what it carries.
+        file: its path.
+        metadata: stored in the file.
         agreement: with the model; None where it was not verified.
-        example: an image that it was verified on, RGB (3, H, W), 0-255, float32.
+        example: one of the verification images, RGB (3, H, W), 0-255, float32.
     """
 
     file: Path
@@ -73,31 +64,30 @@ def export_checkpoint(
     """Write a checkpoint's model, or a part of it, as one file.
 
     The file takes one image, RGB (3, H, W), float32, 0-255, of any size, and normalises it itself.
-    Resizing is the caller's: the metadata's ``resize`` says what the model was evaluated at. See
-    :mod:`.parts` for the outputs. A RetinaNet as ``torch-export`` goes without non-maximum
-    suppression.
+    The caller resizes images: ``resize`` in the metadata has the sizes of evaluation. For outputs
+    see :mod:`.parts`. A RetinaNet as ``torch-export`` has no non-maximum suppression.
 
-    Before the file gets its name, another process, which can import neither Detectron2 nor this
-    package, runs it on images of different sizes, and the results must be the model's.
+    Before the file is renamed into place it is verified: another process, which can import neither
+    Detectron2 nor this package, runs it on images of different sizes, and the results must equal
+    those of the model.
 
     Args:
-        source, config: the checkpoint, and its config where it has none, as for
-            :class:`..predictor.Predictor`.
+        source, config: see :class:`resnest_d2.Predictor`.
         target: the file to write; its folder must exist.
         format: one of :data:`.write.FORMATS`.
         part: one of :data:`.parts.PARTS`.
-        images: pictures to verify with, the first ten of them; by default some of the sample set.
-            A detector must find something in them.
+        images: images to verify with (the first ten); by default some of the sample set. A detector
+            must find something in them.
         score_threshold: detections with lower scores are left out, 0-1; by default the config's.
-        verify: False writes the file unchecked, and its metadata say so.
+        verify: False writes an unverified file; its metadata say so.
         overwrite: replace ``target`` where it exists.
 
     Raises:
         FileExistsError, FileNotFoundError: of ``target``, its folder or the source.
-        ValueError: the checkpoint is refused; the format cannot hold the part; the model finds
-            nothing in the images.
+        ValueError: an invalid checkpoint; the format cannot hold the part; the model finds nothing
+            in the images.
         ModuleNotFoundError: ONNX needs the packages onnx and onnxruntime.
-        RuntimeError: the file does not run, or differs from the model. Nothing is kept then.
+        RuntimeError: the file does not run, or differs from the model. It is not kept.
     """
     check_choice("the format", format, FORMATS)
     target = Path(target)
@@ -110,11 +100,11 @@ def export_checkpoint(
     nms = not (format == "torch-export" and isinstance(predictor.model, RetinaNet))
     exported = build_part(predictor.model, predictor.cfg, part, nms=nms)
     smallest = exported.smallest_side if format == "torch-export" else 1
-    cases = _pictures(predictor, images, smallest)
+    cases = _cases(predictor, images, smallest)
     detects = isinstance(exported, Detector)
     example, undecided = 0, [None] * len(cases)
     if detects:
-        cases += _empty_pictures(predictor, like=cases[0])
+        cases += _empty_cases(predictor, like=cases[0])
         shown = progress_bar(cases, desc="running the model")
         expected, undecided = zip(*(_detections(predictor, case) for case in shown), strict=True)
         found = [len(outputs["scores"]) for outputs in expected]
@@ -122,11 +112,16 @@ def export_checkpoint(
         if not found[example]:
             raise ValueError(
                 f"the model finds nothing in the {len(cases)} images (score threshold "
-                f"{threshold:g}): give pictures of what it knows"
+                f"{threshold:g}): give images with objects that it knows"
             )
     else:
         unfolded = build_part(predictor.model, predictor.cfg, part, nms=nms, fold=False)
-        expected = [_outputs(unfolded, case) for case in cases]
+        with torch.no_grad():
+            outputs = [unfolded(torch.from_numpy(case)) for case in cases]
+        names = exported.output_names
+        expected = [
+            {name: x.numpy() for name, x in zip(names, own, strict=True)} for own in outputs
+        ]
     metadata = {
         "part": part,
         "format": format,
@@ -135,15 +130,7 @@ def export_checkpoint(
         "smallest_side": smallest,
         "class_names": predictor.class_names,
         **_describe(predictor),
-        "verified": verify
-        and {
-            "images": len(cases),
-            "boxes_within_pixels": BOX_TOLERANCE,
-            "scores_within": SCORE_TOLERANCE,
-            "mask_iou_at_least": MASK_TOLERANCE,
-            "mask_pixels_left_out_within": MASK_MARGIN,
-            "features_within": FEATURE_TOLERANCE,
-        },
+        "verified": verify and {"images": len(cases), **TOLERANCES},
     }
     with (
         tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder,
@@ -180,10 +167,10 @@ def export_checkpoint(
     return Export(target, metadata, agreement, cases[example])
 
 
-def _pictures(
+def _cases(
     predictor: Predictor, images: Sequence[str | os.PathLike], smallest: int
 ) -> list[np.ndarray]:
-    """Pictures as the model is given them, RGB, cropped to different sizes."""
+    """Images after the predictor's preprocessing, RGB, cropped to different sizes."""
     if not images:
         _, folder = sample_set()["val"]
         images = sorted(Path(folder).iterdir())
@@ -195,8 +182,8 @@ def _pictures(
         height, width = case.shape[1:]
         if min(height, width) < smallest:
             raise ValueError(
-                f"{image} is given to the model in {height} x {width} pixels: the file will take "
-                f"images from {smallest} x {smallest} on"
+                f"{image} is resized to {height} x {width} pixels: the file takes images of at "
+                f"least {smallest} x {smallest}"
             )
         while (height, width) in sizes and max(height, width) > smallest:
             height, width = max(height - 5, smallest), max(width - 3, smallest)
@@ -205,21 +192,20 @@ def _pictures(
     return cases
 
 
-def _empty_pictures(predictor: Predictor, *, like: np.ndarray) -> list[np.ndarray]:
-    """One of one colour in which the model finds nothing, if there is.
+def _empty_cases(predictor: Predictor, *, like: np.ndarray) -> list[np.ndarray]:
+    """An image of one colour without detections, if there is one.
 
-    What is found in such a picture has many equal scores: which of it stays is chance, and proves
-    nothing about a file.
+    Detections in an image of one colour have many equal scores: which of them are kept is chance.
     """
     for value in (127, 0, 255):
-        picture = np.full_like(like, value)
-        if not len(_detections(predictor, picture)[0]["scores"]):
-            return [picture]
+        case = np.full_like(like, value)
+        if not len(_detections(predictor, case)[0]["scores"]):
+            return [case]
     return []
 
 
 def model_inputs(image: np.ndarray, channels: str) -> list[dict[str, Any]]:
-    """What a detector itself is given where its file is given an image.
+    """The input of a detector for an image that its file takes as it is.
 
     Args:
         image: RGB (3, H, W), 0-255, float32.
@@ -230,19 +216,13 @@ def model_inputs(image: np.ndarray, channels: str) -> list[dict[str, Any]]:
     return [{"image": torch.from_numpy(ordered), "height": height, "width": width}]
 
 
-def _outputs(part: torch.nn.Module, case: np.ndarray) -> dict[str, np.ndarray]:
-    with torch.no_grad():
-        outputs = part(torch.from_numpy(case))
-    return dict(zip(part.output_names, (x.numpy() for x in outputs), strict=True))
-
-
 def _detections(
     predictor: Predictor, case: np.ndarray
 ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-    """What the model itself finds, as an exported detector gives it.
+    """The outputs of the model itself, in the form of an exported :class:`.parts.Detector`.
 
-    Beside it (N, H, W): which pixels of the masks the smallest difference could turn over; None
-    where there are no masks.
+    Second value: the pixels of the masks (N, H, W) whose probability is within ``MASK_MARGIN`` of
+    the threshold; None without masks.
     """
     inputs, (height, width) = model_inputs(case, predictor.cfg.INPUT.FORMAT), case.shape[1:]
     with torch.no_grad():
@@ -254,7 +234,7 @@ def _detections(
         found = found[found.pred_boxes.nonempty()]
         outputs = _arrays(detector_postprocess(found, height, width))
         undecided = np.zeros(outputs["masks"].shape, bool)
-        for number in range(len(found)):  # one by one: as numbers they take 32 times the memory
+        for number in range(len(found)):  # one by one: probabilities take 32 times the memory
             one = found[number]
             pasted = paste_masks(one.pred_masks[:, 0], one.pred_boxes.tensor, height, width)
             undecided[number] = (pasted[0] - 0.5).abs().numpy() <= MASK_MARGIN

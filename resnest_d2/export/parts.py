@@ -1,9 +1,8 @@
-"""A model's parts as functions from one image to tensors, which is what a file can hold.
+"""Parts of a model as functions from one image to tensors, for export.
 
-All take an image (3, H, W), RGB, 0-255, float32, of any size, and do the rest: the channel order
-and the statistics of the model, the padding. Detectron2's own code runs in them, traced, with two
-exceptions that tracing would fix to what it sees: the masks are chosen by class and laid into
-the image here.
+All take an image (3, H, W), RGB, 0-255, float32, of any size, and apply the channel order, the
+statistics and the padding of the model. They call Detectron2's code, with one exception: choosing
+masks by class and pasting them into the image, where tracing would make sizes constant.
 """
 
 import copy
@@ -35,13 +34,13 @@ def build_part(
     Args:
         model: a detector of Detectron2, in evaluation mode.
         cfg: its config.
-        part: ``"detector"``; ``"backbone"``, what the heads see (with FPN: p2 to p6); or
-            ``"bottom_up"``, the network beneath an FPN (res2 to res5).
-        nms: False for a detector's scores and boxes of all anchors instead of its detections.
+        part: ``"detector"``; ``"backbone"``, the input of the heads (with FPN: p2 to p6); or
+            ``"bottom_up"``, the network below an FPN (res2 to res5).
+        nms: False for scores and boxes of all anchors instead of detections.
         fold: fold the batch norms into the convolutions.
 
     Raises:
-        ValueError: the model has no such part, or no file can hold it; the message says why.
+        ValueError: the model has no such part, or it cannot be exported.
     """
     check_choice("the part", part, PARTS)
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
@@ -57,8 +56,8 @@ def build_part(
     if not nms:
         if not isinstance(model, RetinaNet):
             raise ValueError(
-                f"{type(model).__name__} chooses its boxes by non-maximum suppression between its "
-                "two stages: only a RetinaNet exists without it"
+                f"{type(model).__name__} needs non-maximum suppression between its two stages: "
+                "only a RetinaNet can be exported without it"
             )
         return DenseOutputs(model, rgb=rgb)
     _require_boxes_and_masks(model)
@@ -81,7 +80,7 @@ def _require_boxes_and_masks(model: nn.Module) -> None:
 
 
 class _Part(nn.Module):
-    """What the parts share: the model's input."""
+    """Base class: preprocesses the image."""
 
     output_names: list[str]
     dynamic_axes: dict[str, dict[int, str]]
@@ -94,16 +93,15 @@ class _Part(nn.Module):
 
     @property
     def smallest_side(self) -> int:
-        """Pixels: from here on every feature map is wider than one, as torch.export's program asks.
-
-        Its compiler takes a size of one for a special case.
+        """Pixels. From this size all feature maps are larger than one, which torch.export needs:
+        it treats a size of one as a special case.
         """
         return 1 + max(shape.stride for shape in self.model.backbone.output_shape().values())
 
     def preprocess(self, image: torch.Tensor) -> ImageList:
-        """The normalised and padded input of the backbone, from RGB (3, H, W).
+        """Normalise and pad an RGB image (3, H, W).
 
-        As Detectron2's ``preprocess_image``, whose padding torch.export cannot follow.
+        Equals Detectron2's ``preprocess_image``, which torch.export cannot export.
         """
         if not self.rgb:
             image = image.flip(0)
@@ -117,8 +115,8 @@ class _Part(nn.Module):
 class Detector(_Part):
     """Detections of an image.
 
-    Returns boxes (N, 4): x0, y0, x1, y1 in the image's pixels; scores (N,), falling; classes (N,),
-    int64; and with a mask head masks (N, H, W), bool.
+    Returns boxes (N, 4): x0, y0, x1, y1 in pixels; scores (N,), descending; classes (N,), int64;
+    and with a mask head masks (N, H, W), bool.
     """
 
     def __init__(self, model: nn.Module, *, rgb: bool):
@@ -129,7 +127,7 @@ class Detector(_Part):
         if self.has_masks:
             self.output_names.append("masks")
             self.dynamic_axes["masks"] = {0: "detections", 1: "height", 2: "width"}
-            model.roi_heads.mask_on = False  # done here instead
+            model.roi_heads.mask_on = False  # forward computes them
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         model, images = self.model, self.preprocess(image)
@@ -160,10 +158,10 @@ class Detector(_Part):
 
 
 class DenseOutputs(_Part):
-    """What a RetinaNet gives before non-maximum suppression.
+    """The outputs of a RetinaNet before non-maximum suppression.
 
-    Returns boxes (A, 4), of all anchors of all levels: x0, y0, x1, y1 in the image's pixels,
-    not clipped to it; and scores (A, classes), 0-1.
+    Returns boxes (A, 4) of all anchors of all levels: x0, y0, x1, y1 in pixels, not clipped to the
+    image; and scores (A, classes), 0-1.
     """
 
     output_names = ["boxes", "scores"]
@@ -194,9 +192,9 @@ class Features(_Part):
 
 
 def paste_masks(masks: torch.Tensor, boxes: torch.Tensor, height, width) -> torch.Tensor:
-    """Masks over boxes -> masks over the image, as Detectron2's ``paste_masks_in_image``.
+    """Paste masks of boxes into the image, as Detectron2's ``paste_masks_in_image``.
 
-    Bilinear interpolation is a product of one matrix per axis: it fits every format.
+    Bilinear interpolation as a product with one matrix per axis, which every format supports.
 
     Args:
         masks: (N, h, w) probabilities.
@@ -211,7 +209,7 @@ def paste_masks(masks: torch.Tensor, boxes: torch.Tensor, height, width) -> torc
 
 
 def _interpolation(start: torch.Tensor, end: torch.Tensor, size, samples: int) -> torch.Tensor:
-    """How much each of the samples between two ends weighs in each pixel: (N, size, samples)."""
+    """Weights of the samples between ``start`` and ``end`` in each pixel: (N, size, samples)."""
     pixels = torch.arange(size, dtype=torch.float32) + 0.5
     places = (pixels - start[:, None]) / (end - start)[:, None] * samples - 0.5
     return (1 - (places[:, :, None] - torch.arange(samples)).abs()).clamp(min=0)

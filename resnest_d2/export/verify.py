@@ -1,9 +1,9 @@
-"""An exported file against the model, on images, in a process without Detectron2.
+"""Compares an exported file with the model on images, in a process without Detectron2.
 
-Near a cut nothing is exact: a detection whose score lies within the tolerance of the score
-threshold, or of the last place where a list is full, may be in one list alone. Equal scores may
-change places. A pixel whose probability lies within :data:`MASK_MARGIN` of the masks' threshold may
-be in one mask alone.
+Close to a threshold rounding decides: a detection whose score is within the tolerance of the score
+threshold (or of the last score, if the list is full) may be missing on one side. Detections may be
+in another order. Mask pixels whose probability is within :data:`MASK_MARGIN` of the threshold are
+not compared.
 """
 
 import subprocess
@@ -17,45 +17,37 @@ import numpy as np
 
 from . import run_file
 
-__all__ = [
-    "BOX_TOLERANCE",
-    "FEATURE_TOLERANCE",
-    "MASK_MARGIN",
-    "MASK_TOLERANCE",
-    "SCORE_TOLERANCE",
-    "Agreement",
-    "compare_outputs",
-    "run_in_new_process",
-]
+__all__ = ["MASK_MARGIN", "TOLERANCES", "Agreement", "compare_outputs", "run_in_new_process"]
 
-BOX_TOLERANCE = 0.05  # pixels
-SCORE_TOLERANCE = 1e-4
-MASK_TOLERANCE = 0.99  # intersection over union, at least
-MASK_MARGIN = 1e-3  # of a pixel's probability around the threshold: it is left out of that
-FEATURE_TOLERANCE = 1e-3  # of a map's largest value
+_LARGEST = {"boxes": 0.05, "scores": 1e-4, "features": 1e-3}  # differences; pixels for boxes
+_SMALLEST_IOU = 0.99  # of masks
+MASK_MARGIN = 1e-3  # of a mask pixel's probability around the threshold
 
-_TOLERANCES = {
-    "boxes": BOX_TOLERANCE,
-    "scores": SCORE_TOLERANCE,
-    "features": FEATURE_TOLERANCE,
+TOLERANCES = {
+    "boxes_within_pixels": _LARGEST["boxes"],
+    "scores_within": _LARGEST["scores"],
+    "mask_iou_at_least": _SMALLEST_IOU,
+    "mask_pixels_left_out_within": MASK_MARGIN,
+    "features_within": _LARGEST["features"],
 }
+"""For the metadata of a file."""
 
 Outputs = dict[str, np.ndarray]
 
 
 @dataclass
 class Agreement:
-    """The largest differences over all images; None of what the outputs do not have.
+    """The largest differences over all images; None for outputs that the part does not have.
 
     Attributes:
-        images: how many were compared.
-        detections: how many the model has found in them.
-        without_detection: images in which it finds nothing.
+        images: number of images that were compared.
+        detections: number of the model's detections in them.
+        without_detection: number of images without detections.
         boxes: pixels.
         scores: 0-1.
-        masks: the smallest intersection over union of the pixels that are compared, 0-1.
-        features: relative to the largest value of the map.
-        problems: what is beyond the tolerances, in words.
+        masks: the smallest intersection over union, 0-1.
+        features: relative to the largest value of the feature map.
+        problems: descriptions of differences beyond the tolerances.
     """
 
     images: int = 0
@@ -71,34 +63,31 @@ class Agreement:
         parts = [f"{self.images} images"]
         if self.detections:
             parts += [f"{self.detections} detections", f"{self.without_detection} images without"]
-        if self.boxes is not None:
-            parts.append(f"boxes within {self.boxes:.2g} pixels")
-        if self.scores is not None:
-            parts.append(f"scores within {self.scores:.2g}")
-        if self.masks is not None:
-            parts.append(f"IoU of masks at least {self.masks:.4f}")
-        if self.features is not None:
-            parts.append(f"features within {self.features:.2g} of the largest")
+        for value, text in (
+            (self.boxes, "boxes within {:.2g} pixels"),
+            (self.scores, "scores within {:.2g}"),
+            (self.masks, "IoU of masks at least {:.4f}"),
+            (self.features, "features within {:.2g} of the largest"),
+        ):
+            if value is not None:
+                parts.append(text.format(value))
         return ", ".join(parts)
 
 
-def run_in_new_process(
-    file: Path, images: Sequence[np.ndarray], *, format: str, python: str = sys.executable
-) -> list[Outputs]:
-    """A file's outputs for images, from a process that can import neither Detectron2 nor us.
+def run_in_new_process(file: Path, images: Sequence[np.ndarray], *, format: str) -> list[Outputs]:
+    """Run a file on images in a process that can import neither Detectron2 nor this package.
 
     Args:
         images: RGB (3, H, W), 0-255, float32.
-        python: the interpreter; its environment needs numpy, and onnxruntime or torchvision.
 
     Raises:
-        RuntimeError: the process failed; the message is its last line.
+        RuntimeError: the process failed; the message has its last line.
     """
     with tempfile.TemporaryDirectory() as folder:
         inputs, outputs = Path(folder, "images.npz"), Path(folder, "outputs.npz")
         np.savez(inputs, **{str(number): image for number, image in enumerate(images)})
         done = subprocess.run(
-            [python, run_file.__file__, format, file, inputs, outputs],
+            [sys.executable, run_file.__file__, format, file, inputs, outputs],
             capture_output=True,
             text=True,
         )
@@ -126,14 +115,14 @@ def compare_outputs(
     max_detections: int,
     undecided: np.ndarray | None = None,
 ) -> None:
-    """Take one image's outputs into an :class:`Agreement`.
+    """Compare the outputs for one image and add the result to an :class:`Agreement`.
 
     Args:
-        ours: the model's.
-        theirs: the file's.
-        score_threshold: of detections; None for a part that gives none.
-        max_detections: an image's list is cut there.
-        undecided: (N, H, W), pixels of the model's masks that are not compared; None compares all.
+        ours: of the model.
+        theirs: of the file.
+        score_threshold: of detections; None for a part without detections.
+        max_detections: the largest number of detections in an image.
+        undecided: (N, H, W), mask pixels that are not compared; None compares all.
     """
     agreement.images += 1
     where = f"image {agreement.images}"
@@ -166,11 +155,11 @@ def _compare_detections(
     agreement.detections += len(ours["scores"])
     agreement.without_detection += not len(ours["scores"])
     rest = list(range(len(theirs["scores"])))
-    alone = []  # scores of detections that one list has
+    alone = []  # scores of detections without a partner
     for number, box in enumerate(ours["boxes"]):
         same = [k for k in rest if theirs["classes"][k] == ours["classes"][number]]
         apart = [_largest(theirs["boxes"][k] - box) for k in same]
-        if not same or min(apart) > 1:  # pixel: another object
+        if not same or min(apart) > 1:  # pixel: a different object
             alone.append(float(ours["scores"][number]))
             continue
         other = same[int(np.argmin(apart))]
@@ -184,7 +173,7 @@ def _compare_detections(
                 masks = [mask & ~undecided[number] for mask in masks]
             _note(agreement, where, "masks", _iou(*masks))
     alone += [float(theirs["scores"][k]) for k in rest]
-    beyond = [score for score in alone if abs(score - cut) > SCORE_TOLERANCE]
+    beyond = [score for score in alone if abs(score - cut) > _LARGEST["scores"]]
     if beyond:
         agreement.problems.append(
             f"{where}: {len(ours['scores'])} detections, {len(theirs['scores'])} from the file; "
@@ -193,12 +182,12 @@ def _compare_detections(
 
 
 def _note(agreement: Agreement, where: str, what: str, value: float) -> None:
-    """Keep the worst value, and say so where it is beyond the tolerance or not a number."""
+    """Keep the worst value, and add a problem if it is beyond the tolerance or NaN."""
     known = getattr(agreement, what)
     if what == "masks":
-        worst, good = min, value >= MASK_TOLERANCE
+        worst, good = min, value >= _SMALLEST_IOU
     else:
-        worst, good = max, value <= _TOLERANCES[what]
+        worst, good = max, value <= _LARGEST[what]
     setattr(agreement, what, value if known is None else worst(known, value))
     if not good:
         verb = "overlap" if what == "masks" else "differ"

@@ -1,9 +1,9 @@
-"""Parts of a model as files: TorchScript, ONNX, torch.export's programs.
+"""Writes parts of a model as TorchScript, ONNX, or programs of torch.export.
 
-TorchScript and ONNX record what happens to an example image. Sizes and numbers of boxes stay free,
-because Detectron2's code and ours keep them as tensors. Python's ``len`` would fix the number of
-proposals: Detectron2 has ``patch_builtin_len`` for that, which holds while it is recorded. Each
-file carries the metadata, one JSON text under the name :data:`.run_file.METADATA`.
+TorchScript and ONNX trace an example image. Sizes and numbers of boxes stay variable, because
+Detectron2's code and ours keep them as tensors. Only Python's ``len`` would make the number of
+proposals a constant: Detectron2's ``patch_builtin_len`` prevents that. Each file stores metadata as
+one JSON text named :data:`.run_file.METADATA`.
 """
 
 import contextlib
@@ -27,8 +27,8 @@ __all__ = ["FORMATS", "SUFFIXES", "write_part"]
 SUFFIXES = {"torchscript": ".pt", "onnx": ".onnx", "torch-export": ".pt2"}
 FORMATS = tuple(SUFFIXES)
 
-# PyTorch's newer exporter cannot follow the heads: what they do depends on the data.
-_RECORDING = {"dynamo": False} if "dynamo" in signature(torch.onnx.export).parameters else {}
+# PyTorch's newer exporter cannot export the heads, whose control flow depends on the data.
+_TRACING = {"dynamo": False} if "dynamo" in signature(torch.onnx.export).parameters else {}
 _OPSET = 17
 _OPSET_DEFORMABLE = 19  # the first with DeformConv
 
@@ -41,18 +41,18 @@ def write_part(
     format: str,
     metadata: dict[str, Any],
 ) -> None:
-    """Write a part under a name.
+    """Write a part to a file.
 
     Args:
         part: from :func:`.parts.build_part`.
-        image: RGB (3, H, W), float32, 0-255: the example. A detector must find something in it.
+        image: the example, RGB (3, H, W), float32, 0-255. A detector must find something in it.
         format: one of :data:`FORMATS`.
 
     Raises:
         ValueError: the format cannot hold the part.
         ModuleNotFoundError: ONNX needs the package ``onnx``.
     """
-    # Here: importing it prepares Detectron2's classes for scripting.
+    # Imported here, because the import changes Detectron2's classes for scripting.
     from detectron2.export.torchscript_patch import patch_builtin_len
 
     with torch.no_grad(), _quiet(), patch_builtin_len():
@@ -67,7 +67,7 @@ def _write_torchscript(part: nn.Module, image: torch.Tensor, file: str, metadata
 def _write_onnx(part: nn.Module, image: torch.Tensor, file: str, metadata: str) -> None:
     try:
         import onnx
-        import onnxruntime  # noqa: F401  (the file is checked with it)
+        import onnxruntime  # noqa: F401  (the file is verified with it)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "export to ONNX needs onnx and onnxruntime: pip install 'resnest-d2[export]'"
@@ -80,7 +80,7 @@ def _write_onnx(part: nn.Module, image: torch.Tensor, file: str, metadata: str) 
                 part,
                 (image,),
                 file,
-                **_RECORDING,
+                **_TRACING,
                 opset_version=opset,
                 input_names=["image"],
                 output_names=part.output_names,
@@ -110,7 +110,7 @@ def _write_program(part: nn.Module, image: torch.Tensor, file: str, metadata: st
         part,
         (image,),
         dynamic_shapes={"image": {1: any_size, 2: any_size}},
-        # What it cannot prove for all sizes is asked when the program runs: see smallest_side.
+        # Conditions that do not hold for all sizes are checked when the program runs.
         prefer_deferred_runtime_asserts_over_guards=True,
     )
     torch.export.save(program, file, extra_files={METADATA: metadata})
@@ -125,7 +125,7 @@ _WRITERS: dict[str, Callable] = {
 
 @contextlib.contextmanager
 def _deform_conv_symbolic() -> Iterator[None]:
-    """ONNX's DeformConv for torchvision's operator: the same layout of offsets and masks."""
+    """Export torchvision's operator as ONNX's DeformConv, which has the same layout of offsets."""
     from torch.onnx import symbolic_helper
 
     def symbolic(graph, x, weight, offset, mask, bias, *numbers):
@@ -152,15 +152,12 @@ def _deform_conv_symbolic() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Tracing warns of each Python number that it fixes. The verification knows if one mattered."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx", "torch.export")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
+    """Hide warnings of tracing about constants: verification finds those that matter."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+    finally:
+        logging.disable(disabled)

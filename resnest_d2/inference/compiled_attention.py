@@ -1,13 +1,13 @@
-"""Split attention in a form that a compiler makes one fast loop of, for inference on a CPU.
+"""Split attention in a form that Inductor compiles to one fast loop, for inference on a CPU.
 
-The mathematics is that of :mod:`resnest_d2.modeling.split_attention`; three things are written
-differently, because Inductor makes something slow of them:
+The same mathematics as :mod:`resnest_d2.modeling.split_attention`, written differently where
+Inductor generates slow code:
 
-- The softmax over two splits is a sigmoid of their difference. Its softmax lies in memory with the
-  splits innermost, which keeps the loop over pixels that reads it from using vector instructions.
-- ``lerp`` is multiplied out, which saves its choice between two formulas at each pixel.
-- The two layers on the pooled vector are products and sums. As convolutions each is a call of
-  oneDNN, at 60 us for some thousand multiplications; here they belong to the loops around them.
+- The softmax over two splits is a sigmoid of their difference. Inductor stores the softmax with the
+  splits innermost, which prevents vector instructions in the loop over pixels.
+- ``lerp`` is multiplied out, which avoids its choice between two formulas at each pixel.
+- The two layers on the pooled vector are products and sums, fused with the loops around them. As
+  convolutions each is a call of oneDNN, which takes 60 us for some thousand multiplications.
 """
 
 import torch
@@ -21,10 +21,10 @@ __all__ = ["FusedSplitAttention", "replace_attention"]
 
 
 class FusedSplitAttention(nn.Module):
-    """A :class:`.SplitAttentionConv2d` of two splits whose batch norms are folded.
+    """A :class:`.SplitAttentionConv2d` with two splits and folded batch norms.
 
     Args:
-        of: the layer whose output it gives, plain or deformable. Its weights are shared.
+        of: the layer to compute, plain or deformable. Weights are shared.
     """
 
     def __init__(self, of: SplitAttentionConv2d):
@@ -32,7 +32,7 @@ class FusedSplitAttention(nn.Module):
         self.of = of
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """What the layer's convolution takes -> (N, C, h', w')"""
+        """Inputs of the layer's convolution -> (N, C, h', w')"""
         x = F.relu_(self.of.conv(*inputs))  # (N, 2*C, h, w)
         first, second = x.chunk(2, dim=1)
         pooled = spatial_mean(x).to(torch.promote_types(x.dtype, torch.float32))
@@ -45,21 +45,17 @@ class FusedSplitAttention(nn.Module):
 
 
 def replace_attention(model: nn.Module) -> int:
-    """Put a :class:`FusedSplitAttention` in the place of every layer that it can be, in place.
+    """Use :class:`FusedSplitAttention` wherever possible, in place; returns their number."""
 
-    Returns:
-        How many were replaced.
-    """
-    return replace_modules(model, FusedSplitAttention, _fits)
+    def fits(module: nn.Module) -> bool:
+        return (
+            isinstance(module, SplitAttentionConv2d)
+            and module.radix == 2
+            and isinstance(module.bn0, nn.Identity)
+            and isinstance(module.bn1, nn.Identity)
+        )
 
-
-def _fits(module: nn.Module) -> bool:
-    return (
-        isinstance(module, SplitAttentionConv2d)
-        and module.radix == 2
-        and isinstance(module.bn0, nn.Identity)
-        and isinstance(module.bn1, nn.Identity)
-    )
+    return replace_modules(model, FusedSplitAttention, fits)
 
 
 def _linear(x: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from detectron2.layers import FrozenBatchNorm2d, ModulatedDeformConv
 
@@ -20,15 +21,12 @@ __all__ = ["fold_batch_norms"]
 
 
 def fold_batch_norms(model: nn.Module) -> int:
-    """Fold every batch norm that directly follows a convolution into it, in place.
+    """Fold every batch norm that directly follows a convolution, in place; returns their number.
 
-    That is Detectron2's ``norm`` of a convolution (plain or deformable), the two norms inside of
-    split attention, and a batch norm behind a convolution in an ``nn.Sequential``. Norms that
-    depend on the input (group norm, batch norm without running statistics) stay, and so do those
-    of Detectron2's ``DeformConv``, which has no bias.
-
-    Returns:
-        How many were folded.
+    That is the ``norm`` of Detectron2's convolutions (plain or deformable), the two norms inside
+    split attention, and a batch norm after a convolution in an ``nn.Sequential``. Not folded are
+    norms that depend on the input (group norm, batch norm without running statistics) and those of
+    Detectron2's ``DeformConv``, which has no bias.
 
     Raises:
         ValueError: a batch norm is in training mode.
@@ -38,14 +36,14 @@ def fold_batch_norms(model: nn.Module) -> int:
         for conv, owner, name in _pairs(module):
             norm = getattr(owner, name)
             if _fold(conv, norm):
-                # ``norm`` of a convolution is None where there is none, a layer elsewhere Identity.
+                # A convolution without norm has None, other modules have Identity.
                 setattr(owner, name, None if owner is conv else nn.Identity())
                 folded += 1
     return folded
 
 
 def _pairs(module: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, str]]:
-    """Convolutions, with the module and the attribute that hold the norm behind each."""
+    """Each convolution, with the module and the attribute that hold the norm after it."""
     if isinstance(module, (nn.Conv2d, ModulatedDeformConv)) and hasattr(module, "norm"):
         yield module, module, "norm"
     if isinstance(module, SplitAttentionConv2d):
@@ -54,10 +52,8 @@ def _pairs(module: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, str]]:
     if isinstance(module, nn.Sequential):
         children = list(module.named_children())
         for (_, conv), (name, _) in zip(children, children[1:], strict=False):
-            plain = isinstance(conv, nn.Conv2d) and not (
-                getattr(conv, "norm", None) or getattr(conv, "activation", None)
-            )
-            if plain:
+            last = getattr(conv, "norm", None) or getattr(conv, "activation", None)
+            if isinstance(conv, nn.Conv2d) and not last:
                 yield conv, module, name
 
 
@@ -67,17 +63,15 @@ def _fold(conv: nn.Module, norm: nn.Module | None) -> bool:
         return False
     if isinstance(norm, _BatchNorm) and norm.training:
         raise ValueError("batch norms are folded in evaluation mode: call eval() first")
-    # In float64: a float32 product of these would be rounded twice.
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight.double()
-    shift = -norm.running_mean.double()
-    if conv.bias is not None:
-        shift = shift + conv.bias.double()
-    shift = shift * scale
-    if norm.bias is not None:
-        shift = shift + norm.bias.double()
-    weight = conv.weight.double() * scale[:, None, None, None]  # (C_out, C_in/groups, kh, kw)
-    conv.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
-    conv.bias = nn.Parameter(shift.to(conv.weight.dtype), requires_grad=False)
+    dtype = conv.weight.dtype
+    weight, bias, mean, var, gamma, beta = (  # in float64, so that the result is rounded once
+        None if value is None else value.double()
+        for value in (
+            *(conv.weight, conv.bias),
+            *(norm.running_mean, norm.running_var, norm.weight, norm.bias),
+        )
+    )
+    weight, bias = fuse_conv_bn_weights(weight, bias, mean, var, norm.eps, gamma, beta)
+    conv.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
+    conv.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
     return True

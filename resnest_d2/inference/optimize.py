@@ -1,17 +1,16 @@
 """A trained detector made faster on the machine that it runs on.
 
-Batch norms are folded (:mod:`.fold`), the parts that map tensors to tensors (backbone with FPN, the
-heads' convolutions) run channels_last, in bfloat16 where the hardware gains by it, and compiled
-with their weights fixed; on a CPU, split attention is written for the compiler
-(:mod:`.compiled_attention`), ROI align is replaced (:mod:`.pooling`) and, in float32, large 3x3
-convolutions are (:mod:`.winograd`). What is between the parts, from anchors to the last NMS, is
-Detectron2's own code in float32, as before.
+Batch norms are folded (:mod:`.fold`). The parts that map tensors to tensors (backbone with FPN,
+convolutions of the heads) run channels_last, in bfloat16 where it is faster, and compiled with
+constant weights. On a CPU, split attention (:mod:`.compiled_attention`), ROI align
+(:mod:`.pooling`) and in float32 large 3x3 convolutions (:mod:`.winograd`) are replaced. Everything
+between the parts, from anchors to the last NMS, remains Detectron2's code in float32.
 """
 
 import copy
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -35,6 +34,10 @@ logger = logging.getLogger(__name__)
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
+# Layers of an RPN head that keep their dtype: in bfloat16 many objectness logits are equal, and
+# which of them are kept is chance.
+_EXACT = ("objectness_logits", "anchor_deltas")
+
 
 def optimize_for_inference(
     model: nn.Module,
@@ -43,16 +46,17 @@ def optimize_for_inference(
     compile: bool = True,
     channels_last: bool = True,
 ) -> nn.Module:
-    """A faster copy of a detector: same inputs, same outputs, inference alone.
+    """A faster copy of a detector for inference: same inputs, same outputs.
 
-    Each part is compiled when it first runs, for images of all sizes; the log says so and how long
-    it took. Where that fails (no C++ compiler, say) the part runs as it is, and the log says why.
+    Each part is compiled when it first runs, for images of all sizes; the log has the time. Where
+    compiling fails (for example without a C++ compiler) the part runs uncompiled, and the log has
+    the reason.
 
     Args:
         model: a detector of Detectron2 (``GeneralizedRCNN``, ``PanopticFPN``, ``RetinaNet``), or a
-            module that maps tensors to tensors, such as a backbone. It is left as it is.
-        dtype: of the parts' arithmetic; by default bfloat16 where the model's device gains by it,
-            else the model's own. A detector's results are float32 in any case.
+            module that maps tensors to tensors, such as a backbone. It is not changed.
+        dtype: of the parts; by default bfloat16 where it is faster on the model's device, else the
+            dtype of the model. Results of a detector are float32 in any case.
         compile: compile the parts with ``torch.compile``.
         channels_last: memory format of weights and feature maps.
 
@@ -60,14 +64,14 @@ def optimize_for_inference(
         The copy, in evaluation mode. It cannot be trained, saved or copied: keep ``model``.
 
     Raises:
-        ArgumentError: a ``dtype`` that is not a floating point one, or float16 on a CPU.
+        ArgumentError: ``dtype`` is no floating point type, or float16 on a CPU.
     """
     device = next(model.parameters()).device
     own = next(model.parameters()).dtype
     if dtype is None:
         dtype = torch.bfloat16 if own == torch.float32 and has_fast_bfloat16(device.type) else own
     if dtype not in _DTYPES or (dtype == torch.float16 and device.type == "cpu"):
-        allowed = ", ".join(str(d) for d in _DTYPES)
+        allowed = ", ".join(map(str, _DTYPES))
         raise ArgumentError("dtype", f"must be one of {allowed} (float16: on a GPU), got {dtype}")
     model = copy.deepcopy(model).eval().requires_grad_(False)
     folded = fold_batch_norms(model)
@@ -81,10 +85,12 @@ def optimize_for_inference(
             replaced.append(f"{number} convolutions by Winograd's")
     compiled = [part.name for part in parts if compile and _compiles_for_all_sizes(part)]
     for part in parts:
-        if torch.finfo(dtype).bits < torch.finfo(own).bits:
-            _lower(part.module, dtype)
-        else:
-            part.module.to(dtype=dtype)
+        lower = torch.finfo(dtype).bits < torch.finfo(own).bits
+        exact = [n for n in _EXACT if lower and hasattr(part.module, n)]
+        layers = {name: copy.deepcopy(getattr(part.module, name)) for name in exact}
+        part.module.to(dtype=dtype)
+        for name, layer in layers.items():
+            setattr(part.module, name, _InOwnDtype(layer))
         if channels_last:
             part.module.to(memory_format=torch.channels_last)
         run = _Run(part, dtype, own, compile=part.name in compiled, channels_last=channels_last)
@@ -101,22 +107,8 @@ def optimize_for_inference(
     return model
 
 
-_EXACT = ("objectness_logits", "anchor_deltas")  # of an RPN head
-
-
-def _lower(module: nn.Module, dtype: torch.dtype) -> None:
-    """Convert a part to a coarser dtype, but for the layers that the RPN's boxes come from.
-
-    In bfloat16 many objectness logits are equal, and which of them are kept is chance.
-    """
-    exact = {name: copy.deepcopy(getattr(module, name)) for name in _EXACT if hasattr(module, name)}
-    module.to(dtype=dtype)
-    for name, layer in exact.items():
-        setattr(module, name, _InOwnDtype(layer))
-
-
 class _InOwnDtype(nn.Module):
-    """A layer that takes its input in the dtype of its weights."""
+    """A layer that converts its input to the dtype of its weights."""
 
     def __init__(self, of: nn.Module):
         super().__init__()
@@ -127,17 +119,17 @@ class _InOwnDtype(nn.Module):
 
 
 class _Part(NamedTuple):
-    """A method of a model's module that maps tensors to tensors.
+    """A method of a module that maps tensors to tensors.
 
-    A detector sees images of many sizes: one graph is made for all of them. Any other network gets
-    one for the size that it sees first, which is faster where images are small, and one for all
-    sizes when it sees a second.
+    For a detector, which gets images of many sizes, one graph is compiled for all sizes. Any other
+    network is compiled for its first size, which is faster for small images, and for all sizes when
+    a second size comes.
     """
 
     name: str
     module: nn.Module
     method: str = "forward"
-    of_boxes: bool = False  # one item of its input is a box, not an image
+    of_boxes: bool = False  # the items of its input are boxes, not images
     of_detector: bool = True
 
 
@@ -167,7 +159,7 @@ def _parts(model: nn.Module) -> Iterator[_Part]:
 
 
 def _compiles_for_all_sizes(part: _Part) -> bool:
-    """PyTorch before 2.4 takes the sizes of an FPN's maps for constants."""
+    """PyTorch before 2.4 treats the sizes of FPN maps as constants."""
     return TORCH_VERSION >= (2, 4) or not isinstance(part.module, FPN)
 
 
@@ -175,13 +167,7 @@ class _Run:
     """A part, run in another dtype and compiled at its first call."""
 
     def __init__(
-        self,
-        part: _Part,
-        dtype: torch.dtype,
-        own: torch.dtype,
-        *,
-        compile: bool,
-        channels_last: bool,
+        self, part: _Part, dtype: torch.dtype, own: torch.dtype, *, compile, channels_last
     ):
         self.part = part
         run = getattr(part.module, part.method)
@@ -197,18 +183,16 @@ class _Run:
             inputs = tree_map(lambda value: to(value, dtype, channels_last=channels_last), inputs)
             return tree_map(lambda value: to(value, own), run(*inputs))
 
-        # The compiler counts and limits what it makes of one code object: each part has its own.
+        # Each part needs its own code object: Dynamo limits the number of graphs for each.
         call.__code__ = call.__code__.replace(co_name=f"run_{part.name.replace(' ', '_')}")
         self.uncompiled = call
-        self.compiled: Callable | None = None
+        self.compiled = torch.compile(call, fullgraph=True) if compile else None
         self.called = False
-        if compile:
-            self.compiled = torch.compile(call, fullgraph=True)
 
     @torch.no_grad()
     def __call__(self, *inputs):
         tensors = [value for value in tree_leaves(inputs) if isinstance(value, torch.Tensor)]
-        # A graph for no box or for one would serve for no other number.
+        # A graph compiled for 0 boxes or for 1 is valid for no other number.
         few = self.part.of_boxes and min(map(len, tensors), default=0) < 2
         if self.compiled is None or few:
             return self.uncompiled(*inputs)
@@ -217,9 +201,9 @@ class _Run:
                 for dim in range(value.dim()):
                     if dim != 1 and value.shape[dim] > 1:  # all sizes, not all channels
                         torch._dynamo.maybe_mark_dynamic(value, dim)
-        # Calls from C++ spare a backbone 3 ms. They are compiled for longer, and a detector's other
-        # parts make these 3 ms few. The settings are here and no options of torch.compile, where
-        # "freezing" would come too late: Dynamo looks at it.
+        # The C++ wrapper saves a backbone 3 ms a call, but takes longer to compile: not worth it
+        # for a detector. These are no options of torch.compile, because Dynamo reads "freezing"
+        # before they are applied.
         from_cpp = not self.part.of_detector and tensors[0].device.type == "cpu"
         with torch._inductor.config.patch(freezing=True, cpp_wrapper=from_cpp):
             return self.compiled(*inputs) if self.called else self._first_call(inputs)
@@ -228,7 +212,7 @@ class _Run:
         start = time.perf_counter()
         try:
             outputs = self.compiled(*inputs)
-        except Exception as error:  # of Dynamo, Inductor, a C++ compiler, Triton: many kinds
+        except Exception as error:  # Dynamo, Inductor, C++ compiler and Triton raise many kinds
             cause = str(error).strip().partition("\n")[0]
             name = self.part.name
             logger.warning(f"the {name} runs uncompiled: {type(error).__name__}: {cause}")

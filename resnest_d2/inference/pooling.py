@@ -1,10 +1,10 @@
 """ROI align for many boxes on a CPU (He et al., arXiv 1703.06870, section 3).
 
-A bin's value is the mean of samples, each interpolated from four cells of the feature map. Both are
-linear and separable, so a bin is one weighted sum of a rectangle of cells, and neighbouring samples
-share cells: n samples a side need n + 1 cells, not 2n. Weighted sums of rows are what
-``F.embedding_bag`` does, vectorised over channels and on all cores, where the features are
-channels_last; torchvision's operator runs on one core. The values are equal up to rounding.
+The value of a bin is the mean of samples, each interpolated from four cells of the feature map.
+Both steps are linear and separable, so a bin is one weighted sum over a rectangle of cells.
+Neighbouring samples share cells: n samples a side need n + 1 cells, not 2n. ``F.embedding_bag``
+computes weighted sums of rows, vectorised over channels (channels_last) and on all cores;
+torchvision's operator runs on one core. The values are equal up to rounding.
 """
 
 import torch
@@ -27,10 +27,10 @@ _COUNTS = (1, 2, 3, 4, 6, 8, 12)  # samples a side that ROIs are grouped by; the
 
 
 class FastROIPooler(nn.Module):
-    """A ``ROIPooler`` of ROI align, for inference on a CPU.
+    """Computes a ``ROIPooler`` with ROI align, for inference on a CPU.
 
     Args:
-        of: the pooler whose outputs it gives; of ``ROIAlign`` or ``ROIAlignV2``.
+        of: the pooler, with ``ROIAlign`` or ``ROIAlignV2``.
     """
 
     def __init__(self, of: ROIPooler):
@@ -41,8 +41,8 @@ class FastROIPooler(nn.Module):
     def forward(self, x: list[torch.Tensor], box_lists: list[Boxes]) -> torch.Tensor:
         """
         Args:
-            x: a feature map of each level, (N, C, H, W); fastest where channels_last.
-            box_lists: the boxes in each of the N images, M in all, in the image's pixels.
+            x: a feature map (N, C, H, W) for each level, fastest in channels_last.
+            box_lists: for each of the N images its boxes in pixels, M in total.
 
         Returns:
             (M, C, h, w), channels_last
@@ -71,18 +71,14 @@ class FastROIPooler(nn.Module):
 
 
 def replace_poolers(model: nn.Module) -> int:
-    """Put a :class:`FastROIPooler` in the place of every ROI align pooler of a model, in place.
+    """Replace every ROI align pooler by :class:`FastROIPooler` in place; returns their number."""
 
-    Returns:
-        How many were replaced.
-    """
-    return replace_modules(model, FastROIPooler, _aligns)
+    def aligns(module: nn.Module) -> bool:
+        return isinstance(module, ROIPooler) and all(
+            isinstance(pooler, ROIAlign) for pooler in module.level_poolers
+        )
 
-
-def _aligns(module: nn.Module) -> bool:
-    return isinstance(module, ROIPooler) and all(
-        isinstance(pooler, ROIAlign) for pooler in module.level_poolers
-    )
+    return replace_modules(model, FastROIPooler, aligns)
 
 
 def _pool(
@@ -101,14 +97,17 @@ def _pool(
     sizes = corners[:, 2:].flip(1) - starts
     if not pooler.aligned:
         sizes = sizes.clamp(min=1)
-    bins = sizes / sizes.new_tensor(pooler.output_size)  # of each ROI: height, width in cells
+    bins = sizes / sizes.new_tensor(pooler.output_size)  # height, width of a bin in cells
     if pooler.sampling_ratio > 0:
         samples = torch.full_like(bins, pooler.sampling_ratio)
     else:
         samples = bins.ceil().clamp(min=0)
     merged = pooler.sampling_ratio <= 0  # samples are at most one cell apart
 
-    limits = bins.new_tensor(_limits(samples))
+    counts, largest = list(_COUNTS), float(samples.max())
+    while counts[-1] < largest:
+        counts.append(2 * counts[-1])
+    limits = bins.new_tensor(counts)
     groups = torch.bucketize(samples, limits)  # (m, 2)
     first = rois[:, 0].long() * (height * width)
     for group in torch.unique(groups, dim=0):
@@ -139,14 +138,6 @@ def _pool(
         pooled[rows[chosen]] = sums.view(len(chosen), -1, channels)
 
 
-def _limits(samples: torch.Tensor) -> list[int]:
-    """The counts to group by, up to the largest that there is."""
-    limits, largest = list(_COUNTS), float(samples.max())
-    while limits[-1] < largest:
-        limits.append(2 * limits[-1])
-    return limits
-
-
 def _interpolation(
     start: torch.Tensor,
     size: torch.Tensor,
@@ -157,20 +148,21 @@ def _interpolation(
     *,
     merged: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which cells each bin reads along one axis, and with which weights.
+    """The cells that each bin reads along one axis, and their weights.
 
     Args:
-        start, size: of the ROI and of one of its bins, in cells, (m,).
-        samples: of each bin, (m,), at most ``limit``.
-        bins, cells: how many the output and the feature map have along the axis.
+        start: of the ROIs, in cells, (m,).
+        size: of one bin of each ROI, in cells, (m,).
+        samples: per bin of each ROI, (m,), at most ``limit``.
+        bins, cells: number of bins of the output and of cells of the feature map.
         merged: samples are at most one cell apart, so that ``limit + 1`` cells are enough.
 
     Returns:
-        Two of shape (m, bins, k), indices and weights; a cell may be named twice.
+        Indices and weights, both (m, bins, k); an index may occur twice.
     """
     start, size, samples = start[:, None, None], size[:, None, None], samples[:, None, None]
     number = torch.arange(limit).to(size)  # (limit,)
-    # Divided before it is multiplied, as torchvision does.
+    # Same order of division and multiplication as in torchvision.
     positions = start + torch.arange(bins).to(size)[:, None] * size
     positions = positions + (number + 0.5) * size / samples.clamp(min=1)  # (m, bins, limit)
     counts = (number < samples) & (positions >= -1) & (positions <= cells)

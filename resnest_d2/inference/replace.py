@@ -1,4 +1,4 @@
-"""Modules of a model, exchanged for others that do the same."""
+"""Replaces modules of a model by equivalent ones."""
 
 from collections.abc import Callable
 
@@ -10,16 +10,10 @@ __all__ = ["replace_modules"]
 def replace_modules(
     model: nn.Module, kind: type[nn.Module], fits: Callable[[nn.Module], bool]
 ) -> int:
-    """Put ``kind(module)`` in the place of every module that ``fits``, in place.
-
-    What is of that kind already is not looked into.
-
-    Returns:
-        How many were replaced.
-    """
+    """Replace every module that ``fits`` by ``kind(module)`` in place; returns their number."""
     replaced = 0
     for module in list(model.modules()):
-        if isinstance(module, kind):
+        if isinstance(module, kind):  # keep the module inside it
             continue
         for name, child in list(module.named_children()):
             if fits(child):

@@ -1,14 +1,14 @@
 """3x3 convolutions with four times fewer multiplications (Lavin & Gray, arXiv 1509.09308).
 
-Winograd's F(4x4, 3x3): an output tile of 4x4 pixels comes from an input tile of 6x6 by 36 products
-of channel matrices instead of 144, between two linear transforms::
+Winograd's F(4x4, 3x3): an output tile of 4x4 pixels is computed from an input tile of 6x6 by 36
+products of channel matrices instead of 144, between two linear transforms::
 
     Y = A^T [ (G w G^T) * (B^T d B) ] A
 
-oneDNN computes float32 convolutions directly, at the processor's peak; where they are most of the
-work, fewer multiplications are the only way to less time. Here the transforms and the products are
-matrix multiplications over some hundred tiles at a time, which stay in the processor's cache. The
-result is off by about 1e-5 of its largest value, ten times as much as that of a direct convolution.
+oneDNN computes float32 convolutions directly, at the processor's peak, so that only fewer
+multiplications save time. Transforms and products are matrix multiplications over some hundred
+tiles at a time, which stay in the processor's cache. The error is about 1e-5 of the largest value,
+ten times that of a direct convolution.
 """
 
 import math
@@ -24,7 +24,7 @@ from .replace import replace_modules
 
 __all__ = ["WinogradConv2d", "replace_convolutions"]
 
-# Of the interpolation points 0, 1, -1, 2, -2 and infinity.
+# Interpolation points: 0, 1, -1, 2, -2 and infinity.
 _BT = torch.tensor(
     [
         [4, 0, -5, 0, 1, 0],
@@ -53,28 +53,28 @@ _AT = torch.tensor(
 )
 _INTO = torch.kron(_BT, _BT)  # (36, 36), of a tile's 36 pixels
 _BACK = torch.kron(_AT, _AT)  # (16, 36)
-_VALUES = 384 * 256  # of one of the 36 matrices, tiles x channels: all of them are 14 MB
-_FEWEST = 100  # with fewer tiles, reading four times the weights takes what is saved
-_CHANNELS = 64 * 128  # in times out, of a group; with fewer too
+_VALUES = 384 * 256  # tiles x channels of one of the 36 matrices, which take 14 MB together
+_FEWEST = 100  # tiles; with fewer, reading four times the weights takes the time that is saved
+_CHANNELS = 64 * 128  # input times output channels of a group; likewise
 
 
 class WinogradConv2d(nn.Module):
-    """Detectron2's ``Conv2d``, 3x3 with stride 1 and padding 1, for inference on a CPU.
+    """Computes Detectron2's ``Conv2d``, 3x3 with stride 1 and padding 1, for inference on a CPU.
 
     Args:
-        of: the convolution whose output it gives. Its weights are shared.
+        of: the convolution. Weights are shared.
     """
 
     def __init__(self, of: nn.Conv2d):
         super().__init__()
         self.of = of
         weight = of.weight.double().unflatten(0, (of.groups, -1))  # (g, K/g, C/g, 3, 3)
-        # Three dimensions: channels_last would give the weights of four another order.
+        # Three dimensions, because channels_last would reorder a tensor of four.
         transformed = torch.einsum("ai,gkcij,bj->abgck", _G, weight, _G).flatten(0, 2)
         self.register_buffer("transformed", transformed.to(of.weight.dtype).contiguous())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W), best channels_last -> (N, K, H, W)"""
+        """(N, C, H, W), fastest in channels_last -> (N, K, H, W)"""
         if statically_known_true(_tiles(x) < _FEWEST):
             return self.of(x)
         out = _operator(x, self.transformed, self.of.weight, self.of.bias, self.of.groups)
@@ -86,12 +86,8 @@ class WinogradConv2d(nn.Module):
 
 
 def replace_convolutions(model: nn.Module) -> int:
-    """Put a :class:`WinogradConv2d` in the place of every convolution that it can be, in place.
-
-    Returns:
-        How many were replaced; none where PyTorch cannot make operators of one's own (before 2.4).
-    """
-    if not hasattr(torch.library, "custom_op"):
+    """Use :class:`WinogradConv2d` wherever possible, in place; returns their number."""
+    if not hasattr(torch.library, "custom_op"):  # before PyTorch 2.4
         return 0
     return replace_modules(model, WinogradConv2d, _fits)
 
@@ -121,7 +117,7 @@ def _winograd_conv2d(
     return out.contiguous(memory_format=torch.channels_last)
 
 
-if hasattr(torch.library, "custom_op"):  # one operator, which a compiler does not look into
+if hasattr(torch.library, "custom_op"):  # one operator, which Inductor does not compile
     _operator = torch.library.custom_op(
         "resnest_d2::winograd_conv2d", _winograd_conv2d, mutates_args=()
     )
@@ -142,12 +138,12 @@ def _convolve(
     into, back = _INTO.to(x.dtype), _BACK.to(x.dtype)
     x = x.permute(0, 2, 3, 1)
     out = x.new_empty(batch, rows, 4, columns, 4, groups, own)
-    # Of a large image some rows of tiles at a time, of small ones some images.
+    # Some rows of tiles of a large image, or some small images, at a time.
     most = _VALUES // max(channels, outputs)
     images = min(batch, max(1, most // (rows * columns)))
     some = rows if images > 1 else min(rows, max(1, most // columns))
     size = 36 * images * some * columns * max(channels, outputs)
-    first, second = x.new_empty(size), x.new_empty(size)  # large ones are dear to allocate
+    first, second = x.new_empty(size), x.new_empty(size)  # once, because allocation is slow
     for n in range(0, batch, images):
         for top in range(0, 4 * rows, 4 * some):
             bottom = min(top + 4 * some, 4 * rows)

@@ -22,7 +22,13 @@ from ..checkpoint import (
     read_record,
     read_weights,
 )
-from ..config import add_resnest_config, flat_values, get_config, read_config
+from ..config import (
+    add_resnest_config,
+    flat_values,
+    get_config,
+    move_old_keys,
+    read_config,
+)
 from ..errors import error_text
 from ..modeling.build import meta_model
 from ..text import printable
@@ -128,6 +134,7 @@ def recorded_config(record: dict, path: os.PathLike) -> CfgNode:
     add_resnest_config(cfg)
     try:
         cfg.merge_from_other_cfg(parse_config(record["config"]))
+        move_old_keys(cfg)
     except Exception as error:  # yacs and yaml raise a dozen kinds
         version = printable(record.get("version", "?"), 20)
         raise ValueError(

@@ -1,4 +1,8 @@
-"""The network: split attention, the ResNeSt backbone, and its builders in Detectron2's registry."""
+"""The network: modules and functions on tensors, and the builders in Detectron2's registry.
+
+Only ``build.py`` and ``checkpointing.add_checkpointing`` read a config. No files: weights are in
+``checkpoint/``.
+"""
 
 from .build import (
     build_resnest_backbone,

@@ -1,9 +1,9 @@
-"""Masks of large images, one at a time and inside of their boxes.
+"""Masks of large images without much memory: one mask at a time, only inside its box.
 
-Detectron2 pastes the mask head's N squares of 28 x 28 into N masks of the image's size at once:
-4.8 GB for 100 masks of 8000 x 6000 pixels. Here the squares stay as they are (Detectron2's
-``ROIMasks``), and a mask's pixels and run lengths are made from its box's part of the image, equal
-to those of ``paste_masks_in_image`` on the CPU and pycocotools.
+Detectron2 pastes the N masks of 28 x 28 from the mask head into N masks of the image's size at
+once: 4.8 GB for 100 masks of 8000 x 6000 pixels. Here they stay unpasted (Detectron2's
+``ROIMasks``), and pixels and run lengths of a mask are computed for the part of the image in its
+box. They equal those of ``paste_masks_in_image`` on the CPU and pycocotools.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ _THRESHOLD = 0.5  # as Detectron2 pastes
 
 
 class _Unpasted(ROIMasks):
-    """``ROIMasks`` that Detectron2's ``detector_postprocess`` leaves as they are."""
+    """``ROIMasks`` that Detectron2's ``detector_postprocess`` does not paste."""
 
     def __getitem__(self, item) -> "_Unpasted":
         return _Unpasted(super().__getitem__(item).tensor)
@@ -46,9 +46,9 @@ class AugmentedRCNN(GeneralizedRCNNWithTTA):
 
 @contextmanager
 def unpasted_masks(model: nn.Module) -> Iterator[None]:
-    """Inside, ``pred_masks`` of what a detector finds are ``ROIMasks`` of its ``pred_boxes``.
+    """Inside, a detector's ``pred_masks`` are ``ROIMasks`` of its ``pred_boxes``.
 
-    Models that have no masks, or that need them pasted (``PanopticFPN``), stay as they are.
+    No effect on models without masks or that need them pasted (``PanopticFPN``).
     """
     if isinstance(model, DistributedDataParallel):
         model = model.module
@@ -76,14 +76,13 @@ def _keep_squares(head: nn.Module, inputs: tuple, found: list[Instances]) -> Non
 
 
 def mask_parts(instances: Instances) -> Iterator[tuple[np.ndarray, int, int]]:
-    """Each mask inside of the smallest rectangle of pixels that surely holds it.
+    """Each mask, cropped to a rectangle that holds all of its pixels.
 
     Args:
-        instances: on the CPU, with ``pred_boxes`` in the image's pixels and, for ``pred_masks``,
-            ``ROIMasks``.
+        instances: on the CPU, with ``pred_boxes`` in pixels and ``ROIMasks`` as ``pred_masks``.
 
     Yields:
-        The part of the mask, bool (h, w); its top and its left in the image.
+        The cropped mask, bool (h, w), and the rectangle's top and left in the image.
     """
     height, width = instances.image_size
     for square, box in zip(instances.pred_masks.tensor, instances.pred_boxes.tensor, strict=True):
@@ -92,14 +91,14 @@ def mask_parts(instances: Instances) -> Iterator[tuple[np.ndarray, int, int]]:
 
 
 def encode_part(part: np.ndarray, top: int, left: int, height: int, width: int) -> dict:
-    """COCO's compressed run lengths of a mask that is empty but for one part.
+    """COCO's compressed run lengths of a mask that is empty outside one part.
 
     Args:
         part: bool (h, w), at ``top`` and ``left`` of the image.
         height, width: of the image.
     """
-    # As COCO counts, down the columns; each is followed by an empty pixel here. Where one column's
-    # run ends at the position at which the next column's begins, both are one run.
+    # COCO counts down the columns. One empty pixel is added below each column, so that no run
+    # reaches the next one. Runs that touch in the full image are joined afterwards.
     rows, columns = part.shape
     padded = np.zeros((columns, rows + 1), dtype=bool)
     padded[:, :rows] = part.T

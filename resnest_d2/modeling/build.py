@@ -1,6 +1,9 @@
-"""From a Detectron2 config to a backbone: the one place of ``modeling/`` that reads ``cfg``."""
+"""Builds backbones from a Detectron2 config."""
 
+import inspect
+import itertools
 from functools import partial, reduce
+from operator import getitem
 
 import torch
 from torch import nn
@@ -24,38 +27,11 @@ __all__ = [
 
 # argument of ResNeSt -> config key
 _KEYS = {
-    "depth": "MODEL.RESNETS.DEPTH",
-    "radix": "MODEL.RESNETS.RADIX",
-    "num_groups": "MODEL.RESNETS.NUM_GROUPS",
-    "width_per_group": "MODEL.RESNETS.WIDTH_PER_GROUP",
-    "bottleneck_width": "MODEL.RESNETS.BOTTLENECK_WIDTH",
-    "res2_out_channels": "MODEL.RESNETS.RES2_OUT_CHANNELS",
-    "deep_stem": "MODEL.RESNETS.DEEP_STEM",
-    "stem_width": "MODEL.RESNETS.STEM_WIDTH",
-    "stem_out_channels": "MODEL.RESNETS.STEM_OUT_CHANNELS",
-    "avd": "MODEL.RESNETS.AVD",
-    "avd_first": "MODEL.RESNETS.AVD_FIRST",
-    "avg_down": "MODEL.RESNETS.AVG_DOWN",
-    "stride_in_1x1": "MODEL.RESNETS.STRIDE_IN_1X1",
-    "res4_dilation": "MODEL.RESNETS.RES4_DILATION",
-    "res5_dilation": "MODEL.RESNETS.RES5_DILATION",
-    "deform_on_per_stage": "MODEL.RESNETS.DEFORM_ON_PER_STAGE",
-    "deform_modulated": "MODEL.RESNETS.DEFORM_MODULATED",
-    "deform_num_groups": "MODEL.RESNETS.DEFORM_NUM_GROUPS",
-    "norm": "MODEL.RESNETS.NORM",
-    "out_features": "MODEL.RESNETS.OUT_FEATURES",
-    "freeze_at": "MODEL.BACKBONE.FREEZE_AT",
+    name: f"MODEL.RESNETS.{name.upper()}"
+    for name in inspect.signature(ResNeSt).parameters
+    if name not in ("in_channels", "num_classes")
 }
-
-
-def _read(cfg, key: str):
-    try:
-        return reduce(lambda node, part: node[part], key.split("."), cfg)
-    except KeyError:
-        raise KeyError(
-            f"{key} is not in the config: call resnest_d2.add_resnest_config(cfg) before merging "
-            "files or options"
-        ) from None
+_KEYS["freeze_at"] = "MODEL.BACKBONE.FREEZE_AT"
 
 
 @BACKBONE_REGISTRY.register()
@@ -64,13 +40,21 @@ def build_resnest_backbone(cfg, input_shape: ShapeSpec) -> ResNeSt:
 
     Args:
         cfg: a config that :func:`resnest_d2.add_resnest_config` was called on.
-        input_shape: the image's; its ``channels`` may be any number.
+        input_shape: of the images; any number of ``channels``.
 
     Raises:
         KeyError: a key is missing from the config.
-        ValueError: a value that cannot be, with its key and the choices.
+        ValueError: an invalid value; the message has its key and the choices.
     """
-    arguments = {name: _read(cfg, key) for name, key in _KEYS.items()}
+    arguments = {}
+    for name, key in _KEYS.items():
+        try:
+            arguments[name] = reduce(getitem, key.split("."), cfg)
+        except KeyError:
+            raise KeyError(
+                f"{key} is not in the config: call resnest_d2.add_resnest_config(cfg) before "
+                "merging files or options"
+            ) from None
     try:
         return ResNeSt(in_channels=input_shape.channels, **arguments)
     except ArgumentError as error:
@@ -98,8 +82,8 @@ def _build_fpn(cfg, bottom_up: ResNeSt, top_block) -> FPN:
     for name in cfg.MODEL.FPN.IN_FEATURES:
         check_choice("MODEL.FPN.IN_FEATURES", name, bottom_up.output_shape())
     norm = cfg.MODEL.FPN.NORM
-    check_choice("MODEL.FPN.NORM", norm, (*NORMS, "naiveSyncBN_N", "nnSyncBN", "LN"))  # its own too
-    if norm == "SyncBN":  # ours where there is no GPU: PyTorch's can neither train nor be scripted
+    check_choice("MODEL.FPN.NORM", norm, (*NORMS, "naiveSyncBN_N", "nnSyncBN", "LN"))
+    if norm == "SyncBN":  # without a GPU, PyTorch's SyncBatchNorm can neither train nor be scripted
         norm = partial(get_norm, norm)
     return FPN(
         bottom_up=bottom_up,
@@ -112,24 +96,22 @@ def _build_fpn(cfg, bottom_up: ResNeSt, top_block) -> FPN:
 
 
 def meta_model(cfg, *, max_parameters: int | None = None) -> nn.Module:
-    """The config's model, with names, shapes and modes but no values: no memory, little time.
+    """The config's model on the ``meta`` device: names and shapes without values or memory.
 
     Args:
-        max_parameters: parameters that it may have. A config of unknown origin may ask for layers
-            without an end.
+        max_parameters: the largest number of parameter tensors that is allowed, because a config
+            of unknown origin may ask for any number of layers.
 
     Raises:
-        ValueError: it has more.
+        ValueError: the model has more.
     """
-    count = 0
+    number = itertools.count(1)
 
-    def look(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
-        nonlocal count
-        count += 1
-        if max_parameters is not None and count > max_parameters:
+    def limit(*_) -> None:
+        if max_parameters is not None and next(number) > max_parameters:
             raise ValueError(f"the config asks for a model of more than {max_parameters} tensors")
 
-    handle = register_module_parameter_registration_hook(look)
+    handle = register_module_parameter_registration_hook(limit)
     try:
         with torch.device("meta"):
             return META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)

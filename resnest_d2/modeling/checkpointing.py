@@ -1,19 +1,17 @@
-"""What a forward pass need not keep, because the backward pass can compute it again.
+"""Activation checkpointing: less memory, because the backward pass computes activations again.
 
-Two ways, both by PyTorch's ``torch.utils.checkpoint``, with the gradients that there were:
+Two ways, both by PyTorch's ``torch.utils.checkpoint`` and with unchanged gradients:
 
-- A checkpointed stage keeps the inputs of its blocks alone (Chen et al., arXiv 1604.06174) and
-  computes all of the rest again.
-- With recomputed norms, blocks keep what their convolutions gave, and compute what lies between
-  two convolutions again: norm, ReLU, split attention, pool. No convolution runs twice.
+- A checkpointed stage keeps only the inputs of its blocks (Chen et al., arXiv 1604.06174).
+- With recomputed norms, a block keeps only the outputs of its convolutions. Norm, ReLU, split
+  attention and pooling are computed again; no convolution runs twice.
 
-What PyTorch's function knows nothing of is batch norm, whose running statistics a second forward
-pass would update again: here they stand still during it.
+A second forward pass would update the running statistics of batch norms twice: PyTorch's function
+does not prevent that, this module does.
 """
 
 import contextlib
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 from torch import nn
@@ -38,10 +36,9 @@ __all__ = [
 
 
 class CheckpointedStage(nn.Sequential):
-    """The blocks of a stage, each run under a checkpoint where gradients will be needed.
+    """A stage in which each block is checkpointed, unless it needs no gradients.
 
-    State-dict names are those of the ``nn.Sequential`` that it replaces. Without gradients (in
-    evaluation, or where both the input and a block are frozen) blocks run as they are.
+    State-dict names are those of the ``nn.Sequential`` that it replaces.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -58,7 +55,7 @@ def checkpoint_stages(model: nn.Module, stages: Sequence[str]) -> None:
         stages: their names, ``"res2"`` ... ``"res5"``.
 
     Raises:
-        ArgumentError: a stage that no ResNet of the model has, with those that there are.
+        ArgumentError: no ResNet of the model has such a stage; the message has those it has.
     """
     resnets = [module for module in model.modules() if isinstance(module, ResNet)]
     names = sorted({name for resnet in resnets for name in resnet.stage_names})
@@ -72,11 +69,11 @@ def checkpoint_stages(model: nn.Module, stages: Sequence[str]) -> None:
                 stage = CheckpointedStage(*resnet.stages[number])
                 stage.training = resnet.stages[number].training
                 resnet.stages[number] = stage  # what its forward pass runs
-                setattr(resnet, name, stage)  # what its parameters are found by
+                setattr(resnet, name, stage)  # where its parameters are found
 
 
 def recompute_norms(model: nn.Module) -> None:
-    """Let the ResNeSt blocks and deep stems in ``model`` compute norms again, in place."""
+    """Make the ResNeSt blocks and deep stems in ``model`` recompute norms, in place."""
     for module in model.modules():
         if hasattr(module, "recompute_norm"):
             module.recompute_norm = True
@@ -89,43 +86,42 @@ def needs_gradients(module: nn.Module, x: torch.Tensor) -> bool:
     )
 
 
-@torch.compiler.disable  # it cannot know that the statistics stand still
+@torch.compiler.disable  # it does not know that statistics are not updated
 def recomputed(
     function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, block: nn.Module
 ) -> torch.Tensor:
-    """``function(x)``, of which the backward pass keeps ``x`` alone.
+    """``function(x)``, keeping only ``x`` for the backward pass.
 
-    The repetition ends as soon as it has what the backward pass needs: a convolution at the end
-    of ``function`` has its input then, and does not run again.
+    The second run stops as soon as it has what the backward pass needs: a convolution at the end
+    of ``function`` needs only its input, and does not run again.
 
     Args:
         block: the module with the norms that ``function`` calls.
     """
-    contexts = partial(_contexts, block)
-    return checkpoint(function, x, use_reentrant=False, context_fn=contexts)
+    return checkpoint(
+        function,
+        x,
+        use_reentrant=False,
+        context_fn=lambda: (contextlib.nullcontext(), _FixedStatistics(block)),
+    )
 
 
 def convolve(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
-    """A convolution of Detectron2 without the norm and the activation that belong to it."""
+    """Run one of Detectron2's convolutions without its norm and activation."""
     return conv._conv_forward(x, conv.weight, conv.bias)
 
 
 def normalise(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
-    """The norm of a convolution of Detectron2."""
+    """Run the norm of one of Detectron2's convolutions."""
     return x if conv.norm is None else conv.norm(x)
 
 
-def _contexts(block: nn.Module):
-    """Contexts of the forward pass and of its repetition."""
-    return contextlib.nullcontext(), _FixedStatistics(block)
-
-
 class _FixedStatistics(contextlib.AbstractContextManager):
-    """Lets the batch norms of a block normalise by the batch, but not remember it.
+    """Inside, the batch norms of a block normalise by the batch without updating their statistics.
 
-    They write to copies. (Without statistics, or with momentum 0, some of their classes would save
-    other tensors for the backward pass, or count the batch nevertheless.) It can be entered again:
-    a graph that is retained may be passed backward twice.
+    They update copies, because without statistics or with momentum 0 some classes save other
+    tensors for the backward pass, or still count the batch. It can be entered again: a retained
+    graph may be used for two backward passes.
     """
 
     def __init__(self, block: nn.Module):
@@ -144,7 +140,7 @@ class _FixedStatistics(contextlib.AbstractContextManager):
 
 
 def add_checkpointing(model: nn.Module, cfg: CfgNode) -> None:
-    """Do what ``RESNEST.ACTIVATION_CHECKPOINTING`` and ``RECOMPUTE_NORM`` ask for, in place."""
+    """Apply ``RESNEST.ACTIVATION_CHECKPOINTING`` and ``RESNEST.RECOMPUTE_NORM`` in place."""
     try:
         checkpoint_stages(model, cfg.RESNEST.ACTIVATION_CHECKPOINTING)
     except ArgumentError as error:

@@ -1,8 +1,8 @@
 """Deformable convolution (v1: arXiv 1703.06211, v2: 1811.11168), alone and in split attention.
 
-On ``torchvision.ops.deform_conv2d``, which runs on CPU and GPU, honours groups everywhere, and
-takes offsets and masks in the order of Detectron2's operators; those have no CPU path (v2) or drop
-the groups there (v1). Low-precision inputs are computed in float32: the operator knows no bfloat16.
+Uses ``torchvision.ops.deform_conv2d``, which supports groups on CPU and GPU, and takes offsets and
+masks in the order of Detectron2's operators. Those do not run on the CPU (v2) or ignore groups
+there (v1). float16 and bfloat16 are computed in float32, because the operator has no bfloat16.
 """
 
 import torch
@@ -16,7 +16,7 @@ __all__ = ["DeformConv2d", "DeformSplitAttentionConv2d"]
 
 
 class DeformConv2d(Conv2d):
-    """Detectron2's ``Conv2d`` whose taps are moved by an offset and weighted by a mask."""
+    """Detectron2's ``Conv2d`` with an offset, and in v2 a weight, for each tap and position."""
 
     def forward(
         self, x: torch.Tensor, offset: torch.Tensor, mask: torch.Tensor | None = None
@@ -25,7 +25,7 @@ class DeformConv2d(Conv2d):
         Args:
             x: (N, C_in, H, W)
             offset: (N, 2*G*kh*kw, h, w) in pixels of ``x``, pairs (y, x), for G deformable groups.
-            mask: (N, G*kh*kw, h, w), the taps' weights, or None for v1.
+            mask: (N, G*kh*kw, h, w), weights of the taps; None for v1.
 
         Returns:
             (N, C_out, h, w)
@@ -44,7 +44,7 @@ class DeformConv2d(Conv2d):
         low = x.dtype == torch.bfloat16 or x.dtype == torch.float16
         dtype = torch.float32 if low else x.dtype
         bias = self.bias
-        if bias is not None:
+        if bias is not None:  # a conditional expression cannot be scripted
             bias = bias.to(dtype)
         return deform_conv2d(
             x.to(dtype),
@@ -59,7 +59,7 @@ class DeformConv2d(Conv2d):
 
 
 class DeformSplitAttentionConv2d(SplitAttentionConv2d):
-    """Split attention over a deformable convolution: the same but for the convolution call."""
+    """Split attention over a deformable convolution."""
 
     conv_class = DeformConv2d
 

@@ -1,4 +1,4 @@
-"""What a RetinaNet says of all its anchors, before it chooses between them."""
+"""The outputs of a RetinaNet for all anchors, before non-maximum suppression."""
 
 import torch
 

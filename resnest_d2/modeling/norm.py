@@ -1,8 +1,8 @@
-"""Normalisation layers: the names that configs use, and a synchronised batch norm for any device.
+"""Normalisation layers by the names that configs use, and a synchronised batch norm for any device.
 
-Follows Detectron2's ``get_norm``, with three differences: group norm adapts its group count to the
-channels (fast variants have 40, 48 or 80, which 32 does not divide), unknown names are refused
-with the choices, and ``SyncBN`` works where there is no GPU.
+Differs from Detectron2's ``get_norm`` in three points: group norm adapts the number of groups to
+the channels (fast variants have 40, 48 or 80 channels, not divisible by 32), unknown names are
+refused with the choices, and ``SyncBN`` works without a GPU.
 """
 
 import torch
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 NORMS = ("", "BN", "SyncBN", "naiveSyncBN", "FrozenBN", "GN")
-"""Norms by name; a callable that takes the channel count is accepted as well."""
+"""Norms by name; :func:`get_norm` takes a callable as well."""
 
 
 def get_norm(norm, channels: int, *, on_vector: bool = False) -> nn.Module | None:
@@ -35,9 +35,8 @@ def get_norm(norm, channels: int, *, on_vector: bool = False) -> nn.Module | Non
     Args:
         norm: one of :data:`NORMS`, ``None`` (the same as ``""``: no norm), or a callable
             ``channels -> nn.Module``.
-        channels: number of channels of the input.
-        on_vector: the input is a 1x1 map, as inside split attention. Group norm then takes one
-            group: with one channel a group each value would be normalised by itself, to zero.
+        on_vector: the input is a 1x1 map, as inside split attention. Group norm then has one group:
+            a group of one channel would have a single value, normalised to zero.
 
     Raises:
         ArgumentError: ``norm`` is an unknown name.
@@ -54,9 +53,9 @@ def get_norm(norm, channels: int, *, on_vector: bool = False) -> nn.Module | Non
 
 
 def needs_second_value(norm: nn.Module) -> bool:
-    """Whether ``norm``, as it is set now, cannot normalise one value a channel.
+    """Whether ``norm``, in its present mode, needs more than one value per channel.
 
-    That is a batch norm in training mode whose statistics come from this process alone.
+    True for a batch norm in training mode that takes its statistics from this process alone.
     """
     if not (isinstance(norm, _BatchNorm) and norm.training):
         return False
@@ -69,17 +68,17 @@ class PortableSyncBatchNorm(nn.BatchNorm2d):
 
     ``nn.SyncBatchNorm`` runs on GPUs only, and ``DistributedDataParallel`` refuses it on the CPU.
     Detectron2's ``NaiveSyncBatchNorm`` weights processes by image, not by element, and keeps a
-    biased running variance. This one gives what a single process with the whole batch would:
-    mean and variance are weighted by element count, the running variance is unbiased, and a
-    process may hold no element at all (a mask head without foreground). In one process, and in
-    evaluation mode, it is ``nn.BatchNorm2d``.
+    biased running variance. This class gives the result of one process with the whole batch: mean
+    and variance are weighted by the number of elements, the running variance is unbiased, and a
+    process may have no elements (a mask head without foreground). In one process, and in evaluation
+    mode, it equals ``nn.BatchNorm2d``.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not torch.jit.is_scripting():  # a scripted network is for inference
             if self.training:
                 return self._normalise_by_batch(x)
-        # Not super().forward, which torch.jit.script does not know.
+        # torch.jit.script cannot compile super().forward.
         return F.batch_norm(
             x,
             self.running_mean,
@@ -98,7 +97,7 @@ class PortableSyncBatchNorm(nn.BatchNorm2d):
         count = values.numel() // self.num_features
         if count:
             var, mean = torch.var_mean(values, dim=(0, 2, 3), correction=0)  # (C,), (C,)
-        else:  # zeros that depend on the input: backward has to meet in every process
+        else:  # zeros that depend on the input: every process must take part in backward
             var = mean = values.sum(dim=(0, 2, 3))
 
         own = torch.cat([mean, var, mean.new_tensor([count])])
@@ -132,8 +131,8 @@ class PortableSyncBatchNorm(nn.BatchNorm2d):
 def convert_sync_batchnorm(model: nn.Module) -> nn.Module:
     """Replace every ``nn.SyncBatchNorm`` in ``model`` by a :class:`PortableSyncBatchNorm`.
 
-    Parameters and buffers are kept as the same tensors, so that an optimiser built before stays
-    valid. Returns ``model``, or its replacement where ``model`` itself is such a layer.
+    Parameters and buffers stay the same tensors, so that an optimizer built before stays valid.
+    Returns ``model``, or its replacement where ``model`` itself is such a layer.
     """
     if isinstance(model, nn.SyncBatchNorm):
         converted = PortableSyncBatchNorm(

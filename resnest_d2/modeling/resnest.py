@@ -40,30 +40,41 @@ DEPTHS = {
 }
 
 
-def _fast(radix: int, num_groups: int, bottleneck_width: int) -> dict:
-    return {
-        "depth": 50,
-        "radix": radix,
-        "num_groups": num_groups,
-        "bottleneck_width": bottleneck_width,
-        "avd_first": True,
-    }
+# "4s2x40d" (table 4): radix 4, cardinality 2, bottleneck width 40
+_FAST = ((1, 1, 64), (2, 1, 64), (4, 1, 64), (1, 2, 40), (2, 2, 40), (4, 2, 40), (1, 4, 24))
 
-
-# Arguments by published name. "4s2x40d": radix 4, cardinality 2, 40 channels wide (table 4).
+# published name -> arguments of ResNeSt
 VARIANTS = {
     **{f"resnest{depth}": {"depth": depth} for depth in DEPTHS},
-    "resnest50_fast_1s1x64d": _fast(1, 1, 64),
-    "resnest50_fast_2s1x64d": _fast(2, 1, 64),
-    "resnest50_fast_4s1x64d": _fast(4, 1, 64),
-    "resnest50_fast_1s2x40d": _fast(1, 2, 40),
-    "resnest50_fast_2s2x40d": _fast(2, 2, 40),
-    "resnest50_fast_4s2x40d": _fast(4, 2, 40),
-    "resnest50_fast_1s4x24d": _fast(1, 4, 24),
+    **{
+        f"resnest50_fast_{radix}s{num_groups}x{width}d": {
+            "depth": 50,
+            "radix": radix,
+            "num_groups": num_groups,
+            "bottleneck_width": width,
+            "avd_first": True,
+        }
+        for radix, num_groups, width in _FAST
+    },
 }
 
 _STAGES = ("res2", "res3", "res4", "res5")
 _DILATIONS = (1, 2, 4)
+
+
+def _conv(c_in: int, c_out: int, kernel_size: int, *, stride: int = 1, norm) -> Conv2d:
+    """A convolution with a norm, without bias and activation; padded by half its kernel."""
+    layer = Conv2d(
+        c_in,
+        c_out,
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=kernel_size // 2,
+        bias=False,
+        norm=get_norm(norm, c_out),
+    )
+    msra_fill(layer)
+    return layer
 
 
 class DeepStem(CNNBlockBase):
@@ -77,23 +88,9 @@ class DeepStem(CNNBlockBase):
 
     def __init__(self, in_channels: int = 3, width: int = 32, *, norm="BN"):
         super().__init__(in_channels, 2 * width, stride=4)
-
-        def conv(c_in: int, c_out: int, stride: int) -> Conv2d:
-            layer = Conv2d(
-                c_in,
-                c_out,
-                kernel_size=3,
-                stride=stride,
-                padding=1,
-                bias=False,
-                norm=get_norm(norm, c_out),
-            )
-            msra_fill(layer)
-            return layer
-
-        self.conv1_1 = conv(in_channels, width, 2)
-        self.conv1_2 = conv(width, width, 1)
-        self.conv1_3 = conv(width, 2 * width, 1)
+        self.conv1_1 = _conv(in_channels, width, 3, stride=2, norm=norm)
+        self.conv1_2 = _conv(width, width, 3, norm=norm)
+        self.conv1_3 = _conv(width, 2 * width, 3, norm=norm)
         self.recompute_norm = False  # see checkpointing.recompute_norms
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -124,16 +121,17 @@ class Bottleneck(CNNBlockBase):
     """1x1, 3x3 with split attention, 1x1, and a shortcut: (N, C_in, h, w) -> (N, C, h/s, w/s).
 
     Args:
-        in_channels, out_channels: of the block.
         bottleneck_channels: channels between the 1x1 convolutions (the paper's group width).
         stride: of the block, 1 or 2.
         dilation: of the 3x3 convolution, 1, 2 or 4.
-        radix: splits; 0 makes the 3x3 a plain convolution, named ``conv2.weight``, ``conv2.norm``.
+        radix: number of splits; 0 makes the 3x3 a plain convolution (``conv2.weight``,
+            ``conv2.norm``).
         num_groups: cardinality.
         norm: see :func:`resnest_d2.modeling.norm.get_norm`.
-        avd: stride by a 3x3 average pool after the 3x3 convolution (before it: ``avd_first``).
-        avg_down: stride the shortcut by an average pool before its 1x1 convolution.
-        stride_in_1x1: stride in the first 1x1 convolution, excludes ``avd``.
+        avd: a 3x3 average pool has the stride, after the 3x3 convolution (before it with
+            ``avd_first``).
+        avg_down: in the shortcut, an average pool before the 1x1 convolution has the stride.
+        stride_in_1x1: the first 1x1 convolution has the stride; excludes ``avd``.
     """
 
     conv_class = Conv2d
@@ -165,26 +163,19 @@ class Bottleneck(CNNBlockBase):
             )
         pool = avd and stride > 1
         stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, 1 if pool else stride)
-
-        def conv1x1(c_in: int, c_out: int, stride: int) -> Conv2d:
-            layer = Conv2d(
-                c_in, c_out, kernel_size=1, stride=stride, bias=False, norm=get_norm(norm, c_out)
-            )
-            msra_fill(layer)
-            return layer
-
         self.shortcut_pool, self.shortcut = nn.Identity(), nn.Identity()
         if stride > 1 or in_channels != out_channels:
             if avg_down and stride > 1:
                 self.shortcut_pool = nn.AvgPool2d(
                     stride, stride, ceil_mode=True, count_include_pad=False
                 )
-            self.shortcut = conv1x1(in_channels, out_channels, 1 if avg_down else stride)
+            stride_shortcut = 1 if avg_down else stride
+            self.shortcut = _conv(in_channels, out_channels, 1, stride=stride_shortcut, norm=norm)
 
         def avd_pool(here: bool) -> nn.Module:
             return nn.AvgPool2d(3, stride, padding=1) if pool and here else nn.Identity()
 
-        self.conv1 = conv1x1(in_channels, bottleneck_channels, stride_1x1)
+        self.conv1 = _conv(in_channels, bottleneck_channels, 1, stride=stride_1x1, norm=norm)
         self.pool_before = avd_pool(avd_first)
         if radix == 0:
             self.conv2 = self.conv_class(
@@ -211,7 +202,7 @@ class Bottleneck(CNNBlockBase):
                 norm=norm,
             )
         self.pool_after = avd_pool(not avd_first)
-        self.conv3 = conv1x1(bottleneck_channels, out_channels, 1)
+        self.conv3 = _conv(bottleneck_channels, out_channels, 1, norm=norm)
         self.recompute_norm = False  # see checkpointing.recompute_norms
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -230,7 +221,7 @@ class Bottleneck(CNNBlockBase):
 
     @torch.jit.unused
     def _forward_recomputing(self, x: torch.Tensor) -> torch.Tensor:
-        """The same from convolution to convolution; what is between them is computed again."""
+        """As :meth:`forward`, but the backward pass computes what is between convolutions again."""
 
         def to_second(z: torch.Tensor) -> torch.Tensor:
             return self.convolve_alone(self.pool_before(F.relu_(normalise(self.conv1, z))))
@@ -249,7 +240,7 @@ class Bottleneck(CNNBlockBase):
         return F.relu_(out)
 
     def convolve_alone(self, x: torch.Tensor) -> torch.Tensor:
-        """The 3x3 convolution without what follows it."""
+        """The 3x3 convolution without norm, ReLU and attention."""
         return convolve(_convolution(self.conv2), x)
 
 
@@ -261,7 +252,7 @@ class DeformBottleneck(Bottleneck):
 
     Args:
         deform_modulated: v2, with a mask; otherwise v1.
-        deform_num_groups: deformable groups; each has offsets of its own.
+        deform_num_groups: deformable groups, each with its own offsets.
         kwargs: see :class:`Bottleneck`.
     """
 
@@ -317,15 +308,15 @@ class DeformBottleneck(Bottleneck):
 
 
 def _convolution(conv2: nn.Module) -> nn.Module:
-    """The convolution in what stands for a block's 3x3 convolution."""
+    """The convolution of a block's ``conv2``, which may be split attention."""
     return conv2.conv if isinstance(conv2, SplitAttentionConv2d) else conv2
 
 
 def _recomputes(block: nn.Module, first: Conv2d, x: torch.Tensor) -> bool:
-    """Whether the block's forward pass is to keep what its convolutions give, and no more."""
+    """Whether the block's forward pass keeps only the outputs of its convolutions."""
     if not block.recompute_norm or first.norm is None:
         return False
-    # A compiler recomputes by its own plan.
+    # torch.compile decides by itself what to compute again.
     return needs_gradients(block, x) and not torch.compiler.is_compiling()
 
 
@@ -339,8 +330,7 @@ class ResNeSt(ResNet):
     Args:
         depth: one of :data:`DEPTHS`.
         in_channels: image channels.
-        radix: splits of a split-attention convolution (R); 1 is a sigmoid gate, 0 a plain
-            convolution.
+        radix: number of splits (R); 1 is a sigmoid gate, 0 a plain convolution.
         num_groups: cardinality (K).
         width_per_group, bottleneck_width: stage k = 0...3 has
             ``int(width_per_group * 2**k * bottleneck_width / 64) * num_groups`` channels between
@@ -354,13 +344,13 @@ class ResNeSt(ResNet):
         deform_on_per_stage: for res2 ... res5, whether its 3x3 convolutions are deformable.
         deform_modulated, deform_num_groups: see :class:`DeformBottleneck`.
         norm: see :func:`resnest_d2.modeling.norm.get_norm`.
-        num_classes: adds global average pooling and a linear layer after res5, and its logits,
-            ``linear``, to the outputs.
-        out_features: outputs; stages after the last one asked for are not built.
+        num_classes: adds global average pooling and a linear layer after res5; the output
+            ``linear`` has its logits.
+        out_features: outputs; stages after the last of them are not built.
         freeze_at: freezes the stem (1), res2 (2) ... res5 (5), batch norms included.
 
     Raises:
-        ArgumentError: a value that cannot be, with the choices.
+        ArgumentError: an invalid value; the message has the choices.
     """
 
     def __init__(
@@ -440,19 +430,21 @@ class ResNeSt(ResNet):
         channels, out_channels = stem.out_channels, res2_out_channels
         dilations = (1, 1, res4_dilation, res5_dilation)
         for k in range(built):
-            options = {}
+            block_class, options = Bottleneck, {}
             if deform_on_per_stage[k]:
-                options["deform_modulated"] = deform_modulated
-                options["deform_num_groups"] = deform_num_groups
+                block_class = DeformBottleneck
+                options = dict(
+                    deform_modulated=deform_modulated, deform_num_groups=deform_num_groups
+                )
             first_stride = 1 if k == 0 or dilations[k] > 1 else 2
+            group_width = int(width_per_group * 2**k * bottleneck_width / 64)
             stages.append(
                 ResNet.make_stage(
-                    DeformBottleneck if deform_on_per_stage[k] else Bottleneck,
+                    block_class,
                     blocks_per_stage[k],
                     in_channels=channels,
                     out_channels=out_channels,
-                    bottleneck_channels=int(width_per_group * 2**k * bottleneck_width / 64)
-                    * num_groups,
+                    bottleneck_channels=group_width * num_groups,
                     stride_per_block=[first_stride] + [1] * (blocks_per_stage[k] - 1),
                     dilation=dilations[k],
                     radix=radix,

@@ -1,16 +1,15 @@
 """Split attention (ResNeSt, arXiv 2004.08955, section 3.1; radix-major as in its appendix).
 
-A convolution makes ``radix`` splits of its output, and the splits vote, channel by channel, for
-how much of each enters the result::
+A convolution makes ``radix`` splits, and the output is their sum, weighted by channel::
 
     gap(c)    = sum over r of mean over space of split_r(c)          (N, C)
     logits    = fc2(relu(bn1(fc1(gap))))                             (N, R*C)
     weight    = softmax over r of logits (radix 1: sigmoid)          (N, R, C)
     output    = sum over r of weight_r * split_r                     (N, C, h, w)
 
-Equal to the official ``SplAtConv2d`` up to rounding. What differs is the cost: each split is pooled
-before the sum, neither the sum nor the weighted splits are materialised, and two splits are fused
-by one interpolation, because a softmax over two logits is a sigmoid of their difference.
+Equal to the official ``SplAtConv2d`` up to rounding, with less time and memory: each split is
+pooled before the sum, neither the sum nor the weighted splits are stored, and two splits are fused
+by one ``lerp``, because their weights sum to one.
 """
 
 import torch
@@ -41,9 +40,9 @@ ONE_IMAGE = (
 
 
 def attention_channels(channels: int, radix: int, num_groups: int) -> int:
-    """Channels between ``fc1`` and ``fc2``: a quarter of all splits', at least 32.
+    """Channels between ``fc1`` and ``fc2``: a quarter of the channels of all splits, at least 32.
 
-    Rounded up to a multiple of the cardinality, which changes none of the published networks.
+    Rounded up to a multiple of the cardinality; published networks need no rounding.
     """
     inner = max(channels * radix // 4, 32)
     return -(-inner // num_groups) * num_groups
@@ -53,10 +52,10 @@ def radix_softmax(logits: torch.Tensor, radix: int, num_groups: int) -> torch.Te
     """Attention weights, softmax over the splits (radix 1: a sigmoid gate).
 
     Args:
-        logits: (N, R*C, 1, 1), as ``fc2`` gives them: cardinal group, split, channel.
+        logits: (N, R*C, 1, 1), output of ``fc2``, ordered by cardinal group, split, channel.
 
     Returns:
-        (N, R, C, 1, 1), of the logits' dtype but at least float32; sums to one over R for R > 1.
+        (N, R, C, 1, 1), at least float32; sums to one over R for R > 1.
     """
     if logits.dtype == torch.float16 or logits.dtype == torch.bfloat16:
         logits = logits.float()
@@ -74,7 +73,7 @@ def fuse_splits(x: torch.Tensor, weights: torch.Tensor, radix: int) -> torch.Ten
 
     Args:
         x: (N, R*C, h, w), radix-major.
-        weights: (N, R, C, 1, 1). For R = 2 they have to sum to one over R.
+        weights: (N, R, C, 1, 1). For R = 2 they must sum to one over R.
 
     Returns:
         (N, C, h, w)
@@ -93,13 +92,13 @@ def fuse_splits(x: torch.Tensor, weights: torch.Tensor, radix: int) -> torch.Ten
 
 
 class SplitAttentionConv2d(nn.Module):
-    """A 3x3 convolution, norm, ReLU and split attention, in place of a 3x3 convolution.
+    """A 3x3 convolution followed by norm, ReLU and split attention.
 
     Shapes: (N, C_in, h, w) -> (N, R*C, h', w') -> (N, C, h', w').
 
     Args:
-        in_channels, out_channels: C_in and C. Both must divide by ``radix * num_groups`` and
-            ``num_groups``.
+        in_channels: C_in, divisible by ``radix * num_groups``.
+        out_channels: C, divisible by ``num_groups``.
         radix: number of splits (R in the paper), at least 1.
         num_groups: cardinality (K in the paper).
         stride, dilation: of the convolution.
@@ -169,7 +168,7 @@ def spatial_mean(x: torch.Tensor) -> torch.Tensor:
     """(N, C, h, w) -> (N, C)"""
     if not torch.jit.is_scripting():
         if torch.compiler.is_compiling():
-            # Over both axes at once the compiler makes one program for maps of up to 4096 positions
-            # and another for larger ones.
+            # For a mean over both axes at once, Inductor compiles maps of up to 4096 positions and
+            # larger ones separately.
             return x.mean(dim=3).mean(dim=2)
     return x.mean(dim=(2, 3))

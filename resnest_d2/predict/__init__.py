@@ -1,5 +1,5 @@
-"""Prediction: one predictor, and many files into one folder, which goes on where it stopped.
+"""Detection with a trained model, in one image or in many files.
 
 ``resnest_d2.Predictor`` is in ``predictor``, :func:`.many_files.predict_files` in ``many_files``.
-Pictures of what was found are drawn in ``draw``.
+Faster models are made in ``inference/``, drawings in ``draw/``.
 """

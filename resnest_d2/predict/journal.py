@@ -1,9 +1,9 @@
-"""What has been predicted into a folder, image by image, safe from whatever ends the process.
+"""The record of which images were predicted into a folder, kept whenever the process ends.
 
-``journal.jsonl`` has the settings in its first line and one image in each later one. Lines are
-appended and on the disk before their images count as done. A line that was cut short is dropped
-when the journal is opened again. An image that was done twice, since its file had changed, counts
-as its last line says and keeps its place.
+``journal.jsonl`` has the settings in its first line and one image in each later line. An image
+counts as done when its line is on the disk. An incomplete last line is dropped when the journal is
+opened again. If an image appears twice, because its file had changed, the last record wins, at the
+place of the first.
 """
 
 import contextlib
@@ -23,16 +23,16 @@ JOURNAL = "journal.jsonl"
 
 
 class Journal:
-    """A folder's journal, opened by one process at a time; a context manager.
+    """The journal of a folder, for one process at a time; a context manager.
 
     Args:
-        folder: a new or an empty one, or one that has a journal.
+        folder: new, empty, or with a journal.
         settings: what predictions depend on, as plain types.
 
     Raises:
-        FileExistsError: the folder holds other files.
-        ValueError: its journal has other settings or is damaged, or another process has it open.
-        OSError: it cannot be written to.
+        FileExistsError: the folder has files but no journal.
+        ValueError: the journal has other settings, is damaged or is open in another process.
+        OSError: it cannot be written.
 
     Attributes:
         drawings: names of the drawings, by image.
@@ -60,7 +60,17 @@ class Journal:
                 with writing(path) as file:
                     file.write(_line({"settings": settings}))
             self._file = stack.enter_context(open(path, "r+b", buffering=0))
-            _check_settings(folder, self._read(), settings)
+            old = self._read()
+            changes = [
+                f"{key} {old.get(key)} (now {settings.get(key)})"
+                for key in {**old, **settings}
+                if old.get(key) != settings.get(key)
+            ]
+            if changes:
+                raise ValueError(
+                    f"{folder} holds predictions with other settings: {', '.join(changes)}. Name "
+                    "another folder"
+                )
             self._file.truncate(self._end)
             self._file.seek(self._end)
             self._opened = stack.pop_all()
@@ -72,33 +82,33 @@ class Journal:
         self._opened.close()
 
     def is_done(self, name: str, stamp: list[int] | None) -> bool:
-        """Whether an image is done, and its file, which ``stamp`` None says is none, as then."""
+        """Whether an image is done, with the same ``stamp`` of its file (None: no file)."""
         return stamp is not None and self._stamps.get(name) == stamp
 
     def append(self, records: Sequence[dict[str, Any]]) -> None:
-        """Add images, each with ``name``, ``stamp`` and ``drawing``; they are done on return."""
+        """Add images, each with ``name``, ``stamp`` and ``drawing``, and sync them to the disk."""
         lines = [_line(record) for record in records]
         data = memoryview(b"".join(lines))
-        while data:  # an unbuffered file may take a part
+        while data:  # an unbuffered file may write a part
             data = data[self._file.write(data) :]
         os.fsync(self._file.fileno())
         for record, line in zip(records, lines, strict=True):
             self._note(record, len(line))
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """All images, in the order in which they were first done."""
+        """All images, in the order in which they were first predicted."""
         with open(self._path, "rb") as file:
             for place in self._places.values():
                 file.seek(place)
                 yield json.loads(file.readline())
 
     def _read(self) -> dict[str, Any]:
-        """Note all whole lines but the first, and return the settings in that."""
+        """Note the image of each complete line, and return the settings."""
         settings: dict[str, Any] = {}
         with open(self._path, "rb") as file:
             for number, line in enumerate(file, 1):
                 if not line.endswith(b"\n"):
-                    break  # whoever wrote it was stopped
+                    break  # the process that wrote it was stopped
                 try:
                     record = json.loads(line)
                     if number == 1:
@@ -118,19 +128,6 @@ class Journal:
         self.drawings[name] = record["drawing"]
         self._places[name] = self._end
         self._end += num_bytes
-
-
-def _check_settings(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    different = [
-        f"{key} {old.get(key)} (now {new.get(key)})"
-        for key in {**old, **new}
-        if old.get(key) != new.get(key)
-    ]
-    if different:
-        raise ValueError(
-            f"{folder} holds predictions with other settings: {', '.join(different)}. Name another "
-            "folder"
-        )
 
 
 def _line(record: dict[str, Any]) -> bytes:

@@ -1,10 +1,11 @@
-"""Many files through one predictor, into one folder.
+"""Prediction of many files into one folder.
 
-The next batch is read while the model works. Batches are limited by pixels too, and masks are
-encoded and dropped batch by batch, so the memory does not grow with the number of files.
+The next batch is read while the model runs. Batches are limited by number of files and by pixels,
+and masks are encoded after each batch, so that memory does not grow with the number of files.
 """
 
 import io
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,16 +32,16 @@ from ..version import __version__
 from .journal import Journal
 from .predictor import Predictor
 from .results import write_failed, write_results
-from .sources import drawing_names, find_pictures
+from .sources import drawing_names, find_images
 
 __all__ = ["PICTURE_FORMATS", "FilePredictions", "predict_files"]
 
 PICTURE_FORMATS = ("png", "jpg", "none")
 
 _THREADS = 4
-_BATCH_PIXELS = 2**25  # of a batch's files together, or one file that has more
+_BATCH_PIXELS = 2**25  # of all files of a batch; a larger file is a batch of its own
 _DRAWN_SIDE = 4096  # pixels: drawing takes some 100 bytes a pixel
-_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # of atomic.writing
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # see files.writing
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,11 @@ class FilePredictions:
 
     Attributes:
         folder: of the results.
-        predicted: how many files this call has predicted.
-        earlier: how many of its files were done before.
+        predicted: number of files that this call predicted.
+        earlier: number of its files that were done before.
         failed: reasons, by file name.
-        notes: what of a file was not used, by file name; of the files that this call predicted.
-        instances: how many the folder holds.
+        notes: what was not used of a file that this call predicted, by file name.
+        instances: number of instances in the folder.
     """
 
     folder: Path
@@ -73,38 +74,38 @@ def predict_files(
     picture_format: str = "png",
     progress: bool = False,
 ) -> FilePredictions:
-    """Predict files, folders and patterns into a folder, or go on with that.
+    """Predict files, folders and patterns into a folder, or continue an earlier call.
 
-    The folder then holds
+    The folder then has
 
-    - a drawing of each image, in the folders of the sources, at most 4096 pixels wide and high,
-    - ``predictions.json``: COCO results, with boxes, scores and, by model, masks or keypoints,
-    - ``images.json``: the images and categories that belong to them, a COCO data set,
+    - a drawing of each image, in the sub-folders of the sources, at most 4096 pixels a side,
+    - ``predictions.json``: COCO results with boxes, scores and, by model, masks or keypoints,
+    - ``images.json``: their images and categories, a COCO data set,
     - ``predictions.csv``: the boxes as a table,
-    - ``failed.csv``: the files that this call could not read, with the reason, if there are any,
+    - ``failed.csv``: the files that this call could not read, with reasons, if there are any,
     - ``journal.jsonl``, see :mod:`.journal`.
 
     Category ids are the predictor's, else class number + 1; ``info`` in ``images.json`` says which.
 
-    Called again with the same settings, after whatever end, it does what is not done: files that
-    failed, are new or have changed. Results hold all images of all calls.
+    If an earlier call with the same settings ended in any way, only files that are missing, failed,
+    new or changed are predicted. Results have the images of all calls.
 
     Args:
-        sources: see :func:`.sources.find_pictures`.
+        sources: see :func:`.sources.find_images`.
         out: a new or an empty folder, or one with results of the same settings.
-        batch_size: files that go through the model together, at most.
+        batch_size: the largest number of files that go through the model together.
         picture_format: of the drawings, one of ``PICTURE_FORMATS``.
-        progress: show a bar on a terminal's stderr, should it take more than two seconds.
+        progress: show a bar on a terminal's stderr after two seconds.
 
     Raises:
-        FileNotFoundError, FileExistsError, ValueError: the input is refused, nothing is done.
-        OSError: a result cannot be written. What was done is kept.
+        FileNotFoundError, FileExistsError, ValueError: invalid input; nothing was done.
+        OSError: a result cannot be written. Finished images are kept.
     """
     check_choice("picture_format", picture_format, PICTURE_FORMATS)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     out = Path(out)
-    files = find_pictures(sources, except_in=out)
+    files = find_images(sources, except_in=out)
     settings = {
         "checkpoint": file_sha256(predictor.checkpoint),
         **predictor.settings,
@@ -115,7 +116,9 @@ def predict_files(
     failed: dict[str, str] = {}
     notes: dict[str, str] = {}
     with Journal(out, settings) as journal:
-        _remove_temporaries(out)
+        for path in out.rglob(".*.tmp"):  # left by a process that was killed while it wrote
+            if _TEMPORARY.fullmatch(path.name):
+                path.unlink()
         todo = [n for n in files.names if not journal.is_done(n, _stamp(files.root / n))]
         earlier = len(files.names) - len(todo)
         drawings: dict[str, str | None] = {}
@@ -123,11 +126,10 @@ def predict_files(
             drawings = drawing_names(files.names, picture_format, given=journal.drawings)
         with (
             show_progress(progress),
-            progress_bar(total=len(files.names), initial=earlier, unit="picture") as bar,
+            progress_bar(total=len(files.names), initial=earlier, unit="image") as bar,
         ):
-            for batch in _read_ahead(
-                files.root, _batches(files.root, todo, batch_size), predictor.intensity
-            ):
+            batches = _batches(files.root, todo, batch_size)
+            for batch in _read_ahead(files.root, batches, predictor.intensity):
                 read = [item for item in batch if item.picture is not None]
                 failed |= {item.name: item.reason for item in batch if item.picture is None}
                 notes |= {item.name: item.picture.note for item in read if item.picture.note}
@@ -156,7 +158,7 @@ def predict_files(
 
 
 class _Item(NamedTuple):
-    """A file after reading: its picture, or why there is none."""
+    """A file after reading: its image, or the reason why there is none."""
 
     name: str
     stamp: list[int] | None
@@ -165,7 +167,7 @@ class _Item(NamedTuple):
 
 
 def _stamp(path: Path) -> list[int] | None:
-    """What changes with a file's contents; None where there is no file."""
+    """Size and time of a file, to see whether it changed; None where there is no file."""
     try:
         status = path.stat()
     except OSError:
@@ -180,7 +182,7 @@ def _batches(root: Path, names: Iterable[str], size: int) -> Iterator[list[str]]
         try:
             more = count_pixels(root / name)
         except (PictureError, FileNotFoundError):
-            more = 0  # reading it will fail, too
+            more = 0  # reading will fail too
         if batch and (len(batch) == size or pixels + more > _BATCH_PIXELS):
             yield batch
             batch, pixels = [], 0
@@ -193,21 +195,19 @@ def _batches(root: Path, names: Iterable[str], size: int) -> Iterator[list[str]]
 def _read_ahead(
     root: Path, batches: Iterable[list[str]], intensity: Intensity
 ) -> Iterator[list[_Item]]:
-    """Each batch read, and the next one being read meanwhile."""
+    """Yield each batch while the next one is being read."""
     with ThreadPoolExecutor(_THREADS) as pool:
         ahead: list[Future] = []
-        for batch in batches:
+        for batch in itertools.chain(batches, [[]]):
             reading = [pool.submit(_read, root, name, intensity) for name in batch]
             if ahead:
                 yield [future.result() for future in ahead]
             ahead = reading
-        if ahead:
-            yield [future.result() for future in ahead]
 
 
 def _read(root: Path, name: str, intensity: Intensity) -> _Item:
     path = root / name
-    stamp = _stamp(path)  # before it is read: should it change meanwhile, it is done again
+    stamp = _stamp(path)  # before reading: a file that changes meanwhile is predicted again
     try:
         return _Item(name, stamp, read_picture(path, intensity))
     except PictureError as error:
@@ -220,12 +220,12 @@ def _read(root: Path, name: str, intensity: Intensity) -> _Item:
 
 
 def _record(item: _Item, instances: Instances, drawing: str | None) -> dict[str, Any]:
-    """A journal's line. Category ids in it are class numbers."""
+    """A record for the journal, with class numbers as category ids."""
     height, width = instances.image_size
     instances, rles = encode_masks(instances)
-    with torch.inference_mode():  # it moves keypoints by half a pixel, in place
+    with torch.inference_mode():  # keypoints are moved by half a pixel in place
         results = instances_to_coco_json(instances, item.name)
-    for result, rle in zip(results, rles, strict=False):  # all or none
+    for result, rle in zip(results, rles, strict=False):  # rles is empty without masks
         result["segmentation"] = rle
     return {
         "name": item.name,
@@ -244,7 +244,7 @@ def _draw(pixels: np.ndarray, instances: Instances, class_names: list[str], file
     if max(pixels.shape) > _DRAWN_SIDE:
         pixels, instances = _shrink(pixels, instances, _DRAWN_SIDE / max(pixels.shape))
     drawing = Image.fromarray(draw_instances(pixels, instances, class_names))
-    # in memory first: of a full disk Pillow's own writing says no more than "encoder error -2"
+    # In memory first: on a full disk Pillow raises no more than "encoder error -2".
     encoded = io.BytesIO()
     drawing.save(encoded, format="JPEG" if file.suffix == ".jpg" else "PNG", quality=90)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -253,21 +253,14 @@ def _draw(pixels: np.ndarray, instances: Instances, class_names: list[str], file
 
 
 def _shrink(pixels: np.ndarray, instances: Instances, scale: float) -> tuple[np.ndarray, Instances]:
-    """An image and what was found in it, smaller; before they are drawn, to save that memory."""
+    """A smaller image and its instances, because drawing takes much memory."""
     height, width = (max(1, round(scale * side)) for side in pixels.shape[:2])
     boxes = instances.pred_boxes.clone()
     boxes.scale(width / pixels.shape[1], height / pixels.shape[0])
     fields = {**instances.get_fields(), "pred_boxes": boxes}
-    if isinstance(fields.get("pred_masks"), torch.Tensor):  # others are pasted into the boxes
+    if isinstance(fields.get("pred_masks"), torch.Tensor):  # ROIMasks are scaled by their boxes
         rows = torch.arange(height) * pixels.shape[0] // height
         columns = torch.arange(width) * pixels.shape[1] // width
         fields["pred_masks"] = fields["pred_masks"][:, rows[:, None], columns]
     small = Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS)
     return np.asarray(small), Instances((height, width), **fields)
-
-
-def _remove_temporaries(folder: Path) -> None:
-    """Remove what a process that was killed while it wrote a file has left behind."""
-    for path in folder.rglob(".*.tmp"):
-        if _TEMPORARY.fullmatch(path.name):
-            path.unlink()

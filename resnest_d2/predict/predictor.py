@@ -1,4 +1,4 @@
-"""One trained model, many images."""
+"""Detection with a trained model."""
 
 import logging
 import os
@@ -34,37 +34,36 @@ Image = np.ndarray | str | os.PathLike
 class Predictor:
     """Detects objects with a trained detector.
 
-    Config, class names, input format and statistics come from the checkpoint, or from the catalog,
-    or from ``config``; see :mod:`.trained`. Images are resized as in evaluation, and files are read
-    by :func:`.data.pictures.read_picture`.
+    Config, class names, input format and statistics come from the checkpoint, the catalog or
+    ``config``; see :mod:`resnest_d2.model_zoo.trained`. Images are read and resized as in
+    evaluation.
 
     Args:
-        source: a checkpoint file; a run's output folder (its last checkpoint that can be read); or
-            ``resnest://NAME``, a published detector, which is downloaded where it is not here.
-        config: a packaged config's name, a YAML file or a config. A checkpoint of stock
-            Detectron2's trainer needs the one that it was trained with; others have their own.
+        source: a checkpoint file; a run's output folder (its last readable checkpoint); or
+            ``resnest://NAME``, a published detector, downloaded if needed.
+        config: a packaged config's name, a YAML file or a config. Only a checkpoint of stock
+            Detectron2's trainer needs it: the one that it was trained with.
         device: e.g. ``"cpu"`` or ``"cuda:1"``; by default a GPU if there is one.
         score_threshold: instances with lower scores are left out, 0-1; None for the config's.
         optimize: make the model faster first, see :func:`.inference.optimize_for_inference`; the
             first image then takes up to a minute longer.
-        tta: detect in each image at all sizes of ``TEST.AUG``, mirrored too, and merge what is
-            found, as ``TEST.AUG.ENABLED`` does in evaluation: better, and some 20 times slower.
-            Threshold and NMS hold at each size, and NMS once more for all.
+        tta: test-time augmentation: detect at all sizes of ``TEST.AUG``, mirrored too, and merge
+            the results, as ``TEST.AUG.ENABLED`` does in evaluation. Some 20 times slower.
+            Threshold and NMS apply at each size, and NMS again to the merged results.
 
     Raises:
         FileNotFoundError: no such checkpoint.
-        ValueError: not a checkpoint, one without a config, or one that lacks weights of the
-            model; a threshold that no score can be; ``tta`` of a model that has keypoints or is no
-            ``GeneralizedRCNN``; a model without instances.
+        ValueError: no checkpoint, one without config or with missing weights; an invalid
+            threshold; ``tta`` with keypoints or a model that is no ``GeneralizedRCNN``; a model
+            without instances.
 
     Attributes:
         checkpoint: the file.
-        settings: the arguments that decide what is found.
+        settings: the arguments that change results.
         cfg: the config, frozen.
         intensity: the rule for images of more than 8 bits, as in training.
-        class_names: by class number; "class 7" where fewer names than classes are known.
-        category_ids: by class number, those of the training data where they are known (of
-            Detectron2's own data sets they are, such as COCO), else None.
+        class_names: by class number; "class 7" where the name is unknown.
+        category_ids: those of the training data by class number, None where unknown.
         model: the detector, in evaluation mode.
     """
 
@@ -96,7 +95,14 @@ class Predictor:
         head.SCORE_THRESH_TEST = score_threshold
         cfg.TEST.AUG.ENABLED = tta
         if tta:
-            _check_tta(cfg, trained.weights)
+            from ..engine.prepare.tasks import check_test_augmentation  # not without need: slow
+
+            try:
+                check_test_augmentation(cfg)
+            except ValueError as error:
+                raise ValueError(
+                    f"no test-time augmentation for {trained.weights}: {error}"
+                ) from error
         cfg.freeze()
         stored = trained.read()
         self.cfg = cfg
@@ -120,20 +126,20 @@ class Predictor:
             image: RGB, uint8, (H, W, 3), or a file.
 
         Returns:
-            ``Instances`` on the CPU, in the image's pixels: ``pred_boxes``, ``scores``,
+            ``Instances`` on the CPU, in pixels of the image: ``pred_boxes``, ``scores``,
             ``pred_classes``, and ``pred_masks`` (N, H, W) where the model has masks.
         """
         return self.batch([image])[0]
 
     def batch(self, images: Sequence[Image], *, paste_masks: bool = True) -> list[Instances]:
-        """Detect objects in several images, of any sizes; each as if it were alone.
+        """Detect objects in several images of any sizes, with the results of one by one.
 
-        Images that are padded to the same size share a forward pass. One pass for all would pad
-        small images further, and a network's biases let padding change what is found.
+        Only images that are padded to the same size share a forward pass, because more padding
+        would change the results.
 
         Args:
-            paste_masks: False leaves ``pred_masks`` as Detectron2's ``ROIMasks`` of the boxes,
-                where the model can: 100 pasted masks of 8000 x 6000 pixels take 4.8 GB.
+            paste_masks: False leaves ``pred_masks`` as Detectron2's ``ROIMasks`` where the model
+                can: 100 pasted masks of 8000 x 6000 pixels take 4.8 GB.
         """
         inputs = [self.preprocess(image) for image in images]
         multiple = max(1, self.model.backbone.size_divisibility)
@@ -151,7 +157,7 @@ class Predictor:
         return [found[i] for i in range(len(inputs))]
 
     def preprocess(self, image: Image) -> dict:
-        """The model's input for one image, equal to what evaluation feeds it.
+        """The model's input for one image, equal to that in evaluation.
 
         Returns:
             ``image``: float32 (3, h, w) in the model's channel order, resized; ``height`` and
@@ -162,8 +168,8 @@ class Predictor:
         if self.cfg.INPUT.FORMAT == "BGR":
             image = image[:, :, ::-1]
         resize = self._resize.get_transform(image)
-        thin = isinstance(resize, T.ResizeTransform) and not (resize.new_h and resize.new_w)
-        if thin:  # so much that its short side rounds to nothing; and a MIN_SIZE_TEST of 0 is none
+        if isinstance(resize, T.ResizeTransform):  # none where MIN_SIZE_TEST is 0
+            # the short side of a very thin image would become 0
             resize.new_h, resize.new_w = max(1, resize.new_h), max(1, resize.new_w)
         image = resize.apply_image(image)
         tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
@@ -189,14 +195,3 @@ class Predictor:
                 f"{image.dtype} of shape {image.shape}"
             )
         return image
-
-
-def _check_tta(cfg: CfgNode, path: str) -> None:
-    from ..engine.prepare.tasks import (
-        check_test_augmentation,  # importing us need not import all of engine
-    )
-
-    try:
-        check_test_augmentation(cfg)
-    except ValueError as error:
-        raise ValueError(f"no test-time augmentation for {path}: {error}") from error

@@ -1,8 +1,8 @@
 """Predictions as files that other programs read: COCO's JSON formats, and CSV.
 
 ``images.json`` is a COCO data set without annotations, ``predictions.json`` COCO results on it:
-``COCO("images.json").loadRes("predictions.json")`` has both. All are written image by image, so a
-million of them take no memory.
+``COCO("images.json").loadRes("predictions.json")`` reads both. Predictions are written image by
+image, so that memory does not grow with their number.
 """
 
 import csv
@@ -30,13 +30,13 @@ def write_results(
     """Write ``predictions.json``, ``images.json`` and ``predictions.csv``.
 
     Args:
-        records: images with ``name``, ``width``, ``height``, ``note`` and ``instances``, which are
-            COCO results with class numbers for category ids. Images are numbered from 1.
+        records: images with ``name``, ``width``, ``height``, ``note`` and ``instances`` (COCO
+            results with class numbers as category ids). Images are numbered from 1.
         class_names, category_ids: by class number.
         info: for ``images.json``.
 
     Returns:
-        How many instances there are.
+        The number of instances.
     """
     images, number = [], 0
     with (
@@ -70,7 +70,7 @@ def write_results(
 
 
 def write_failed(folder: Path, failed: dict[str, str]) -> None:
-    """Write ``failed.csv``, file names and reasons; where nothing failed there is no such file."""
+    """Write ``failed.csv`` with file names and reasons, or remove it if nothing failed."""
     file = folder / "failed.csv"
     if not failed:
         file.unlink(missing_ok=True)

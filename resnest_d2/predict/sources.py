@@ -1,7 +1,7 @@
-"""From what a user names, files, folders and patterns, to picture files and their names.
+"""Finds image files by files, folders and patterns, and names them and their drawings.
 
-A picture's name is its path below one root, the folder that all sources have in common. No two
-files share a name then, and the names say where pictures lie.
+The name of an image is its path below the deepest folder that all sources have in common, so that
+no two files share a name.
 """
 
 import glob
@@ -14,15 +14,15 @@ from pathlib import Path
 
 from ..data.image_reader import SUFFIXES
 
-__all__ = ["PictureFiles", "drawing_names", "find_pictures"]
+__all__ = ["ImageFiles", "drawing_names", "find_images"]
 
 
 @dataclass(frozen=True)
-class PictureFiles:
+class ImageFiles:
     """Files in the order of the sources, each once.
 
     Attributes:
-        root: the deepest folder that holds all sources, an absolute path.
+        root: the deepest common folder of all sources, an absolute path.
         names: paths below it, with "/".
     """
 
@@ -30,26 +30,25 @@ class PictureFiles:
     names: tuple[str, ...]
 
 
-def find_pictures(
+def find_images(
     sources: Sequence[str | os.PathLike], *, except_in: str | os.PathLike
-) -> PictureFiles:
-    """The picture files that sources stand for.
+) -> ImageFiles:
+    """The image files of some sources.
 
     Args:
-        sources: a file, whatever its name; a folder: all files in it and in its folders whose names
-            end in one of ``SUFFIXES``, but no hidden ones; a pattern of :mod:`glob`, with ``**``:
-            the files and folders that it matches.
+        sources: files of any name; folders, searched with their sub-folders for files that are not
+            hidden and end in one of ``SUFFIXES``; patterns of :mod:`glob`, with ``**``, for both.
         except_in: a folder that is not searched: that of the results.
 
     Raises:
-        FileNotFoundError: sources that stand for nothing.
-        ValueError: no picture in them, or a folder that cannot be read.
+        FileNotFoundError: a source that does not exist, or a pattern without a match.
+        ValueError: no images, or a folder that cannot be read.
     """
     found: dict[str, None] = {}
     starts, missing = [], []
     results = os.path.realpath(except_in)
     for source in map(os.fspath, sources):
-        if os.path.lexists(source):  # a link to nothing too: it is tried, and fails with a reason
+        if os.path.lexists(source):  # also a broken link: reading it fails with a reason
             matches = [source]
             starts.append(source if os.path.isdir(source) else os.path.dirname(source))
         elif matches := sorted(_matches(source)):
@@ -58,29 +57,29 @@ def find_pictures(
         else:
             missing.append(source)
         for match in matches:
-            files = _pictures_in(match, results) if os.path.isdir(match) else [match]
+            files = _images_in(match, results) if os.path.isdir(match) else [match]
             found.update(dict.fromkeys(map(os.path.abspath, files)))
     if missing:
         raise FileNotFoundError(f"no such file, folder or match: {', '.join(missing)}")
     if not found:
         raise ValueError(
-            f"no pictures in {', '.join(map(os.fspath, sources))}: of a folder, visible files are "
+            f"no images in {', '.join(map(os.fspath, sources))}: of a folder, visible files are "
             f"taken that end in {', '.join(SUFFIXES)}"
         )
     root = os.path.commonpath([os.path.abspath(start) for start in starts])
     names = (Path(os.path.relpath(path, root)).as_posix() for path in found)
-    return PictureFiles(Path(root), tuple(names))
+    return ImageFiles(Path(root), tuple(names))
 
 
 def drawing_names(names: Sequence[str], suffix: str, *, given: Mapping[str, str]) -> dict[str, str]:
-    """A name of its own for the drawing of each picture: ``a/b.jpg`` is drawn as ``a/b.png``.
+    """A unique name for the drawing of each image: ``a/b.png`` for ``a/b.jpg``.
 
-    Pictures that differ only in their suffixes keep it: ``b.jpg.png`` and ``b.tif.png``.
+    Images that differ only in their suffixes keep them: ``b.jpg.png`` and ``b.tif.png``. Names are
+    compared ignoring case, as some file systems do.
 
     Args:
         suffix: of the drawings, without a dot.
-        given: drawings that have their names, by picture; these stay. Names are compared without
-            regard to case, as some file systems do.
+        given: names that drawings already have, by image.
     """
     used = {name.casefold() for name in given.values()}
     stems = Counter(os.path.splitext(name)[0].casefold() for name in names)
@@ -98,10 +97,9 @@ def drawing_names(names: Sequence[str], suffix: str, *, given: Mapping[str, str]
 
 
 def _matches(pattern: str) -> list[str]:
-    """What a pattern of :mod:`glob` matches.
+    """The matches of a pattern of :mod:`glob`, entering each folder once.
 
-    That follows each link to a folder below ``**``, and links that lead back for ever: here every
-    folder is entered once.
+    For ``**``, ``glob`` itself follows links to folders that lead back, again and again.
     """
     parts = Path(pattern).parts
     if "**" not in parts:
@@ -125,7 +123,7 @@ def _matches(pattern: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _pictures_in(folder: str, results: str) -> Iterator[str]:
+def _images_in(folder: str, results: str) -> Iterator[str]:
     def refuse(error: OSError):
         raise ValueError(f"the folder {error.filename} cannot be read: {error.strerror}")
 

@@ -1,4 +1,4 @@
-"""The HTML page about one run or several: numbers from ``analysis``, charts from ``draw``."""
+"""The HTML page about one or several runs: numbers from ``analysis``, charts from ``draw``."""
 
 from .page import load_template, write_report
 

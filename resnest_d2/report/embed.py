@@ -1,4 +1,4 @@
-"""Pictures and charts as ``data:`` addresses: an HTML file that has them needs no other file."""
+"""Images and charts as ``data:`` addresses, which an HTML file can contain."""
 
 import base64
 import io
@@ -12,26 +12,20 @@ from ..draw.fonts import any_script
 
 __all__ = ["chart_address", "picture_address"]
 
-_QUALITY = 82  # of JPEG
-
 
 def picture_address(picture: np.ndarray) -> str:
-    """A photo as JPEG.
-
-    Args:
-        picture: RGB, uint8, (H, W, 3).
-    """
+    """An image, RGB, uint8, (H, W, 3), as JPEG."""
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "JPEG", quality=_QUALITY, optimize=True)
+    Image.fromarray(picture).save(file, "JPEG", quality=82, optimize=True)
     return _address("image/jpeg", file)
 
 
 def chart_address(figure: Figure) -> str:
-    """A chart as SVG. Its letters are outlines: it looks the same everywhere."""
+    """A chart as SVG, with letters as outlines, which look the same everywhere."""
     file = io.BytesIO()
     settings = {"svg.fonttype": "path", "svg.hashsalt": "resnest-d2"}
     with matplotlib.rc_context(settings), any_script(figure):
-        # Tight: the layout leaves long names out of account that stand aslant.
+        # Tight, because the layout ignores long slanted names.
         figure.savefig(file, format="svg", metadata={"Date": None}, bbox_inches="tight")
     return _address("image/svg+xml", file)
 

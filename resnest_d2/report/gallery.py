@@ -1,4 +1,4 @@
-"""The pictures of a report: where runs are worst, and the false positives they are surest of."""
+"""The images of a report: those with the worst results, and the most confident false positives."""
 
 import os
 from collections import Counter
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..analysis.evaluated_run import EvaluatedRun
-from ..analysis.mistakes import Analysis, ImageOutcomes, Outcome
+from ..analysis.mistakes import Analysis, Outcome
 from ..data.image_reader import PictureError, read_picture
 from ..data.intensity import Intensity
 from ..draw.outcomes import draw_objects, draw_outcomes, draw_surroundings
@@ -21,12 +21,12 @@ __all__ = ["Panel", "Scene", "mistake_panels", "worst_scenes"]
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture to embed.
+    """A drawing to embed.
 
     Attributes:
-        title: what it shows, of a scene the run; None the ground truth.
-        text: what is in it, in words.
-        address: the picture as a ``data:`` address; empty where it could not be read.
+        title: the image's file, or the run (in a scene, where None is the ground truth).
+        text: its content in words.
+        address: the drawing as a ``data:`` address; empty where the image is unreadable.
     """
 
     title: str | None
@@ -36,11 +36,7 @@ class Panel:
 
 @dataclass
 class Scene:
-    """An image of the data: its ground truth, then what each run made of it.
-
-    Attributes:
-        notice: why there are no pictures; empty for most.
-    """
+    """An image: its ground truth, then the outcomes of each run; or why it is not shown."""
 
     name: str
     panels: list[Panel] = field(default_factory=list)
@@ -50,12 +46,11 @@ class Scene:
 def worst_scenes(
     runs: Sequence[EvaluatedRun], analyses: Sequence[Analysis], names: Sequence[str], count: int
 ) -> list[Scene]:
-    """The images on which the runs are worst together, the worst first; none without a mistake.
+    """The images with the most mistakes of all runs together, the worst first.
 
     Args:
-        analyses: of the runs, of their boxes.
-        names: of the runs.
-        count: how many.
+        analyses, names: of the runs; analyses of boxes.
+        count: how many at most; an image without a mistake is left out.
     """
     badness = {i: sum(a.images[i].badness for a in analyses) for i in analyses[0].images}
     worst = sorted((i for i in badness if badness[i]), key=lambda i: -badness[i])[:count]
@@ -69,21 +64,23 @@ def worst_scenes(
             scene.notice = image
             continue
         objects = [annotation for annotation, _ in analyses[0].images[image_id].objects]
+        counts = Counter(classes[annotation["category_id"]] for annotation in objects)
+        text = ", ".join(f"{number} {name}" for name, number in counts.items()) or "no object"
         drawn = draw_objects(image, objects, classes, masks="segm" in first.tasks)
-        scene.panels.append(Panel(None, _objects_text(objects, classes), picture_address(drawn)))
+        scene.panels.append(Panel(None, text, picture_address(drawn)))
         for run, analysis, name in zip(runs, analyses, names, strict=True):
             outcomes = analysis.images[image_id]
+            counts = Counter(detection.outcome for detection in outcomes.detections)
+            missed = [o for _, o in outcomes.objects if o is Outcome.MISSED]
+            counts[Outcome.MISSED] += len(missed)
+            text = ", ".join(f"{counts[o]} {o.value}" for o in Outcome if counts[o])
             drawn = draw_outcomes(image, outcomes, classes, masks="segm" in run.tasks)
-            scene.panels.append(Panel(name, _outcomes_text(outcomes), picture_address(drawn)))
+            scene.panels.append(Panel(name, text or "no detection", picture_address(drawn)))
     return scenes
 
 
 def mistake_panels(run: EvaluatedRun, analysis: Analysis, count: int) -> list[Panel]:
-    """The false positives of the highest scores, each in its surroundings.
-
-    Args:
-        count: how many.
-    """
+    """The false positives with the highest scores, ``count`` at most, with their surroundings."""
     panels, classes = [], _class_names(run)
     images: dict[Any, np.ndarray | str] = {}
     for detection in progress_bar(analysis.false_positives()[:count], desc="drawing"):
@@ -108,12 +105,12 @@ def _read(run: EvaluatedRun, image_id: Any) -> np.ndarray | str:
         file = os.path.join(run.image_root, record["file_name"])
         image = read_picture(file, Intensity.from_config(run.config)).pixels
     except FileNotFoundError:
-        return "the file is not there"
+        return "the file is missing"
     except PictureError as error:
         return error.reason
-    said = record.get("height", image.shape[0]), record.get("width", image.shape[1])
-    if said != image.shape[:2]:
-        return f"it has {image.shape[:2]} pixels, and its data says {said}"
+    stated = record.get("height", image.shape[0]), record.get("width", image.shape[1])
+    if stated != image.shape[:2]:
+        return f"it has {image.shape[:2]} pixels, and its data says {stated}"
     return image
 
 
@@ -123,15 +120,3 @@ def _file_name(run: EvaluatedRun, image_id: Any) -> str:
 
 def _class_names(run: EvaluatedRun) -> dict[Any, str]:
     return {i: category["name"] for i, category in run.truth.coco.cats.items()}
-
-
-def _objects_text(objects: Sequence[dict[str, Any]], names: dict[Any, str]) -> str:
-    counts = Counter(names[annotation["category_id"]] for annotation in objects)
-    return ", ".join(f"{number} {name}" for name, number in counts.items()) or "no object"
-
-
-def _outcomes_text(outcomes: ImageOutcomes) -> str:
-    counts = Counter(detection.outcome for detection in outcomes.detections)
-    missed = sum(outcome is Outcome.MISSED for _, outcome in outcomes.objects)
-    counts[Outcome.MISSED] += missed
-    return ", ".join(f"{counts[o]} {o.value}" for o in Outcome if counts[o]) or "no detection"

@@ -1,25 +1,24 @@
-"""One HTML file about a run, or several side by side, that needs no other file and no network.
+"""One HTML file about a run, or several side by side, without script, network or other files.
 
-Charts and photographs are in it, there is no script, and its content security policy forbids
-everything but these pictures and its own styles. Names of classes, files and runs come from others:
-the template escapes them all, and charts show them as they are, without formulas.
+Its content security policy allows only the embedded images and its own styles. Names of classes,
+files and runs are not trusted: the template escapes them, and charts do not read them as formulas.
 """
 
 import datetime
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..analysis.analysed_runs import Study
 from ..analysis.comparison_text import TASK_NAMES, value_text
 from ..analysis.config_changes import config_changes, network_changes, recipe_changes
-from ..analysis.mistakes import ERRORS, Analysis, Outcome
+from ..analysis.mistakes import ERRORS, Outcome
 from ..benchmark import RunCost
 from ..config import flat_values
-from ..draw.error_charts import draw_confusion, draw_errors, draw_precision, most_confused
-from ..draw.loss_curves import RUN_COLORS, draw_losses, draw_metrics, draw_total_losses
+from ..draw.charts import RUN_COLORS
+from ..draw.error_charts import draw_confusion, draw_errors, draw_precision
+from ..draw.loss_curves import draw_losses, draw_metrics, draw_total_losses
 from ..draw.outcomes import STYLES
-from ..evaluation import Accuracy
 from ..evaluation.image_matches import METRICS
 from ..files import writing
 from ..progress import progress_bar
@@ -32,21 +31,14 @@ if TYPE_CHECKING:
 
 __all__ = ["load_template", "write_report"]
 
-_CURVES = 12  # classes with a panel of their own
+_CURVES = 12  # classes with a chart of their own
 _CONFUSED = 30  # classes in a confusion matrix
 _PAIRS = 8  # most frequent confusions
-_SETTINGS = (
-    "MODEL.META_ARCHITECTURE",
-    "MODEL.BACKBONE.NAME",
-    "MODEL.RESNETS.DEPTH",
-    "MODEL.WEIGHTS",
-    "SOLVER.IMS_PER_BATCH",
-    "SOLVER.MAX_ITER",
-    "SOLVER.BASE_LR",
-    "INPUT.MIN_SIZE_TRAIN",
-    "INPUT.MIN_SIZE_TEST",
-    "SEED",
-)
+_SETTINGS = """
+    MODEL.META_ARCHITECTURE MODEL.BACKBONE.NAME MODEL.RESNETS.DEPTH MODEL.WEIGHTS
+    SOLVER.IMS_PER_BATCH SOLVER.MAX_ITER SOLVER.BASE_LR
+    INPUT.MIN_SIZE_TRAIN INPUT.MIN_SIZE_TEST SEED
+""".split()
 
 
 def write_report(
@@ -60,26 +52,25 @@ def write_report(
     """Write the HTML file.
 
     Args:
-        num_images: how many images are shown, and how many false positives of each run.
-        costs: by the study's names; None leaves speed and cost out.
-        environment: what they were measured on.
+        num_images: number of images, and of false positives of each run.
+        costs: by the names of the study; None leaves out speed and cost.
+        environment: hardware and versions of the costs.
 
     Raises:
         ModuleNotFoundError: jinja2 is not installed.
         OSError: the file cannot be written.
     """
     template = load_template()
+    boxes = study.analyses["bbox"]
     text = template.render(
         **_overview(study),
         **_training(study),
-        **_classes(study),
+        study=study,
         tasks=[_task(study, task) for task in study.analyses],
-        scenes=worst_scenes(study.runs, study.analyses["bbox"], study.names, num_images),
+        scenes=worst_scenes(study.runs, boxes, study.names, num_images),
         mistakes=[
             {"run": name, "panels": mistake_panels(run, analysis, num_images)}
-            for run, name, analysis in zip(
-                study.runs, study.names, study.analyses["bbox"], strict=True
-            )
+            for run, name, analysis in zip(study.runs, study.names, boxes, strict=True)
         ],
         styles=STYLES,
         costs=[(name, costs[name]) for name in study.names] if costs else None,
@@ -91,7 +82,7 @@ def write_report(
 
 
 def load_template() -> "jinja2.Template":
-    """The page. Raises a ModuleNotFoundError where jinja2 is not installed."""
+    """The template of the page; a ModuleNotFoundError if jinja2 is not installed."""
     try:
         import jinja2
     except ModuleNotFoundError as error:
@@ -117,21 +108,14 @@ def _overview(study: Study) -> dict[str, Any]:
     return {
         "names": study.names,
         "colors": RUN_COLORS,
-        "threshold": study.score_threshold,
-        "data": {
-            "file": first.json_file.name,
-            "images": len(first.truth.images),
-            "objects": sum(not annotation.get("iscrowd") for annotation in objects),
-            "classes": len(first.class_names),
-            "size": first.picture_size,
-        },
+        "objects": sum(not annotation.get("iscrowd") for annotation in objects),
+        "classes": first.class_names,
+        "size": first.picture_size,
         "metrics": METRICS,
+        "outcomes": (Outcome.CORRECT, *ERRORS),
         "written": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "version": __version__,
-        "checkpoints": [run.checkpoint.name if run.checkpoint else "–" for run in study.runs],
-        "settings": [
-            (key, [value_text(of_run.get(key)) for of_run in values]) for key in _SETTINGS
-        ],
+        "settings": [(key, [value_text(own.get(key)) for own in values]) for key in _SETTINGS],
     }
 
 
@@ -151,35 +135,24 @@ def _training(study: Study) -> dict[str, Any]:
     }
 
 
-def _classes(study: Study) -> dict[str, Any]:
-    """The table of classes: objects, and of each run AP of every task, precision and recall."""
-    boxes = study.analyses["bbox"]
-    rows = []
-    for number, (category_id, name) in enumerate(
-        zip(boxes[0].category_ids, study.runs[0].class_names, strict=True)
-    ):
-        cells = []
-        for place, analysis in enumerate(boxes):
-            objects, found, detections = analysis.by_class[category_id]
-            aps = [of[place].classes[number]["AP"] for of in study.accuracies.values()]
-            cells.append({"aps": aps, "objects": objects, "found": found, "detections": detections})
-        rows.append({"name": name, "objects": cells[0]["objects"], "cells": cells})
-    return {"classes": rows, "task_names": [TASK_NAMES[task] for task in study.analyses]}
-
-
 def _task(study: Study, task: str) -> dict[str, Any]:
     """Tables and charts of boxes or masks."""
     accuracies, analyses = study.accuracies[task], study.analyses[task]
+    metrics = [accuracy.metrics for accuracy in accuracies]
     class_names = study.runs[0].class_names
+    numbers = range(len(class_names))
     objects = [analyses[0].by_class[i][0] for i in analyses[0].category_ids]
-    frequent = sorted(range(len(objects)), key=lambda number: -objects[number])[:_CURVES]
-    confused = _confused(analyses)
+    frequent = sorted(numbers, key=lambda number: -objects[number])[:_CURVES]
+    matrix = sum(analysis.confusion for analysis in analyses)
+    wrong = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * matrix.diagonal()
+    confused = sorted(sorted(numbers, key=lambda number: -wrong[number])[:_CONFUSED])
     lost = f"AP at IoU {analyses[0].iou:g} that each costs"
     return {
         "key": task,
         "name": TASK_NAMES[task],
-        "metrics": [accuracy.metrics for accuracy in accuracies],
-        "best": _best(accuracies) if len(accuracies) > 1 else {},
+        "metrics": metrics,
+        # A maximum that is NaN equals no value, so it is not marked.
+        "best": {m: max(own[m] for own in metrics) for m in METRICS if len(metrics) > 1},
         "precision": [
             (class_names[number], chart_address(draw_precision(accuracies, analyses, number)))
             for number in progress_bar(sorted(frequent), desc="charts")
@@ -188,58 +161,37 @@ def _task(study: Study, task: str) -> dict[str, Any]:
             chart_address(draw_errors([a.counts for a in analyses], "mistakes", ".0f")),
             chart_address(draw_errors([a.lost_ap for a in analyses], lost, ".1f")),
         ],
-        "error_rows": [
-            (
-                outcome,
-                [analysis.counts[outcome] for analysis in analyses],
-                [analysis.lost_ap.get(outcome) for analysis in analyses],
-            )
-            for outcome in (Outcome.CORRECT, *ERRORS)
-        ],
+        "analyses": analyses,
         "confused": len(confused),
         "confusions": [
-            {"run": name, **_confusion(analysis, confused, class_names)}
+            {
+                "run": name,
+                "chart": chart_address(
+                    draw_confusion(analysis, {number: class_names[number] for number in confused})
+                ),
+                "pairs": [
+                    (class_names[a], class_names[b], number)
+                    for a, b, number in analysis.most_confused(_PAIRS)
+                ],
+            }
             for name, analysis in zip(study.names, analyses, strict=True)
         ],
     }
 
 
-def _confused(analyses: Sequence[Analysis]) -> list[int]:
-    """Numbers of the classes with the most mistakes, of all runs together."""
-    matrix = sum(analysis.confusion for analysis in analyses)
-    wrong = (matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * matrix.diagonal())[:-1]
-    return sorted(sorted(range(len(wrong)), key=lambda number: -wrong[number])[:_CONFUSED])
-
-
-def _confusion(
-    analysis: Analysis, shown: Sequence[int], class_names: Sequence[str]
-) -> dict[str, Any]:
-    """The matrix of these classes, and the most frequent pairs of all."""
-    classes = [(number, class_names[number]) for number in shown]
-    pairs = most_confused(analysis, _PAIRS)
-    return {
-        "chart": chart_address(draw_confusion(analysis, classes)),
-        "pairs": [(class_names[a], class_names[b], number) for a, b, number in pairs],
-    }
-
-
-def _best(accuracies: Sequence[Accuracy]) -> dict[str, float]:
-    """The largest value of each metric; NaN never equals itself, so it is never the best."""
-    return {name: max(accuracy.metrics[name] for accuracy in accuracies) for name in METRICS}
-
-
 def _changes(study: Study) -> list[dict[str, Any]]:
-    """Config keys in which any run differs from the first, with all their values."""
+    """Config keys in which a run differs from the first, with the values of all runs."""
     first, *others = (run.config for run in study.runs)
-    different = {key for other in others for key in config_changes(first, other)}
-    backbone = {key for other in others for key in network_changes(first, other)}
-    recipe = {key for other in others for key in recipe_changes(first, other)}
+    different, backbone, recipe = (
+        {key for other in others for key in changes(first, other)}
+        for changes in (config_changes, network_changes, recipe_changes)
+    )
     values = [flat_values(run.config) for run in study.runs]
     return [
         {
             "key": key,
             "kind": "backbone" if key in backbone else "recipe" if key in recipe else "other",
-            "values": [value_text(of_run.get(key)) for of_run in values],
+            "values": [value_text(own.get(key)) for own in values],
         }
         for key in sorted(different - {"OUTPUT_DIR"})
     ]

@@ -1,6 +1,6 @@
-"""``resnest-d2 doctor``: what works in this Python and, beside what does not, the remedy.
+"""``resnest-d2 doctor``: checks the environment and shows a remedy for each problem.
 
-Importing ``resnest_d2`` imports Detectron2, which is the very thing that fails in the environments
-to be diagnosed. So nothing here needs more than the standard library: whatever may fail, crash or
-hang is tried in a child process (:mod:`.probes`), and the rest is read from files and metadata.
+Only the standard library is imported here, because importing ``resnest_d2`` or Detectron2 may be
+what fails. Whatever may fail, crash or hang runs in a child process (:mod:`.probes`); everything
+else is read from files and metadata.
 """

@@ -1,11 +1,11 @@
 """Runs the probes in child processes, which may crash or hang without ending the doctor.
 
-One child tries all steps, so that PyTorch is imported once. Where it dies or stands still, the step
-that it was at has failed, and another child goes on behind it.
+One child runs all steps, so that PyTorch is imported once. If it crashes or hangs, the step that it
+was running has failed, and a new child continues with the next step.
 """
 
+import contextlib
 import json
-import queue
 import signal
 import subprocess
 import sys
@@ -13,8 +13,6 @@ import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-
-__all__ = ["Outcome", "run_steps"]
 
 _CODE = """
 import json, sys
@@ -27,12 +25,12 @@ main(steps, failed)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a step: ``error`` is empty where it worked.
+    """The result of a step.
 
     Attributes:
         facts: what it found.
-        error: an exception's type and text, or how the process ended.
-        needs: the step because of whose own failure it was not tried.
+        error: type and text of an exception, or how the process ended; empty if the step worked.
+        needs: the failed step because of which this one was not tried.
     """
 
     facts: dict = field(default_factory=dict)
@@ -50,83 +48,68 @@ def run_steps(
     timeout: float = 90,
     begins: Callable[[str], None] = lambda step: None,
 ) -> dict[str, Outcome]:
-    """Try all steps.
+    """Run all steps.
 
     Args:
         steps: names of :mod:`~resnest_d2_command.doctor.probes`, in this order.
-        timeout: seconds that one step may take.
-        begins: told of each step that is begun.
+        timeout: of one step, seconds.
+        begins: called with the name of each step that begins.
     """
     outcomes: dict[str, Outcome] = {}
-    remaining = list(steps)
-    while remaining:
-        failed = {
-            step: outcome.needs or step for step, outcome in outcomes.items() if not outcome.worked
-        }
-        new = _one_child(remaining, failed, timeout, begins)
-        outcomes.update(new)
-        remaining = [step for step in remaining if step not in outcomes]
+    while len(outcomes) < len(steps):
+        error = _run_child(steps, outcomes, timeout, begins)
+        unfinished = next((step for step in steps if step not in outcomes), None)
+        if unfinished:
+            outcomes[unfinished] = Outcome(error=error)
     return outcomes
 
 
-def _one_child(
-    steps: list[str], failed: dict[str, str], timeout: float, begins: Callable[[str], None]
-) -> dict[str, Outcome]:
-    """The outcomes of the steps up to the child's end: of one at least."""
-    argument = json.dumps([sys.path, steps, failed])
-    outcomes: dict[str, Outcome] = {}
+def _run_child(
+    steps: list[str],
+    outcomes: dict[str, Outcome],
+    timeout: float,
+    begins: Callable[[str], None],
+) -> str:
+    """Add the outcomes of one child, and return how it ended."""
+    failed = {step: done.needs or step for step, done in outcomes.items() if not done.worked}
+    rest = [step for step in steps if step not in outcomes]
+    hangs = threading.Event()
     with tempfile.TemporaryFile() as messages:
         child = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", _CODE, argument],
+            [sys.executable, "-W", "ignore", "-c", _CODE, json.dumps([sys.path, rest, failed])],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=messages,
             text=True,
             encoding="utf-8",
         )
-        lines: queue.Queue[str | None] = queue.Queue()
-        reader = threading.Thread(target=_read, args=(child.stdout, lines), daemon=True)
-        reader.start()
-        at, hangs = steps[0], False
-        while True:
-            try:
-                line = lines.get(timeout=timeout)
-            except queue.Empty:
-                hangs = True
-                child.kill()
-                break
-            if line is None:
-                break
+
+        def stop() -> None:
+            hangs.set()
+            child.kill()
+
+        timer = threading.Timer(timeout, stop)
+        timer.start()
+        for line in child.stdout:
+            timer.cancel()
             record = json.loads(line)
-            at = record.pop("step")
+            step = record.pop("step")
             if record:
-                outcomes[at] = Outcome(**record)
+                outcomes[step] = Outcome(**record)
             else:
-                begins(at)
+                begins(step)
+            timer = threading.Timer(timeout, stop)
+            timer.start()
         code = child.wait()
+        timer.cancel()
+        child.stdout.close()
         messages.seek(0)
-        said = messages.read().decode(errors="replace").strip().splitlines()
-    if at not in outcomes or not outcomes:
-        outcomes[at] = Outcome(error=_ending(code, said, timeout if hangs else None))
-    elif len(outcomes) < len(steps):  # it died between two steps
-        rest = next(step for step in steps if step not in outcomes)
-        outcomes[rest] = Outcome(error=_ending(code, said, timeout if hangs else None))
-    return outcomes
-
-
-def _read(stream, lines: queue.Queue) -> None:
-    for line in stream:
-        lines.put(line)
-    lines.put(None)
-
-
-def _ending(code: int, said: list[str], timeout: float | None) -> str:
-    if timeout is not None:
-        return f"does not come to an end (stopped after {timeout:g} s)"
+        printed = messages.read().decode(errors="replace").strip().splitlines()
+    if hangs.is_set():
+        return f"does not end (stopped after {timeout:g} s)"
     if code < 0:
-        try:
+        name = f"signal {-code}"
+        with contextlib.suppress(ValueError):
             name = signal.Signals(-code).name
-        except ValueError:
-            name = f"signal {-code}"
         return f"crashes the process ({name})"
-    return f"ends the process with exit code {code}" + (f": {said[-1]}" if said else "")
+    return f"ends the process with exit code {code}" + (f": {printed[-1]}" if printed else "")

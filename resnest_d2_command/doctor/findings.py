@@ -1,4 +1,4 @@
-"""What was found: one record per check, as a table for people and as JSON for programs."""
+"""Results of the checks, as a table and as JSON."""
 
 import json
 import os
@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 
-__all__ = ["OK", "PROBLEM", "WARNING", "Check", "as_json", "as_table"]
-
 OK = "ok"
-WARNING = "warning"  # works, but slowly, in part, or not with everything
+WARNING = "warning"  # works, but slowly or not with everything
 PROBLEM = "problem"  # resnest-d2 or Detectron2 does not work
 
 _COLOURS = {OK: "32", WARNING: "33", PROBLEM: "31"}  # green, yellow, red
@@ -24,12 +22,12 @@ class Check:
     """One line of the report.
 
     Attributes:
-        group: the part of the environment.
-        name: what was looked at.
+        group: part of the environment.
+        name: what was checked.
         status: :data:`OK`, :data:`WARNING` or :data:`PROBLEM`.
         found: what is there, or what went wrong.
-        remedy: commands for this environment, one a line, each to be pasted as it is; a line that
-            starts with # explains. Empty where nothing is to be done.
+        remedy: commands to paste, one per line; lines that start with # are comments. Empty if
+            nothing is to be done.
     """
 
     group: str
@@ -39,68 +37,57 @@ class Check:
     remedy: str = ""
 
 
+def gib(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB" if size < 100 << 30 else f"{size / 2**30:.0f} GiB"
+
+
 def as_json(checks: Sequence[Check]) -> str:
     return json.dumps({"checks": [asdict(check) for check in checks]}, indent=2)
 
 
-def as_table(checks: Sequence[Check], *, colour: bool = False) -> str:
-    """The report for a terminal; commands are not wrapped, so that they can be copied."""
+def as_table(checks: Sequence[Check]) -> str:
+    """The report for a terminal. Commands are not wrapped, so that they can be copied."""
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     names = max(len(check.name) for check in checks)
-    margin = " " * (2 + len(PROBLEM) + 2 + names + 2)
+    left = " " * (2 + len(PROBLEM) + 2)
+    margin = left + " " * (names + 2)
     width = max(60, min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns))
     lines: list[str] = []
-    shown: dict[str, str] = {}
+    shown: dict[str, str] = {}  # by remedy, the check that it was shown for
     for group, members in groupby(checks, lambda check: check.group):
         lines += ["", group]
         for check in members:
-            found = _wrap(check.found, width - len(margin))
+            first, *more = _wrap(check.found, width - len(margin)) or [""]
             status = f"{check.status:{len(PROBLEM)}}"
             if colour:
                 status = f"\033[{_COLOURS[check.status]}m{status}\033[0m"
-            lines.append(f"  {status}  {check.name:{names}}  {found[0] if found else ''}".rstrip())
-            lines += [margin + line for line in found[1:]]
-            lines += _remedy(check, shown)
-    return "\n".join([*lines[1:], "", _verdict(checks)])
+            lines.append(f"  {status}  {check.name:{names}}  {first}".rstrip())
+            lines += [margin + line for line in more]
+            remedy = check.remedy.splitlines()
+            has_command = any(not line.startswith("#") for line in remedy)
+            if has_command and shown.setdefault(check.remedy, check.name) != check.name:
+                lines.append(f"{left}as for {shown[check.remedy]} above")
+                continue
+            lines += [left + (s[2:] if s.startswith("# ") else f"→ {s}") for s in remedy]
+    return "\n".join([*lines[1:], "", *_summary(checks)])
 
 
-def _remedy(check: Check, shown: dict[str, str]) -> list[str]:
-    """The lines below a check, at the left, where the longest commands fit.
+def _summary(checks: Sequence[Check]) -> list[str]:
+    def listed(status: str) -> str:
+        names = [check.name for check in checks if check.status == status]
+        plural = "" if len(names) == 1 else "s"
+        return names and f"{len(names)} {status}{plural}: {', '.join(names)}."
 
-    Args:
-        shown: the checks that remedies were shown for, by remedy: a command is shown once.
-    """
-    left = " " * (2 + len(PROBLEM) + 2)
-    lines = check.remedy.splitlines()
-    if any(not line.startswith("#") for line in lines):
-        first = shown.setdefault(check.remedy, check.name)
-        if first != check.name:
-            return [f"{left}as for {first} above"]
-    return [left + (line[2:] if line.startswith("# ") else f"→ {line}") for line in lines]
-
-
-def _verdict(checks: Sequence[Check]) -> str:
-    problems, warnings = (
-        [check.name for check in checks if check.status == status] for status in (PROBLEM, WARNING)
+    problems, warnings = listed(PROBLEM), listed(WARNING)
+    lines = _wrap(
+        f"{problems} Run the first remedy (→), then the doctor again: it often fixes later "
+        "problems too."
+        if problems
+        else "No problems."
     )
-    lines = ["No problems."]
-    if problems:
-        lines = [
-            f"{_count(problems, 'problem')}: {', '.join(problems)}. Run the first one's remedy "
-            "(→), then the doctor again: later problems often go with it."
-        ]
-    if warnings:
-        lines.append(f"{_count(warnings, 'warning')}: {', '.join(warnings)}.")
-    return "\n".join(part for line in lines for part in _wrap(line, _WIDEST))
+    return lines + (_wrap(warnings) if warnings else [])
 
 
-def _wrap(text: str, width: int) -> list[str]:
+def _wrap(text: str, width: int = _WIDEST) -> list[str]:
     # Paths and commands stay whole, so that they can be copied.
     return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
-
-
-def _count(names: Sequence[str], what: str) -> str:
-    return f"{len(names)} {what}{'' if len(names) == 1 else 's'}"
-
-
-def can_colour() -> bool:
-    return sys.stdout.isatty() and "NO_COLOR" not in os.environ

@@ -1,4 +1,4 @@
-"""The computer: what Python, the operating system and its limits let a training have."""
+"""Checks the computer: processor, memory, disk, host name."""
 
 import os
 import platform
@@ -9,38 +9,27 @@ import sys
 import threading
 from pathlib import Path
 
-from .findings import OK, WARNING, Check
-
-__all__ = ["check_machine", "gib"]
+from .findings import OK, WARNING, Check, gib
 
 GROUP = "Computer"
 
-_MEMORY = 4 << 30  # a small training on the CPU; a 50-layer one needs more
-_SHARED = 1 << 30  # a worker's batch of eight images of 800×1333 pixels is 0.1 GiB
-_DISK = 5 << 30  # a few checkpoints of a 50-layer detector, 0.4 GiB each
-_FILES = 1024
+_MEMORY = 4 << 30  # a small training on the CPU
+_SHARED = 1 << 30  # a worker's batch of eight images of 800 x 1333 pixels takes 0.1 GiB
+_DISK = 5 << 30  # some checkpoints of a 50-layer detector, 0.4 GiB each
 
 
 def check_machine() -> list[Check]:
+    python = f"{platform.python_version()} ({platform.python_implementation()}), {sys.executable}"
     return [
-        _python(),
+        Check(GROUP, "Python", OK, python),
         Check(GROUP, "system", OK, f"{platform.platform()}, {platform.machine()}"),
         _cpu(),
         *_memory(),
+        *_shared_memory(),
         _disk(),
-        *_open_files(),
         _host(),
         _threads(),
     ]
-
-
-def gib(size: float) -> str:
-    return f"{size / 2**30:.1f} GiB" if size < 100 << 30 else f"{size / 2**30:.0f} GiB"
-
-
-def _python() -> Check:
-    found = f"{platform.python_version()} ({platform.python_implementation()}), {sys.executable}"
-    return Check(GROUP, "Python", OK, found)  # pip and this very code refuse older ones than 3.10
 
 
 def _cores() -> int:
@@ -49,125 +38,104 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
+def _colon_separated(file: str) -> dict[str, str]:
+    """``name: value`` lines of a file of /proc; empty elsewhere than on Linux."""
+    path = Path(file)
+    lines = path.read_text().splitlines() if path.is_file() else []
+    parts = (line.partition(":") for line in lines)
+    return {name.strip(): value.strip() for name, _, value in parts}
+
+
 def _cpu() -> Check:
-    cores = _cores()
+    cores, total = _cores(), os.cpu_count()
     found = f"{cores} core{'' if cores == 1 else 's'}"
-    total = os.cpu_count() or cores
     if total != cores:
         found += f" of {total}"
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        lines = (line.partition(":") for line in information.read_text().splitlines())
-        values = {name.strip(): value.strip() for name, _, value in lines}
+    values = _colon_separated("/proc/cpuinfo")
+    if values:
         flags = set(values.get("flags", values.get("Features", "")).split())
         fast = flags & {"avx512_bf16", "amx_bf16", "bf16"}
         found += (
             f", {values.get('model name', platform.machine())}"
-            f", AVX-512 {_yes('avx512f' in flags)}, AMX {_yes('amx_tile' in flags)}"
+            f", AVX-512 {'yes' if 'avx512f' in flags else 'no'}"
+            f", AMX {'yes' if 'amx_tile' in flags else 'no'}"
             f", bf16 {'fast' if fast else 'slower than fp32'}"
         )
     return Check(GROUP, "CPU", OK, found)
 
 
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
-
-
 def _memory() -> list[Check]:
-    checks = []
-    file = Path("/proc/meminfo")
-    if file.is_file():
-        lines = (line.split() for line in file.read_text().splitlines())
-        values = {line[0].rstrip(":"): int(line[1]) * 1024 for line in lines if len(line) > 1}
-        free, total = values.get("MemAvailable", 0), values["MemTotal"]
-        limit = _read_number("/sys/fs/cgroup/memory.max")
-        used = _read_number("/sys/fs/cgroup/memory.current")
-        if limit and limit < total:  # a container's
-            total, free = limit, min(free, limit - (used or 0))
-        found = f"{gib(free)} available of {gib(total)}"
-        if free < _MEMORY:
-            remedy = (
-                "# smaller images, and no processes that read ahead; at the end of a train command:"
-                "\nINPUT.MIN_SIZE_TRAIN '(480,)' DATALOADER.NUM_WORKERS 0"
-            )
-            found += "; a small training takes about 4 GiB"
-            checks.append(Check(GROUP, "memory", WARNING, found, remedy))
-        else:
-            checks.append(Check(GROUP, "memory", OK, found))
-    elif hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        checks.append(Check(GROUP, "memory", OK, gib(total)))
-    if Path("/dev/shm").is_dir():
-        usage = shutil.disk_usage("/dev/shm")
-        found = f"{gib(usage.free)} free of {gib(usage.total)}"
-        if usage.free < _SHARED:
-            remedy = (
-                "# of a container, when it is started:\ndocker run --shm-size=8g …\n"
-                "# elsewhere:\nsudo mount -o remount,size=8G /dev/shm\n"
-                "# or at the end of a train command:\nDATALOADER.NUM_WORKERS 0"
-            )
-            found += "; data workers hand over their images there"
-            checks.append(Check(GROUP, "/dev/shm", WARNING, found, remedy))
-        else:
-            checks.append(Check(GROUP, "/dev/shm", OK, found))
-    return checks
+    values = _colon_separated("/proc/meminfo")  # kB
+    if "MemAvailable" not in values:
+        return []
+    free, total = (int(values[key].split()[0]) * 1024 for key in ("MemAvailable", "MemTotal"))
+    limit, used = (_read_number(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    if limit and limit < total:  # of a container
+        total, free = limit, min(free, limit - (used or 0))
+    found = f"{gib(free)} available of {gib(total)}"
+    if free >= _MEMORY:
+        return [Check(GROUP, "memory", OK, found)]
+    remedy = (
+        "# smaller images and no data workers; at the end of a train command:\n"
+        "INPUT.MIN_SIZE_TRAIN '(480,)' DATALOADER.NUM_WORKERS 0"
+    )
+    return [Check(GROUP, "memory", WARNING, f"{found}; a small training takes 4 GiB", remedy)]
 
 
 def _read_number(file: str) -> int | None:
     try:
         return int(Path(file).read_text())
-    except (OSError, ValueError):  # not there, or "max"
+    except (OSError, ValueError):  # no such file, or "max"
         return None
+
+
+def _shared_memory() -> list[Check]:
+    if not Path("/dev/shm").is_dir():
+        return []
+    usage = shutil.disk_usage("/dev/shm")
+    found = f"{gib(usage.free)} free of {gib(usage.total)}"
+    if usage.free >= _SHARED:
+        return [Check(GROUP, "/dev/shm", OK, found)]
+    remedy = (
+        "# when starting a container:\ndocker run --shm-size=8g …\n"
+        "# elsewhere:\nsudo mount -o remount,size=8G /dev/shm\n"
+        "# or at the end of a train command:\nDATALOADER.NUM_WORKERS 0"
+    )
+    return [Check(GROUP, "/dev/shm", WARNING, f"{found}; data workers put images there", remedy)]
 
 
 def _disk() -> Check:
     here = Path.cwd()
-    free = shutil.disk_usage(here).free
-    found = f"{gib(free)} free in {here}"
-    if not os.access(here, os.W_OK):
-        found += ", which cannot be written"
-    if free >= _DISK and os.access(here, os.W_OK):
+    free, writable = shutil.disk_usage(here).free, os.access(here, os.W_OK)
+    found = f"{gib(free)} free in {here}" + ("" if writable else ", which is not writable")
+    if free >= _DISK and writable:
         return Check(GROUP, "disk", OK, found)
     remedy = "# at the end of a train command:\nOUTPUT_DIR /a/folder/with/space"
     return Check(GROUP, "disk", WARNING, f"{found}; runs write to output/ here", remedy)
 
 
-def _open_files() -> list[Check]:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return []
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if limit == resource.RLIM_INFINITY or limit >= _FILES:
-        found = "no limit" if limit == resource.RLIM_INFINITY else f"at most {limit}"
-        return [Check(GROUP, "open files", OK, found)]
-    found = f"at most {limit}; data workers open many"
-    return [Check(GROUP, "open files", WARNING, found, "ulimit -n 4096")]
-
-
 def _host() -> Check:
-    """Gloo and NCCL find this machine's address by its name."""
-    name, answers = socket.gethostname(), []
+    """Gloo and NCCL find the address of this machine by its name."""
+    name, answer = socket.gethostname(), {"error": "no answer within 2 s"}
 
     def ask() -> None:
         try:
-            answers.append((socket.gethostbyname(name), ""))
+            answer["address"] = socket.gethostbyname(name)
         except OSError as error:
-            answers.append(("", str(error)))
+            answer["error"] = str(error)
 
-    asking = threading.Thread(target=ask, daemon=True)
+    asking = threading.Thread(target=ask, daemon=True)  # a name server may not answer
     asking.start()
-    asking.join(2)  # seconds; a name server that does not answer takes its time
-    address, error = answers[0] if answers else ("", "no answer within 2 s")
-    if address:
-        return Check(GROUP, "host name", OK, f"{name} is {address}")
+    asking.join(2)  # seconds
+    if "address" in answer:
+        return Check(GROUP, "host name", OK, f"{name} is {answer['address']}")
     return Check(
         GROUP,
         "host name",
         WARNING,
-        f"{name} has no address ({error}): several processes may not find each other",
+        f"{name} has no address ({answer['error']}): several processes may not find each other",
         f"echo {shlex.quote(f'127.0.0.1 {name}')} | sudo tee -a /etc/hosts\n"
-        "# or, for processes of this machine alone:\nexport GLOO_SOCKET_IFNAME=lo",
+        "# or, for processes on this machine only:\nexport GLOO_SOCKET_IFNAME=lo",
     )
 
 

@@ -1,8 +1,8 @@
-"""What the doctor tries in a child process: imports and small computations, one step at a time.
+"""Imports and small computations that the doctor runs in a child process, step by step.
 
-Every step is announced before it starts and reported once it is done, as a line of JSON, so that
-the parent knows which one crashed or hangs. A step that needs a failed one is not tried: its error
-would be the other's again.
+Each step prints a line of JSON before it starts and one when it is done, so that the parent knows
+which step crashed or hangs. A step that needs a failed one is not tried, because it would fail for
+the same reason.
 """
 
 import contextlib
@@ -11,17 +11,30 @@ import importlib.util
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["NEEDS", "STEPS", "main"]
+_STEPS: dict[str, tuple[Callable[[], dict | None], tuple[str, ...]]] = {}
 
 
+def _step(name: str, *needs: str) -> Callable:
+    """Decorates a step; ``needs`` are other steps, also ``import NAME`` of any module."""
+
+    def add(function: Callable) -> Callable:
+        _STEPS[name] = function, needs
+        return function
+
+    return add
+
+
+@_step("torch")
 def _torch() -> dict:
     import torch
 
     return {"version": torch.__version__, "cuda": torch.version.cuda, "hip": torch.version.hip}
 
 
+@_step("convolution", "torch")
 def _convolution() -> dict:
     import torch
 
@@ -31,46 +44,45 @@ def _convolution() -> dict:
     return {"capability": cpu, "threads": torch.get_num_threads()}
 
 
+@_step("devices", "torch")
 def _devices() -> dict:
     import torch
 
     gpus = []
-    if torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            properties = torch.cuda.get_device_properties(index)
-            with torch.cuda.device(index):  # a build without this GPU's kernels fails here
-                torch.nn.functional.conv2d(
-                    torch.ones(1, 3, 8, 8, device="cuda"), torch.ones(4, 3, 3, 3, device="cuda")
-                ).sum().item()
-                bf16 = torch.cuda.is_bf16_supported()
-            gpus.append({"name": properties.name, "bytes": properties.total_memory, "bf16": bf16})
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        properties = torch.cuda.get_device_properties(index)
+        with torch.cuda.device(index):  # a build without kernels for this GPU fails here
+            image, weight = (torch.ones(4, 3, 8, 8, device="cuda") for _ in range(2))
+            torch.nn.functional.conv2d(image, weight).sum().item()
+            bf16 = torch.cuda.is_bf16_supported()
+        gpus.append({"name": properties.name, "bytes": properties.total_memory, "bf16": bf16})
     nccl = torch.cuda.nccl.version() if gpus and torch.distributed.is_nccl_available() else None
     return {
         "gpus": gpus,
-        "built": torch.backends.cuda.is_built(),
         "nccl": ".".join(map(str, nccl)) if isinstance(nccl, tuple) else nccl,
         "gloo": torch.distributed.is_available() and torch.distributed.is_gloo_available(),
         "mps": torch.backends.mps.is_available(),
     }
 
 
-def _numpy() -> dict:
+@_step("numpy", "torch", "import numpy")
+def _numpy() -> None:
     import numpy
     import torch
 
-    # A PyTorch built for numpy 1 imports beside numpy 2, and fails at the first exchange.
+    # A PyTorch built for numpy 1 can be imported beside numpy 2, but cannot exchange arrays.
     torch.from_numpy(numpy.ones(2)).numpy()
-    return {}
 
 
+@_step("torchvision", "torch", "import numpy")
 def _torchvision() -> dict:
     import torchvision
 
     return {"version": torchvision.__version__}
 
 
+@_step("operators", "torchvision")
 def _operators() -> dict:
-    """The errors of the operators that detectors use, by name."""
     import torch
     from torchvision import ops
 
@@ -81,17 +93,20 @@ def _operators() -> dict:
         "roi_align": lambda: ops.roi_align(image, [box], 2),
         "deform_conv2d": lambda: ops.deform_conv2d(image, offset, weight),
     }
-    errors = {}
+    errors = []
     for name, call in calls.items():
         try:
             call()
         except Exception as error:
-            errors[name] = _text(error)
-    return {"errors": errors, "ran": [name for name in calls if name not in errors]}
+            errors.append(f"{name}: {_text(error)}")
+    if errors:
+        raise RuntimeError("; ".join(errors))
+    return {"ran": [*calls]}
 
 
+@_step("detectron2 files")
 def _detectron2_files() -> dict:
-    """Where Detectron2 is, before anything of it runs."""
+    """Where Detectron2 is, without importing it."""
     spec = importlib.util.find_spec("detectron2")
     if spec is None:
         raise ModuleNotFoundError("No module named 'detectron2'", name="detectron2")
@@ -104,8 +119,9 @@ def _detectron2_files() -> dict:
     }
 
 
+@_step("detectron2", "torch", "torchvision", "detectron2 files")
 def _detectron2() -> dict:
-    # What resnest_d2 imports of it; the package alone imports nearly nothing.
+    # The modules that resnest_d2 imports; the package itself imports nearly nothing.
     import detectron2.data
     import detectron2.engine
     import detectron2.export.torchscript
@@ -114,26 +130,28 @@ def _detectron2() -> dict:
     return {"version": detectron2.__version__}
 
 
-def _compiled() -> dict:
+@_step("detectron2._C", "torch", "detectron2 files")
+def _compiled() -> None:
     import torch  # noqa: F401  (its libraries first)
 
-    from detectron2 import _C
-
-    return {"file": _C.__file__}
+    from detectron2 import _C  # noqa: F401
 
 
-def _model_zoo() -> dict:
+@_step("detectron2.model_zoo", "detectron2", "import pkg_resources")
+def _model_zoo() -> None:
     from detectron2 import model_zoo
 
-    return {"file": model_zoo.get_config_file("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml")}
+    model_zoo.get_config_file("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml")
 
 
+@_step("resnest_d2", "detectron2")
 def _resnest_d2() -> dict:
     import resnest_d2
 
-    return {"version": resnest_d2.__version__, "folder": os.path.dirname(resnest_d2.__file__)}
+    return {"folder": os.path.dirname(resnest_d2.__file__)}
 
 
+@_step("weights", "resnest_d2")
 def _weights() -> dict:
     from resnest_d2.model_zoo import WEIGHTS
     from resnest_d2.model_zoo.download import find
@@ -146,7 +164,8 @@ def _weights() -> dict:
     return {"here": sorted(found), "bytes": sum(found.values()), "published": len(WEIGHTS)}
 
 
-def _training_step() -> dict:
+@_step("training step", "resnest_d2", "numpy", "convolution", "operators")
+def _training_step() -> None:
     import torch
 
     from resnest_d2 import ResNeSt
@@ -160,78 +179,35 @@ def _training_step() -> dict:
     optimizer.step()
     if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
         raise RuntimeError(f"weights are not finite after one step (loss {loss.item()})")
-    return {"loss": loss.item()}
-
-
-STEPS = {
-    "torch": _torch,
-    "convolution": _convolution,
-    "devices": _devices,
-    "numpy": _numpy,
-    "torchvision": _torchvision,
-    "operators": _operators,
-    "detectron2 files": _detectron2_files,
-    "detectron2": _detectron2,
-    "detectron2._C": _compiled,
-    "detectron2.model_zoo": _model_zoo,
-    "resnest_d2": _resnest_d2,
-    "weights": _weights,
-    "training step": _training_step,
-}
-"""Beside these, ``import NAME`` imports a module."""
-
-NEEDS = {
-    "convolution": ("torch",),
-    "devices": ("torch",),
-    "numpy": ("torch", "import numpy"),
-    "torchvision": ("torch", "import numpy"),
-    "operators": ("torchvision",),
-    "detectron2": ("torch", "torchvision", "detectron2 files"),
-    "detectron2._C": ("torch", "detectron2 files"),
-    "detectron2.model_zoo": ("detectron2", "import pkg_resources"),
-    "resnest_d2": ("detectron2",),
-    "weights": ("resnest_d2",),
-    "training step": ("resnest_d2", "numpy", "convolution", "operators"),
-}
 
 
 def main(steps: list[str], failed: dict[str, str]) -> None:
-    """Try the steps; those that need one of ``failed`` are left out.
+    """Run the steps, except those that need a failed one.
 
     Args:
-        failed: steps that do not work, and the one because of which; itself, if by itself.
+        failed: steps that failed before, with the step that caused it (itself or another).
     """
-    # Whatever an imported library prints goes to stderr, and leaves the lines alone.
+    # Whatever an imported library prints goes to stderr: stdout has only the lines of JSON.
     report = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    broken = dict(failed)
+    failed = dict(failed)
     for step in steps:
-        missing = [name for name in NEEDS.get(step, ()) if name in broken]
-        if missing:
-            broken[step] = broken[missing[0]]
-            line = {"needs": broken[step]}
+        function, needs = _STEPS.get(step, (None, ()))
+        cause = next((failed[name] for name in needs if name in failed), None)
+        if cause:
+            failed[step], line = cause, {"needs": cause}
         else:
             print(json.dumps({"step": step}), file=report, flush=True)
             try:
-                line = {"facts": _try(step)}
+                if function is None:
+                    importlib.import_module(step.removeprefix("import "))
+                line = {"facts": (function and function()) or {}}
             except BaseException as error:  # a library may raise SystemExit
-                broken[step] = step
-                line = {"error": _text(error)}
+                failed[step], line = step, {"error": _text(error)}
         print(json.dumps({"step": step, **line}), file=report, flush=True)
     report.close()
     sys.stderr.flush()
-    os._exit(0)  # nothing to be torn down, and some libraries crash while they are
-
-
-def _try(step: str) -> dict:
-    kind, _, module = step.partition(" ")
-    if kind == "import" and step not in STEPS:
-        imported = importlib.import_module(module)
-        return {"file": getattr(imported, "__file__", None)}
-    facts = STEPS[step]()
-    if step == "operators" and facts["errors"]:
-        raise RuntimeError("; ".join(f"{name}: {text}" for name, text in facts["errors"].items()))
-    return facts
+    os._exit(0)  # some libraries crash when Python shuts down
 
 
 def _text(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Commands that mend this very environment: its Python, its installer, its build of PyTorch."""
+"""Commands that repair this environment: for its Python, its installer, its build of PyTorch."""
 
 import importlib.util
 import re
@@ -9,20 +9,8 @@ from pathlib import Path
 
 from .metadata import installed, version
 
-__all__ = [
-    "DETECTRON2_NAMES",
-    "OPENCV_NAMES",
-    "SETUPTOOLS",
-    "for_import",
-    "install",
-    "install_detectron2",
-    "install_torch",
-    "install_torchvision",
-    "matching_torchvision",
-    "uninstall",
-]
-
-SETUPTOOLS = "setuptools>=70.1,<81"  # 70.1 builds wheels unaided; later ones lost pkg_resources
+CHECKOUT = Path(__file__).resolve().parents[2]  # or site-packages
+SETUPTOOLS = "setuptools>=70.1,<81"  # 70.1 builds wheels unaided; 81 has no pkg_resources
 DETECTRON2_SOURCE = "git+https://github.com/facebookresearch/detectron2.git"
 DETECTRON2_NAMES = ("detectron2", "sal-detectron2")
 OPENCV_NAMES = (
@@ -31,7 +19,6 @@ OPENCV_NAMES = (
     "opencv-contrib-python",
     "opencv-contrib-python-headless",
 )
-_INSTALLER = Path(__file__).resolve().parents[1] / "tools" / "install_detectron2.py"
 
 _DISTRIBUTIONS = {
     "PIL": "pillow",
@@ -58,34 +45,38 @@ def _tool(command: str) -> list[str]:
     return [sys.executable, "-m", "pip", command, *(["-y"] if command == "uninstall" else [])]
 
 
+def _instead_of(names: tuple[str, ...], command: str) -> str:
+    """Uninstall those of ``names`` that are installed, then run ``command``."""
+    here = [name for name in names if installed(name)]
+    return f"{uninstall(*here)} && {command}" if here else command
+
+
 def matching_torchvision(torch: str) -> str | None:
-    """The release of torchvision for a release of torch: 0.(N+15).P for 2.N.P, None elsewhere."""
+    """The release of torchvision for a release of torch: 0.(N+15).P for 2.N.P, else None."""
     release = re.fullmatch(r"2\.(\d+)\.(\d+)(\+.*)?", torch)
     return f"0.{int(release[1]) + 15}.{release[2]}" if release else None
 
 
 def install_torch() -> str:
-    """Both anew from the index, and no newer setuptools, which torch alone would bring."""
-    here = [name for name in ("torch", "torchvision") if installed(name)]
+    """Both again from the index, without a newer setuptools, which torch alone would install."""
     fresh = install("torch", "torchvision", SETUPTOOLS)
-    return f"{uninstall(*here)} && {fresh}" if here else fresh
+    return _instead_of(("torch", "torchvision"), fresh)
 
 
 def install_torchvision() -> str:
-    """The torchvision of the installed torch, which stays.
+    """The torchvision of the installed torch, which is kept.
 
-    ``--no-deps`` keeps pip from touching torch, ``--force-reinstall`` replaces another build of the
-    same version. A torch with a local version (2.13.0+cpu) came from PyTorch's own index, where
-    torchvision's build for it is; the plain index has another, so from there both come anew.
+    ``--no-deps`` keeps pip from changing torch, ``--force-reinstall`` replaces another build of the
+    same version. A torch with a local version (2.13.0+cpu) comes from PyTorch's own index, which
+    has the torchvision for it. The plain index has another build, so both are installed from there.
     """
     torch = version("torch")
     release = matching_torchvision(torch) if torch else None
     if release is None:
         return install_torch()
-    plain = ["--force-reinstall", "--no-deps", f"torchvision=={release}"]
     build = torch.partition("+")[2]
     if not re.fullmatch(r"cpu|xpu|cu\d+|rocm[\d.]+", build):
-        return install(*plain)
+        return install("--force-reinstall", "--no-deps", f"torchvision=={release}")
     return (
         f"{install_torch()}\n"
         f"# or, to keep the {build} build of torch, the same build of torchvision {release} from "
@@ -94,48 +85,50 @@ def install_torchvision() -> str:
 
 
 def install_detectron2(*, compiled: bool = False) -> str:
-    """Detectron2 in place of the one that is there, if any.
+    """Detectron2 instead of the installed one, if any.
 
     Args:
-        compiled: from the official source, so that its compiled part fits this Python. Without a
-            checkout of resnest-d2 it is always so.
+        compiled: from the official source, with its compiled part for this Python. Without a
+            checkout of resnest-d2 it is always from there.
     """
-    here = [name for name in DETECTRON2_NAMES if installed(name)]
-    if _INSTALLER.is_file():
+    installer = CHECKOUT / "tools" / "install_detectron2.py"
+    if installer.is_file():
         source = ["--source", DETECTRON2_SOURCE] if compiled else []
-        fresh = shlex.join([sys.executable, str(_INSTALLER), *source])
+        fresh = shlex.join([sys.executable, str(installer), *source])
     else:
         fresh = install("--no-build-isolation", DETECTRON2_SOURCE)
-    return f"{uninstall(*here)} && {fresh}" if here else fresh
+    return _instead_of(DETECTRON2_NAMES, fresh)
 
 
 def for_import(error: str, distribution: str | None = None) -> str:
     """The remedy for a failed import.
 
     Args:
-        error: the exception's type and text.
-        distribution: what to reinstall where the error tells nothing more; None is nothing.
+        error: type and text of the exception.
+        distribution: what to reinstall if the error is not known; None: "" is returned.
     """
     missing = re.search(r"No module named '([\w.]+)'", error)
     if missing:
         module = missing[1].partition(".")[0]
-        if module == "detectron2":
-            return install_detectron2()
-        if module in ("torch", "torchvision"):
-            return install_torch() if module == "torch" else install_torchvision()
+        own = {
+            "detectron2": install_detectron2,
+            "torch": install_torch,
+            "torchvision": install_torchvision,
+        }
+        if module in own:
+            return own[module]()
         name = _DISTRIBUTIONS.get(module, module.replace("_", "-"))
-        # Metadata without the module is an installation that lost files.
+        # Metadata without the module: the installation has lost files.
         broken = installed(re.split("[<>=]", name)[0])
         return install(*(["--force-reinstall", "--no-deps"] if broken else []), name)
     if "torchvision::" in error or "partially initialized module 'torchvision'" in error:
         return install_torchvision()
-    if "libGL" in error or "libgthread" in error:  # OpenCV's windows, on a machine without any
-        here = [name for name in OPENCV_NAMES if installed(name)]
-        return f"{uninstall(*here)} && {install('opencv-python-headless')}"
+    if "libGL" in error or "libgthread" in error:  # OpenCV with windows, on a machine without
+        return _instead_of(OPENCV_NAMES, install("opencv-python-headless"))
     if re.search(r"compiled using NumPy 1|_ARRAY_API|numpy\.dtype size changed|multiarray", error):
         if distribution:
             return install("--force-reinstall", "--no-deps", "--no-cache-dir", distribution)
         return install("numpy<2")
     if re.search(r"'PIL\.Image' has no attribute|module 'numpy' has no attribute", error):
-        return install_detectron2()  # older than the Pillow or numpy beside it
+        return install_detectron2()  # it is older than the installed Pillow or numpy
     return install("--force-reinstall", "--no-deps", distribution) if distribution else ""

@@ -1,19 +1,18 @@
-"""What is installed: versions, builds and devices, from metadata and from what the probes found."""
+"""Checks the installed software by its metadata and by the results of the probes."""
 
 from pathlib import Path
 
 from . import remedies
 from .children import Outcome
-from .findings import OK, PROBLEM, WARNING, Check
-from .machine import gib
+from .findings import OK, PROBLEM, WARNING, Check, gib
 from .metadata import OURS, Requirement, installed, providers, requirements, satisfies, version
-
-__all__ = ["check_software", "steps"]
 
 VERSIONS = "Versions"
 DEVICES = "Devices"
 OPERATORS = "PyTorch and operators"
 DETECTRON2 = "Detectron2"
+
+Outcomes = dict[str, Outcome]
 
 _MODULES = {  # of a distribution, where the name differs or the compiled part is what matters
     "opencv": "cv2",
@@ -22,53 +21,40 @@ _MODULES = {  # of a distribution, where the name differs or the compiled part i
     "pyyaml": "yaml",
     "setuptools": "pkg_resources",
 }
-_OWN_STEPS = ("torch", "torchvision")
-_BESIDE = (  # Detectron2's, which our metadata leaves to it
-    Requirement("opencv", ""),
-    Requirement("setuptools", ""),
-)
-_BASIC = (
+_INSTALL = {  # distributions with a probe of their own name
+    "torch": remedies.install_torch,
+    "torchvision": remedies.install_torchvision,
+}
+_FIRST = (
     *("torch", "torchvision", "fvcore", "iopath", "numpy", "pillow", "pycocotools", "hotcoco"),
     "tensorboard",
 )
 
 
 def _required() -> list[Requirement]:
-    ours = requirements(OURS) or [Requirement(name, "") for name in _BASIC]
-    first = {name: place for place, name in enumerate(_BASIC)}
-    return [
-        *sorted(ours, key=lambda requirement: first.get(requirement.name, len(first))),
-        *_BESIDE,
-    ]
+    ours = requirements(OURS) or [Requirement(name) for name in _FIRST]
+    order = {name: place for place, name in enumerate(_FIRST)}
+    ours.sort(key=lambda requirement: order.get(requirement.name, len(order)))
+    # Detectron2 needs these two, which are not in our metadata.
+    return [*ours, Requirement("opencv"), Requirement("setuptools")]
+
+
+def _step(distribution: str) -> str:
+    if distribution in _INSTALL:
+        return distribution
+    return f"import {_MODULES.get(distribution, distribution.replace('-', '_'))}"
 
 
 def steps() -> list[str]:
     """The probes to run, in this order."""
-    names = [name for name, _ in _required() if name not in _OWN_STEPS]
-    return [
-        "import numpy",
-        "torch",
-        "convolution",
-        "devices",
-        "numpy",
-        "torchvision",
-        "operators",
-        *(f"import {_module(name)}" for name in names if name != "numpy"),
-        "detectron2 files",
-        "detectron2",
-        "detectron2._C",
-        "detectron2.model_zoo",
-        "resnest_d2",
-        "weights",
-        "training step",
-    ]
+    first = ["import numpy", "torch", "convolution", "devices", "numpy", "torchvision", "operators"]
+    imports = [_step(name) for name, _ in _required()]
+    last = ["detectron2 files", "detectron2", "detectron2._C", "detectron2.model_zoo"]
+    last += ["resnest_d2", "weights", "training step"]
+    return list(dict.fromkeys([*first, *imports, *last]))
 
 
-def _module(name: str) -> str:
-    return _MODULES.get(name, name.replace("-", "_"))
-
-
-def check_software(outcomes: dict[str, Outcome]) -> list[Check]:
+def check_software(outcomes: Outcomes) -> list[Check]:
     return [
         *_versions(outcomes),
         *_devices(outcomes),
@@ -78,103 +64,91 @@ def check_software(outcomes: dict[str, Outcome]) -> list[Check]:
     ]
 
 
-def untried(group: str, name: str, outcome: Outcome) -> Check:
-    needed = outcome.needs.removeprefix("import ").removesuffix(" files")
-    return Check(
-        group, name, WARNING, f"not tried: {needed} does not work", f"# mend {needed} first"
-    )
+def _check(
+    group: str,
+    name: str,
+    outcome: Outcome,
+    found: str,
+    remedy: str,
+    *,
+    failed: str = "",
+    status: str = PROBLEM,
+) -> Check:
+    """The check of one probe.
+
+    Args:
+        found: where it worked.
+        remedy, status: where it failed.
+        failed: what to show where it failed; by default the error.
+    """
+    if outcome.needs:
+        cause = outcome.needs.removeprefix("import ").removesuffix(" files")
+        found = f"not tried: {cause} does not work"
+        return Check(group, name, WARNING, found, f"# repair {cause} first")
+    if outcome.error:
+        return Check(group, name, status, failed or outcome.error, remedy)
+    return Check(group, name, OK, found)
 
 
-def _versions(outcomes: dict[str, Outcome]) -> list[Check]:
-    checks = []
-    have = version(OURS)
-    folder = outcomes["resnest_d2"].facts.get("folder") or Path(__file__).resolve().parents[1]
-    if have:
-        checks.append(Check(VERSIONS, OURS, OK, f"{have}, {folder}"))
+def _versions(outcomes: Outcomes) -> list[Check]:
+    folder = outcomes["resnest_d2"].facts.get("folder") or remedies.CHECKOUT / "resnest_d2"
+    if have := version(OURS):
+        checks = [Check(VERSIONS, OURS, OK, f"{have}, {folder}")]
     else:
-        checkout = Path(__file__).resolve().parents[1]
-        remedy = (
-            remedies.install("--no-build-isolation", "-e", str(checkout))
-            if (checkout / "setup.py").is_file()
-            else remedies.install(OURS)
-        )
-        found = f"on the path ({folder}), but not installed: its requirements are not known"
-        checks.append(Check(VERSIONS, OURS, WARNING, found, remedy))
-    required = _required()
-    if satisfies("1", ">=1") is None:
-        found = "not installed: versions are shown, not compared"
-        remedy = remedies.install("packaging")
-        checks.append(Check(VERSIONS, "packaging", WARNING, found, remedy))
-    for requirement in required:
+        checkout = ("--no-build-isolation", "-e", str(remedies.CHECKOUT))
+        has_setup = (remedies.CHECKOUT / "setup.py").is_file()
+        remedy = remedies.install(*(checkout if has_setup else (OURS,)))
+        found = f"importable ({folder}), but not installed: its requirements are unknown"
+        checks = [Check(VERSIONS, OURS, WARNING, found, remedy)]
+    for requirement in _required():
+        outcome = outcomes[_step(requirement.name)]
         if requirement.name == "opencv":
-            checks.append(_opencv(outcomes["import cv2"]))
-        elif requirement.name == "setuptools":
+            checks.append(_opencv(outcome))
+        elif requirement.name == "setuptools":  # for its module, see Detectron2
             checks.append(Check(VERSIONS, "setuptools", OK, version("setuptools") or "none"))
         else:
-            step = requirement.name
-            step = step if step in _OWN_STEPS else f"import {_module(step)}"
-            checks.append(_distribution(requirement, outcomes[step]))
+            checks.append(_distribution(*requirement, outcome))
     return checks
 
 
-def _distribution(requirement: Requirement, outcome: Outcome) -> Check:
-    name, specifier = requirement
-    have = version(name)
-    wanted = f"{name}{specifier}"
+def _distribution(name: str, specifier: str, outcome: Outcome) -> Check:
+    have, own = version(name), _INSTALL.get(name)
+    fresh = own() if own else remedies.install(f"{name}{specifier}")
     if have is None and not outcome.worked:
-        missing = (
-            remedies.install(wanted)
-            if name not in _OWN_STEPS
-            else remedies.for_import(f"No module named '{name}'")
-        )
-        return Check(VERSIONS, name, PROBLEM, "not installed", missing)
-    found = have or "imports, without metadata"
-    if specifier:
-        found += f" (needs {specifier})"
+        return Check(VERSIONS, name, PROBLEM, "not installed", fresh)
+    found = (have and outcome.facts.get("version")) or have or "imports, without metadata"
+    found += f" (needs {specifier})" if specifier else ""
     if have and specifier and satisfies(have, specifier) is False:
-        remedy = remedies.install(wanted)
-        if name in _OWN_STEPS:
-            remedy = remedies.install_torch()
-        return Check(VERSIONS, name, PROBLEM, found, remedy)
-    if outcome.needs:
-        return untried(VERSIONS, name, outcome)
-    if outcome.error:
-        remedy = remedies.for_import(outcome.error, None if name in _OWN_STEPS else name)
-        if name in _OWN_STEPS and not remedy:
-            remedy = getattr(remedies, f"install_{name}")()
-        return Check(VERSIONS, name, PROBLEM, f"{found} does not import: {outcome.error}", remedy)
-    if name in _OWN_STEPS:
-        found = found.replace(have or "", outcome.facts["version"], 1) if have else found
-    return Check(VERSIONS, name, OK, found)
+        return Check(VERSIONS, name, PROBLEM, found, fresh)
+    remedy = remedies.for_import(outcome.error, None if own else name) or fresh
+    failed = f"{found} does not import: {outcome.error}"
+    return _check(VERSIONS, name, outcome, found, remedy, failed=failed)
 
 
 def _opencv(outcome: Outcome) -> Check:
     here = [name for name in remedies.OPENCV_NAMES if installed(name)]
-    found = ", ".join(f"{name} {version(name)}" for name in here) or "not installed"
+    found = ", ".join(f"{name} {version(name)}" for name in here)
     if len(here) > 1:
         found += ": they overwrite each other's files"
         remedy = f"{remedies.uninstall(*here)} && {remedies.install('opencv-python-headless')}"
         return Check(VERSIONS, "opencv", WARNING, found, remedy)
-    if outcome.worked:
-        return Check(VERSIONS, "opencv", OK, found if here else "imports, without metadata")
     remedy = remedies.for_import(outcome.error, here[0] if here else None)
-    if here:
-        found += f" does not import: {outcome.error}"
-    return Check(VERSIONS, "opencv", PROBLEM, f"{found}; Detectron2 draws with it", remedy)
+    failed = f"{found} does not import: {outcome.error}" if here else outcome.error
+    failed += "; Detectron2 draws with it"
+    found = found or "imports, without metadata"
+    return _check(VERSIONS, "opencv", outcome, found, remedy, failed=failed)
 
 
-def _devices(outcomes: dict[str, Outcome]) -> list[Check]:
-    outcome, torch = outcomes["devices"], outcomes["torch"]
+def _devices(outcomes: Outcomes) -> list[Check]:
+    outcome, facts, torch = outcomes["devices"], outcomes["devices"].facts, outcomes["torch"].facts
+    remedy = (
+        "# the driver, or a PyTorch with kernels for this GPU:\nnvidia-smi\n"
+        f"{remedies.install_torch()}\n# without the GPU:\nexport CUDA_VISIBLE_DEVICES="
+    )
+    failed = _check(DEVICES, "GPU", outcome, "", remedy)
+    if failed.status != OK:
+        return [failed]
     driver = _driver()
-    if outcome.needs:
-        return [untried(DEVICES, "GPU", outcome)]
-    if outcome.error:
-        remedy = (
-            "# the driver, or a PyTorch with this GPU's kernels:\nnvidia-smi\n"
-            f"{remedies.install_torch()}\n# without the GPU:\nexport CUDA_VISIBLE_DEVICES="
-        )
-        return [Check(DEVICES, "GPU", PROBLEM, outcome.error, remedy)]
-    facts = outcome.facts
     checks = []
     for index, gpu in enumerate(facts["gpus"]):
         found = f"{gpu['name']}, {gib(gpu['bytes'])}, bf16 {'yes' if gpu['bf16'] else 'no'}"
@@ -182,184 +156,133 @@ def _devices(outcomes: dict[str, Outcome]) -> list[Check]:
     if checks:
         found = f"driver {driver or 'of unknown version'}, NCCL {facts['nccl'] or 'none'}"
         checks.append(Check(DEVICES, "GPU software", OK, found))
-    elif driver and torch.facts["cuda"]:
+    elif driver and torch["cuda"]:
         found = (
-            f"driver {driver} is here, but PyTorch (built for CUDA {torch.facts['cuda']}) finds no "
-            "GPU: an older driver than that CUDA needs, or CUDA_VISIBLE_DEVICES hides it"
+            f"driver {driver} is here, but PyTorch (built for CUDA {torch['cuda']}) finds no GPU: "
+            "the driver may be too old for that CUDA, or CUDA_VISIBLE_DEVICES may hide the GPU"
         )
-        remedy = (
-            "# see the driver's own CUDA version, then choose PyTorch's build for it:\nnvidia-smi"
-        )
+        remedy = "# choose a build of PyTorch for the CUDA version of the driver:\nnvidia-smi"
         checks.append(Check(DEVICES, "GPU", WARNING, found, remedy))
     elif driver:
-        found = (
-            f"driver {driver} is here, but PyTorch {torch.facts['version']} is built without CUDA"
-        )
+        found = f"driver {driver} is here, but PyTorch {torch['version']} is built without CUDA"
         checks.append(Check(DEVICES, "GPU", WARNING, found, remedies.install_torch()))
-    elif facts["mps"]:
-        found = "Apple's (MPS); Detectron2 does not support it, models run on the CPU"
-        checks.append(Check(DEVICES, "GPU", OK, found))
     else:
-        checks.append(Check(DEVICES, "GPU", OK, "none: models run on the CPU"))
+        mps = "Apple's (MPS), which Detectron2 does not support" if facts["mps"] else "none"
+        checks.append(Check(DEVICES, "GPU", OK, f"{mps}: models run on the CPU"))
     if not facts["gloo"]:
-        found = "this PyTorch has no Gloo: no several processes on the CPU"
+        found = "this PyTorch has no Gloo: several processes on the CPU are impossible"
         checks.append(Check(DEVICES, "Gloo", WARNING, found, remedies.install_torch()))
     return checks
 
 
 def _driver() -> str:
-    """The NVIDIA driver's version, "" where there is none."""
+    """The version of the NVIDIA driver, "" where there is none."""
     file = Path("/proc/driver/nvidia/version")
-    if not file.is_file():
-        return ""
-    words = file.read_text().split()
+    words = file.read_text().split() if file.is_file() else ()
     return next((word for word in words if word[0].isdigit() and "." in word), "")
 
 
-def _operators(outcomes: dict[str, Outcome]) -> list[Check]:
+def _operators(outcomes: Outcomes) -> list[Check]:
     checks = []
-    torch, pair = outcomes["torch"], _pairing(outcomes)
-    if torch.worked:
-        build = torch.facts["cuda"] and f"CUDA {torch.facts['cuda']}"
-        build = build or (torch.facts["hip"] and f"ROCm {torch.facts['hip']}") or "CPU"
-        checks.append(Check(OPERATORS, "PyTorch's build", OK, f"{build}, {torch.facts['version']}"))
-    outcome = outcomes["convolution"]
-    if outcome.needs:
-        checks.append(untried(OPERATORS, "convolution", outcome))
-    elif outcome.error:
-        remedy = remedies.install_torch()
-        checks.append(Check(OPERATORS, "convolution", PROBLEM, outcome.error, remedy))
-    else:
-        facts = outcome.facts
-        found = f"ran on the CPU with {facts['capability']} kernels, {facts['threads']} threads"
-        checks.append(Check(OPERATORS, "convolution", OK, found))
-    outcome = outcomes["numpy"]
-    if outcome.needs:
-        checks.append(untried(OPERATORS, "numpy and torch", outcome))
-    elif outcome.error:
-        found = f"{outcome.error}: this torch was built for numpy 1"
-        remedy = remedies.install("numpy<2")
-        checks.append(Check(OPERATORS, "numpy and torch", PROBLEM, found, remedy))
-    else:
-        checks.append(Check(OPERATORS, "numpy and torch", OK, "exchange arrays"))
-    return [*checks, *pair, _torchvision_operators(outcomes)]
+    torch, facts = outcomes["torch"].facts, outcomes["convolution"].facts
+    if torch:
+        build = (torch["cuda"] and f"CUDA {torch['cuda']}") or (
+            torch["hip"] and f"ROCm {torch['hip']}"
+        )
+        found = f"{build or 'CPU'}, {torch['version']}"
+        checks.append(Check(OPERATORS, "PyTorch's build", OK, found))
+    found = f"ran on the CPU with {facts.get('capability')} kernels, {facts.get('threads')} threads"
+    remedy = remedies.install_torch()
+    checks.append(_check(OPERATORS, "convolution", outcomes["convolution"], found, remedy))
+    outcome, remedy = outcomes["numpy"], remedies.install("numpy<2")
+    failed = f"{outcome.error}: this torch was built for numpy 1"
+    name, found = "numpy and torch", "exchange arrays"
+    checks.append(_check(OPERATORS, name, outcome, found, remedy, failed=failed))
+    outcome, vision = outcomes["operators"], outcomes["torchvision"]
+    checks += _torchvision_version(outcome)
+    if vision.error and installed("torchvision"):  # the operators are why it does not import
+        outcome = vision
+    found = f"torchvision's {', '.join(outcome.facts.get('ran', ()))} ran"
+    failed, remedy = f"torchvision's do not load: {outcome.error}", remedies.install_torchvision()
+    checks.append(_check(OPERATORS, "operators", outcome, found, remedy, failed=failed))
+    return checks
 
 
-def _pairing(outcomes: dict[str, Outcome]) -> list[Check]:
-    """Whether torchvision is the one that was released for this torch."""
+def _torchvision_version(operators: Outcome) -> list[Check]:
+    """Whether the installed torchvision was released for the installed torch."""
     torch, vision = version("torch"), version("torchvision")
     right = remedies.matching_torchvision(torch) if torch else None
-    if not (torch and vision and right):
+    if not (vision and right):
         return []
     name, found = "torchvision's fit", f"torch {torch}, torchvision {vision}"
     minor = right.rpartition(".")[0]
     if vision.startswith(f"{minor}."):
         return [Check(OPERATORS, name, OK, found)]
-    found += f": torch {torch} goes with torchvision {minor}"
-    status = WARNING if outcomes["operators"].worked else PROBLEM
+    found += f": torch {torch} needs torchvision {minor}"
+    status = WARNING if operators.worked else PROBLEM
     return [Check(OPERATORS, name, status, found, remedies.install_torchvision())]
 
 
-def _torchvision_operators(outcomes: dict[str, Outcome]) -> Check:
-    name, outcome, vision = "operators", outcomes["operators"], outcomes["torchvision"]
-    if outcome.worked:
-        return Check(OPERATORS, name, OK, f"torchvision's {', '.join(outcome.facts['ran'])} ran")
-    if vision.needs or (vision.error and version("torchvision") is None):
-        return untried(OPERATORS, name, outcome)
-    found = f"torchvision's do not load: {vision.error or outcome.error}"
-    return Check(OPERATORS, name, PROBLEM, found, remedies.install_torchvision())
-
-
-def _detectron2(outcomes: dict[str, Outcome]) -> list[Check]:
-    checks = []
-    outcome = outcomes["import pkg_resources"]
-    if outcome.worked:
-        checks.append(Check(DETECTRON2, "pkg_resources", OK, "imports"))
-    else:
-        have = version("setuptools")
-        newest = have and satisfies(have, "<81") is False
-        found = (
+def _detectron2(outcomes: Outcomes) -> list[Check]:
+    outcome, have = outcomes["import pkg_resources"], version("setuptools")
+    too_new = have and satisfies(have, "<81") is False
+    failed = f"{outcome.error}; detectron2.model_zoo imports it"
+    if too_new:
+        failed = (
             f"setuptools {have} has no pkg_resources, which detectron2.model_zoo imports; "
-            "resnest-d2's own commands do without"
-            if newest
-            else f"{outcome.error}; detectron2.model_zoo imports it"
+            "the commands of resnest-d2 do not need it"
         )
-        force = [] if newest or not have else ["--force-reinstall"]
-        remedy = remedies.install(*force, remedies.SETUPTOOLS)
-        checks.append(Check(DETECTRON2, "pkg_resources", PROBLEM, found, remedy))
+    force = ["--force-reinstall"] if have and not too_new else []
+    remedy = remedies.install(*force, remedies.SETUPTOOLS)
+    checks = [_check(DETECTRON2, "pkg_resources", outcome, "imports", remedy, failed=failed)]
 
     files, outcome = outcomes["detectron2 files"], outcomes["detectron2"]
-    folder = files.facts.get("folder", "")
+    folder, fresh = files.facts.get("folder", ""), remedies.install_detectron2()
+    owners = [name for name in remedies.DETECTRON2_NAMES if installed(name)]
     if files.error or not files.facts["package"]:
         found = f"{folder} is a folder of that name, not the package" if folder else "not installed"
-        checks.append(
-            Check(DETECTRON2, "detectron2", PROBLEM, found, remedies.install_detectron2())
-        )
-        return checks
-    owners = [name for name in remedies.DETECTRON2_NAMES if installed(name)]
-    source = ", ".join(f"{name} {version(name)}" for name in owners) or "without metadata"
+        return [*checks, Check(DETECTRON2, "detectron2", PROBLEM, found, fresh)]
     if files.facts["fork"]:
         found = (
             f"{folder} is a fork with its own MODEL.RESNETS.RADIX, such as the original plugin's: "
             "resnest-d2 adds that key to the official Detectron2"
         )
-        checks.append(
-            Check(DETECTRON2, "detectron2", PROBLEM, found, remedies.install_detectron2())
-        )
-    elif outcome.needs:
-        checks.append(untried(DETECTRON2, "detectron2", outcome))
-    elif outcome.error:
-        remedy = remedies.for_import(outcome.error) or remedies.install_detectron2()
-        checks.append(Check(DETECTRON2, "detectron2", PROBLEM, outcome.error, remedy))
+        checks.append(Check(DETECTRON2, "detectron2", PROBLEM, found, fresh))
     else:
-        found = f"{outcome.facts['version']} ({source}), {folder}"
-        checks.append(Check(DETECTRON2, "detectron2", OK, found))
+        source = ", ".join(f"{name} {version(name)}" for name in owners) or "without metadata"
+        found = f"{outcome.facts.get('version')} ({source}), {folder}"
+        remedy = remedies.for_import(outcome.error) or fresh
+        checks.append(_check(DETECTRON2, "detectron2", outcome, found, remedy))
     if len(providers("detectron2")) > 1 and len(owners) > 1:
         found = f"{' and '.join(owners)} are both installed, and overwrite each other's files"
-        remedy = remedies.install_detectron2()
-        checks.append(Check(DETECTRON2, "distributions", WARNING, found, remedy))
-    return [*checks, _compiled(outcomes["detectron2._C"]), _model_zoo(outcomes)]
+        checks.append(Check(DETECTRON2, "distributions", WARNING, found, fresh))
 
-
-def _compiled(outcome: Outcome) -> Check:
-    if outcome.needs:
-        return untried(DETECTRON2, "detectron2._C", outcome)
-    if outcome.worked:
-        return Check(DETECTRON2, "detectron2._C", OK, "loads")
+    outcome = outcomes["detectron2._C"]
     reason = outcome.error
     if "cannot import name" in reason or "No module named" in reason:
         reason = "not built for this Python"
-    found = (
+    failed = (
         f"does not load ({reason}). Missing are Detectron2's own deformable convolution, rotated "
-        "boxes and fast COCOeval; resnest-d2's recipes need none of them"
+        "boxes and fast COCOeval; no recipe of resnest-d2 needs them"
     )
-    command = remedies.install_detectron2(compiled=True)
-    remedy = f"# only if you need them; compiles for minutes:\n{command}"
-    return Check(DETECTRON2, "detectron2._C", WARNING, found, remedy)
+    remedy = remedies.install_detectron2(compiled=True)
+    remedy = f"# only if you need them; compiles for minutes:\n{remedy}"
+    how = {"failed": failed, "status": WARNING}
+    checks.append(_check(DETECTRON2, "detectron2._C", outcome, "loads", remedy, **how))
 
-
-def _model_zoo(outcomes: dict[str, Outcome]) -> Check:
     outcome, name = outcomes["detectron2.model_zoo"], "detectron2.model_zoo"
-    if outcome.needs:
-        return untried(DETECTRON2, name, outcome)
-    if outcome.error:
-        remedy = remedies.for_import(outcome.error) or remedies.install_detectron2()
-        return Check(DETECTRON2, name, PROBLEM, outcome.error, remedy)
-    return Check(DETECTRON2, name, OK, "imports and finds its configs")
-
-
-def _ours(outcomes: dict[str, Outcome]) -> list[Check]:
-    checks = []
-    for step, found in (("resnest_d2", "imports"), ("training step", "a ResNeSt-14 learns")):
-        outcome = outcomes[step]
-        if outcome.needs:
-            checks.append(untried("resnest-d2", step, outcome))
-        elif outcome.error:
-            remedy = remedies.for_import(outcome.error)
-            if not remedy and step == "resnest_d2":
-                remedy = remedies.install("--force-reinstall", "--no-deps", OURS)
-            remedy = remedy or "# please report this with the output of:\nresnest-d2 doctor --json"
-            checks.append(Check("resnest-d2", step, PROBLEM, outcome.error, remedy))
-        else:
-            checks.append(Check("resnest-d2", step, OK, found))
+    remedy = remedies.for_import(outcome.error) or fresh
+    checks.append(_check(DETECTRON2, name, outcome, "imports and finds its configs", remedy))
     return checks
+
+
+def _ours(outcomes: Outcomes) -> list[Check]:
+    again = remedies.install("--force-reinstall", "--no-deps", OURS)
+    report = "# please report this with the output of:\nresnest-d2 doctor --json"
+    rows = (("resnest_d2", "imports", again), ("training step", "a ResNeSt-14 learns", report))
+    return [
+        _check(
+            OURS, step, outcomes[step], found, remedies.for_import(outcomes[step].error) or remedy
+        )
+        for step, found, remedy in rows
+    ]

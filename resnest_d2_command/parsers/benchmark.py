@@ -1,14 +1,12 @@
-"""``benchmark``."""
+"""Arguments of ``benchmark``."""
 
 from .common import add_json_option, add_parser, add_quiet_option
 
-__all__ = ["add_commands"]
-
 _EPILOG = """
-NETWORK is [SOURCE:]NAME[+SETTING]…, NAME a ResNeSt variant such as resnest50, resnet50 or resnet101
-(Detectron2's), or a packaged config: the whole detector. SOURCE is official (needs resnest==0.0.5)
-or timm. Settings: channels_last, bfloat16, compiled; in inference optimized, float32; in training
-recompute_norm, checkpointed. All are measured in one process, in turn.
+NETWORK is [SOURCE:]NAME[+SETTING]…. NAME is a ResNeSt variant such as resnest50, resnet50 or
+resnet101 (Detectron2's), or a packaged config: the whole detector. SOURCE is official (needs
+resnest==0.0.5) or timm. Settings: channels_last, bfloat16, compiled; for inference optimized,
+float32; for training recompute_norm, checkpointed. All are measured in one process, in turn.
 
 Examples:
   parameters and multiply-adds of all variants as classifiers at 224 x 224, and their latency:
@@ -28,40 +26,24 @@ Exit codes: 0 done, 1 a result could not be written, 2 refused input.
 
 
 def add_commands(commands) -> None:
-    """Add it to a parser's subcommands."""
     parser = add_parser(commands, "benchmark", "benchmark.benchmark", epilog=_EPILOG)
-    parser.add_argument(
-        "networks",
-        nargs="*",
-        metavar="NETWORK",
-        help="what to measure; default: all variants, as classifiers",
-    )
-    parser.add_argument(
-        "--size", type=int, nargs=2, default=(224, 224), metavar=("H", "W"), help="224 224"
-    )
-    parser.add_argument("--batch", type=int, default=1, metavar="N", help="images; %(default)s")
-    parser.add_argument(
-        "--training", action="store_true", help="forward and backward pass, not inference"
-    )
-    parser.add_argument(
-        "--classifier", action="store_true", help="with 1000 classes, not feature maps"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    networks = "what to measure; default: all variants, as classifiers"
+    add("networks", nargs="*", metavar="NETWORK", help=networks)
+    add("--size", type=int, nargs=2, default=(224, 224), metavar=("H", "W"), help="224 224")
+    add("--batch", type=int, default=1, metavar="N", help="images; %(default)s")
+    add("--training", action="store_true", help="forward and backward pass, not inference")
+    add("--classifier", action="store_true", help="with 1000 classes, not feature maps")
+    add(
         "--scaling",
         nargs="*",
         metavar="QUANTITY",
         help="how cost grows with pixels, batch, radix, cardinality, depth, proposals, processes, "
         "and the fitted exponents; default: with all of them",
     )
-    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda; %(default)s")
-    parser.add_argument(
-        "--runs", type=int, default=10, metavar="N", help="timed runs of each; %(default)s; 0: none"
-    )
-    parser.add_argument(
-        "--reference", metavar="NETWORK", help="whose time the ratios are of; default: the last"
-    )
-    parser.add_argument(
-        "--out", metavar="DIR", help="write benchmark.json, benchmark.md and benchmark.png"
-    )
+    add("--device", default="cpu", metavar="NAME", help="cpu, cuda; %(default)s")
+    add("--runs", type=int, default=10, metavar="N", help="timed runs; %(default)s; 0: none")
+    add("--reference", metavar="NETWORK", help="baseline for the ratios; default: the last")
+    add("--out", metavar="DIR", help="write benchmark.json, benchmark.md and benchmark.png")
     add_json_option(parser, "the measurements")
     add_quiet_option(parser, "the measurements")

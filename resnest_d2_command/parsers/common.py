@@ -1,23 +1,15 @@
-"""What the parsers share: the form of a help, and common options.
+"""The form of a help, and options that several commands have.
 
-Every help has the same form: what it is about, ``Examples:`` (a line that says what for, then the
-command), and ``Exit codes:``. ``--json`` is there where a program may want to read what a command
-prints: stdout is JSON alone then. ``--quiet`` is there where there is a progress bar or a log.
+Every help has the same form: a description, ``Examples:`` (a line that says what for, then the
+command) and ``Exit codes:``. Commands whose output a program may read have ``--json``, with JSON as
+the only output on stdout. Commands with a progress bar or a log have ``--quiet``.
 """
 
 import argparse
 
 from ..commands import COMMANDS
 
-__all__ = [
-    "CHECKPOINT",
-    "add_data_options",
-    "add_json_option",
-    "add_model_config_option",
-    "add_model_options",
-    "add_parser",
-    "add_quiet_option",
-]
+CHECKPOINT = "a checkpoint, a run's output folder, or resnest://NAME: a published detector"
 
 
 def add_parser(
@@ -27,13 +19,13 @@ def add_parser(
     text: str | None = None,
     **kwargs,
 ) -> argparse.ArgumentParser:
-    """A subcommand's parser.
+    """The parser of a command.
 
     Args:
-        commands: what ``add_subparsers`` returned.
-        run: module of ``resnest_d2.cli`` and function in it, such as ``"data.check"``. It takes the
-            parsed arguments and returns the exit code.
-        text: what it does, without a capital and a full stop; that of ``COMMANDS`` by default.
+        commands: result of ``add_subparsers``.
+        run: module and function of ``resnest_d2.cli``, such as ``"data.check"``. The function takes
+            the parsed arguments and returns the exit code.
+        text: what the command does, without capital and full stop; by default of ``COMMANDS``.
     """
     text = text or COMMANDS[name]
     parser = commands.add_parser(
@@ -47,27 +39,29 @@ def add_parser(
     return parser
 
 
-CHECKPOINT = "a checkpoint, a run's output folder, or resnest://NAME: a published detector"
-
-
 def add_model_config_option(parser: argparse.ArgumentParser) -> None:
-    """``--config-file`` beside a checkpoint."""
+    """``--config-file`` of a checkpoint."""
     parser.add_argument(
         "--config-file",
         metavar="FILE",
-        help="the config that the checkpoint was trained with (a file, or a packaged config's "
-        "name): one that resnest-d2 train did not write needs it",
+        help="the config that the checkpoint was trained with (a file, or the name of a packaged "
+        "config); needed only if resnest-d2 train did not write the checkpoint",
     )
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """``--checkpoint``, ``--config-file``, ``--score-threshold``, ``--device``: what detects."""
+    """``--checkpoint``, ``--config-file``, ``--score-threshold``, ``--device`` of a detector."""
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help=CHECKPOINT)
     add_model_config_option(parser)
     parser.add_argument(
         "--score-threshold", type=float, default=0.5, metavar="P", help="0-1; default: %(default)s"
     )
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, …; default: a GPU if any")
+    add_device_option(parser)
+
+
+def add_device_option(parser: argparse.ArgumentParser, purpose: str = "") -> None:
+    text = f"{purpose}cpu, cuda, …; default: a GPU if there is one"
+    parser.add_argument("--device", metavar="NAME", help=text)
 
 
 def add_json_option(parser: argparse.ArgumentParser, what: str) -> None:
@@ -77,13 +71,29 @@ def add_json_option(parser: argparse.ArgumentParser, what: str) -> None:
 def add_quiet_option(parser: argparse.ArgumentParser, but: str = "errors") -> None:
     """
     Args:
-        but: what is printed nevertheless.
+        but: what is printed all the same.
     """
-    text = f"no progress bar, and nothing printed but {but}"
+    text = f"no progress bar, and print only {but}"
     parser.add_argument("--quiet", action="store_true", help=text)
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """``--val-json`` and ``--val-images``, for :func:`read_runs`."""
-    parser.add_argument("--val-json", metavar="FILE", help="the data, should it have moved")
-    parser.add_argument("--val-images", metavar="DIR", help="its images")
+def add_data_options(
+    parser: argparse.ArgumentParser,
+    *splits: str,
+    text: str = "",
+    several: bool = False,
+) -> None:
+    """``--SPLIT-json FILE`` and ``--SPLIT-images DIR``: how all commands take COCO-format data.
+
+    Args:
+        splits: ``"train"``, ``"val"``.
+        text: help of the first option, in which ``{split}`` stands for training or validation.
+        several: both may be repeated, and are lists.
+    """
+    how = {"action": "append", "default": []} if several else {}
+    repeated = "; may be repeated" if several else ""
+    for split in splits:
+        purpose = text.format(split={"train": "training", "val": "validation"}[split])
+        parser.add_argument(f"--{split}-json", metavar="FILE", help=purpose + repeated, **how)
+        images = f"image folder of --{split}-json" + repeated
+        parser.add_argument(f"--{split}-images", metavar="DIR", help=images, **how)

@@ -1,19 +1,17 @@
-"""``compare``."""
+"""Arguments of ``compare``."""
 
-from .common import add_data_options, add_parser
-
-__all__ = ["add_commands"]
+from .common import add_data_options, add_device_option, add_parser
 
 _EPILOG = """
-BASELINE and OTHER are each the output folder of a run that was evaluated, a folder of such folders,
-or a quoted pattern: runs of one model with different seeds. All are compared on the data that they
-were evaluated on, which must be the same.
+BASELINE and OTHER are each the output folder of an evaluated run, a folder of such folders, or a
+quoted pattern: runs of one model with different seeds. All must be evaluated on the same data.
 
-A gain's interval comes from drawing the images anew, the same for all runs, and the runs as well
-where a side has several. With one run a side it knows the images alone, not the randomness of
-training. Of many classes without a difference, one in twenty has a 95%% interval without 0.
+The interval of a gain is computed by resampling the images, the same for all runs, and the runs as
+well where a side has several. With one run a side it covers the choice of images, not the
+randomness of training. Of many classes without a difference, one in twenty has a 95%% interval
+without 0.
 
-DIR then holds comparison.md, comparison.json and gains.png.
+DIR then has comparison.md, comparison.json and gains.png.
 
 Examples:
   two runs:
@@ -29,30 +27,22 @@ Exit codes: 0 done, whichever is better; 1 a result could not be written; 2 refu
 
 
 def add_commands(commands) -> None:
-    """Add it to a parser's subcommands."""
     parser = add_parser(commands, "compare", "compare.compare", epilog=_EPILOG)
-    parser.add_argument("baseline", metavar="BASELINE", help="what to compare with")
-    parser.add_argument("other", metavar="OTHER", help="whose gain it is")
-    add_data_options(parser)
-    parser.add_argument(
-        "--resamples", type=int, default=1000, metavar="N", help="draws; default: %(default)s"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("baseline", metavar="BASELINE", help="run to compare with")
+    add("other", metavar="OTHER", help="run whose gain is computed")
+    add_data_options(parser, "val", text="the {split} data, if it has moved")
+    add("--resamples", type=int, default=1000, metavar="N", help="default: %(default)s")
+    add(
         "--confidence",
         type=float,
         default=0.95,
         metavar="P",
         help="of the intervals, 0-1; default: %(default)s",
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of the draws; default: %(default)s"
-    )
-    parser.add_argument("--no-cost", action="store_true", help="do not measure what each costs")
-    parser.add_argument(
-        "--device", metavar="NAME", help="to measure cost on: cpu, cuda, …; default: a GPU if any"
-    )
-    parser.add_argument("--out", metavar="DIR", help="write the comparison and a chart there")
-    parser.add_argument("--json", action="store_true", help="print comparison.json")
-    parser.add_argument(
-        "--quiet", action="store_true", help="no progress bar, and no tables but the verdicts"
-    )
+    add("--seed", type=int, default=0, metavar="N", help="of resampling; default: %(default)s")
+    add("--no-cost", action="store_true", help="do not measure the cost of each")
+    add_device_option(parser, "to measure cost on: ")
+    add("--out", metavar="DIR", help="write the comparison and a chart there")
+    add("--json", action="store_true", help="print comparison.json")
+    add("--quiet", action="store_true", help="no progress bar, and print only the verdicts")

@@ -5,7 +5,7 @@ import runpy
 from pathlib import Path
 
 from ..commands import COMMANDS, describe
-from .common import add_json_option, add_parser, add_quiet_option
+from .common import add_data_options, add_json_option, add_parser, add_quiet_option
 
 __all__ = ["add_commands"]
 
@@ -13,7 +13,8 @@ _EPILOGS = {
     "data": """
 Examples:
   all that is wrong with two data sets:
-    %(prog)s check train.json train/ val.json val/
+    %(prog)s check --train-json train.json --train-images train/ \\
+        --val-json val.json --val-images val/
   options and examples of a command:
     %(prog)s check --help
 
@@ -22,11 +23,13 @@ Exit codes: 0 done, 1 failed, 2 refused input.
     "check": """
 Examples:
   one data set:
-    %(prog)s train.json train/
+    %(prog)s --train-json train.json --train-images train/
   training and validation data, which must share no image and have the same classes:
-    %(prog)s train.json train/ val.json val/
+    %(prog)s --train-json train.json --train-images train/ --val-json val.json --val-images val/
   for a program, {"problems": [{"file", "id", "kind", "value", "severity"}]}:
-    %(prog)s train.json train/ --json
+    %(prog)s --train-json train.json --train-images train/ --json
+  the same in short, any number of data sets:
+    %(prog)s train.json train/ val.json val/
 
 Exit codes: 0 no errors (warnings may be), 1 errors, 2 refused input.
 
@@ -62,8 +65,8 @@ Exit codes: 0 done, 2 refused input.
     "show": """
 Examples:
   sixteen images:
-    %(prog)s train.json train/ --out sheet.png
-  nine others:
+    %(prog)s --train-json train.json --train-images train/ --out sheet.png
+  nine others, in short:
     %(prog)s train.json train/ --out sheet.png --num 9 --seed 1
 
 Exit codes: 0 done, 1 the file could not be written, 2 refused input.
@@ -90,14 +93,14 @@ def add_commands(commands) -> None:
         "check",
         "report all that is wrong with data sets",
         _kinds(),
-        usage="%(prog)s [-h] [--json] [--quiet] JSON IMAGES [JSON IMAGES …]",
     )
+    text = "COCO-format {split} annotations"
+    add_data_options(check, "train", "val", text=text, several=True)
     check.add_argument(
         "paths",
-        nargs="+",
+        nargs="*",
         metavar="JSON IMAGES",
-        help="annotations and the folder of their images; no two of several sets may share an "
-        "image, and all must have the same classes",
+        help="in short: annotations and the folder of their images, of any number of data sets",
     )
     add_json_option(check, "every problem")
     add_quiet_option(check, "the problems")
@@ -141,8 +144,10 @@ def add_commands(commands) -> None:
     add_quiet_option(stats, "the numbers")
 
     show = add("show", "draw images with their annotations on one sheet")
-    show.add_argument("json_file", metavar="JSON")
-    show.add_argument("images", metavar="IMAGES", help="the folder of the images")
+    text = "COCO-format {split} annotations, of one data set"
+    add_data_options(show, "train", "val", text=text)
+    text = "in short: annotations and the folder of their images"
+    show.add_argument("paths", nargs="*", metavar="JSON IMAGES", help=text)
     show.add_argument("--out", required=True, metavar="FILE.png", help="overwritten if there")
     show.add_argument("--num", type=int, default=16, metavar="N", help="images; %(default)s")
     show.add_argument("--seed", type=int, default=0, metavar="N", help="which images; %(default)s")

@@ -1,12 +1,10 @@
-"""``doctor``."""
+"""Arguments of ``doctor``."""
 
 from .common import add_parser
 
-__all__ = ["add_commands"]
-
 _EPILOG = """
 Examples:
-  all checks, and what to do about each problem:
+  all checks, with a remedy for each problem:
     resnest-d2 doctor
   for a program, {"checks": [{"group", "name", "status", "found", "remedy"}]}:
     resnest-d2 doctor --json
@@ -18,9 +16,6 @@ Exit codes: 0 no problem, 1 problems, 2 unknown arguments.
 
 
 def add_commands(commands) -> None:
-    """Add it to a parser's subcommands."""
     parser = add_parser(commands, "doctor", "doctor", epilog=_EPILOG)
     parser.add_argument("--json", action="store_true", help="print the checks as JSON")
-    parser.add_argument(
-        "--quiet", action="store_true", help="no progress, and nothing printed but problems"
-    )
+    parser.add_argument("--quiet", action="store_true", help="no progress, and print only problems")

@@ -1,15 +1,13 @@
-"""``replay``."""
+"""Arguments of ``replay``."""
 
 from .common import add_json_option, add_parser
 
-__all__ = ["add_commands"]
-
 _EPILOG = """
-FILE is what a training leaves when its loss is not finite: the batch, the weights and the state of
-the random generators.
+FILE is written by a training when its loss is not finite. It has the batch, the weights and the
+state of the random generators.
 
 Examples:
-  where it comes from:
+  find the cause:
     %(prog)s runs/mine/nonfinite_0000003_rank0.pth
   on the CPU, for a program:
     %(prog)s runs/mine/nonfinite_0000003_rank0.pth --device cpu --json
@@ -19,7 +17,6 @@ Exit codes: 0 the loss is not finite again, 1 it is finite here, 2 refused input
 
 
 def add_commands(commands) -> None:
-    """Add it to a parser's subcommands."""
     parser = add_parser(commands, "replay", "replay.replay", epilog=_EPILOG)
     parser.add_argument("file", metavar="FILE", help="nonfinite_…pth of a run's OUTPUT_DIR")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, …; default: as in training")

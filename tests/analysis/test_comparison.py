@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from coco_sets import draw_set
-from evaluated_runs import CLASSES, as_truth, write_data, write_run
+from evaluated_runs import CLASSES, as_truth, draw_results, write_data, write_run
 
 from resnest_d2.analysis.comparison import _draw_runs, compare_runs
 from resnest_d2.analysis.comparison_text import verdict
@@ -111,6 +111,17 @@ def test_an_interval_is_that_of_a_slow_bootstrap(tmp_path):
         np.testing.assert_allclose([gain.low, gain.high], expected, rtol=0, atol=1e-8)
 
 
+def test_the_drawn_set_has_crowds_sizes_and_equal_scores():
+    dataset, results = draw_results(30, 100, classes=3)
+    areas = np.array([a["area"] for a in dataset["annotations"]])
+    assert min((areas < 32**2).sum(), (areas > 96**2).sum()) > 10
+    assert {a["iscrowd"] for a in dataset["annotations"]} == {0, 1}
+    assert len(results) == 30 * 100 and len({r["score"] for r in results}) <= 101
+    assert (dataset, results) == draw_results(30, 100, classes=3)
+    assert draw_results(30, 100, classes=3, seed=1) != (dataset, results)
+    assert all(0 <= r["bbox"][0] <= r["bbox"][0] + r["bbox"][2] <= 640 for r in results)
+
+
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     """A folder with the data and the results of a good run."""
@@ -176,8 +187,8 @@ def test_seeds_are_averaged_and_their_spread_widens_the_interval(drawn, tmp_path
     _, results = drawn
     runs = _runs(drawn, tmp_path, results, results[::2], results[::3], results[::2], results[::2])
     different, equal = runs[:3], [runs[1], runs[3], runs[4]]
-    spread = compare_runs(equal, different, resamples=300).tasks["bbox"]
-    alone = [compare_runs(equal[:1], [run], resamples=300).tasks["bbox"] for run in different]
+    spread = compare_runs(equal, different, resamples=100).tasks["bbox"]
+    alone = [compare_runs(equal[:1], [run], resamples=100).tasks["bbox"] for run in different]
     aps = tuple(single.metrics["AP"].other for single in alone)
     assert spread.other_aps == aps and len(set(aps)) == 3
     ap = spread.metrics["AP"]

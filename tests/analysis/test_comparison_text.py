@@ -55,9 +55,12 @@ def test_a_verdict_names_sizes_and_classes_that_differ():
 
 def test_the_text_says_what_the_intervals_do_not_know():
     gain = Gain(30, 32, 2, -1, 5)
-    assert "know the images alone" in comparison_text(_comparison(gain))
+    assert "cover only the choice of images" in comparison_text(_comparison(gain))
     several = comparison_text(_comparison(gain, runs=3))
-    assert "know the images alone" not in several and "AP by run: plain 30.0; split 32.0" in several
+    assert (
+        "cover only the choice of images" not in several
+        and "AP by run: plain 30.0; split 32.0" in several
+    )
     changed = comparison_text(_comparison(gain, changes={"MODEL.WEIGHTS": ("", "/home/me/w.pth")}))
     assert "differ in more than their backbones" in changed
     assert "MODEL.WEIGHTS (none / w.pth)" in changed

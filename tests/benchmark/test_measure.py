@@ -86,7 +86,7 @@ def test_settings_do_what_they_say():
         (["official:resnest14"], "an official network must be one of .*resnest269"),
         (["timm:resnest50"], "a network of timm must be one of .*resnest50d"),
         (["resnest14", "resnest14"], "measured once"),
-        (["resnest14", "--reference", "resnest26"], "the reference must be one of resnest14"),
+        (["resnest14", "--reference", "resnest26"], "the reference must be one of .'resnest14'"),
         (["resnest14", "--size", "8", "8"], "at least 32 pixels"),
         (["resnest14+optimized", "--training"], "resnest14.optimized: .* cannot be trained"),
         (["resnet50", "--classifier"], "a network must be one of .*got 'resnet50'"),

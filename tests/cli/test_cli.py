@@ -80,11 +80,17 @@ def test_train_evaluate_predict(tmp_path, capsys):
     opts = [*tiny.split(), "OUTPUT_DIR", str(tmp_path / "run")]
     assert main(["train", *config, *files, *val, *opts]) == 0
 
-    output = tmp_path / "results.json"
-    weights = ["MODEL.WEIGHTS", str(tmp_path / "run" / "model_final.pth")]
-    evaluate = ["evaluate", *config, *val, "--output-json", str(output), *opts, *weights]
-    assert main(evaluate) == 0
-    assert set(json.loads(output.read_text())) == {"bbox", "segm"}
+    output, found = tmp_path / "results.json", []
+    evaluate = ["evaluate", *val, "--output-json", str(output)]
+    final = str(tmp_path / "run" / "model_final.pth")
+    for way in (
+        [*config, *opts, "MODEL.WEIGHTS", final],
+        ["--checkpoint", final],
+        ["--checkpoint", str(tmp_path / "run")],
+    ):
+        assert main([*evaluate, *way]) == 0
+        found.append(json.loads(output.read_text()))
+    assert set(found[0]) == {"bbox", "segm"} and found == [found[0]] * 3
     capsys.readouterr()
 
     picture = tmp_path / "picture.png"
@@ -159,6 +165,32 @@ def test_json_and_quiet_are_where_they_should_be():
     without_quiet = {"convert", "replay"}  # show no progress
     assert {name for name, own in options.items() if "--json" not in own} == without_json
     assert {name for name, own in options.items() if "--quiet" not in own} == without_quiet
+
+
+def test_every_command_takes_data_by_the_same_options(data, tmp_path, capsys):
+    """Older forms, pairs of ``JSON IMAGES``, give the same."""
+    train, val = ([*pair] for pair in (data["train"], data["val"]))
+    as_options = ["--train-json", train[0], "--train-images", train[1]]
+    as_options += ["--val-json", val[0], "--val-images", val[1]]
+    shown = []
+    for number, paths in enumerate((as_options, [*train, *val])):
+        assert main(["data", "check", *paths, "--json"]) == 0
+        sheet = tmp_path / f"{number}.png"
+        assert main(["data", "show", *paths[: len(paths) // 2], "--out", str(sheet)]) == 0
+        shown.append((capsys.readouterr().out.replace(str(sheet), ""), sheet.read_bytes()))
+    assert shown[0] == shown[1]
+
+    assert main(["data", "check", "--train-json", train[0]]) == 2
+    assert "--train-json and --train-images belong together" in capsys.readouterr().err
+    for words in (["data", "check"], ["data", "show", "--out", str(tmp_path / "s.png")]):
+        assert main(words) == 2
+        assert "give --train-json FILE --train-images DIR" in capsys.readouterr().err
+        assert main([*words, *train[:1]]) == 2
+        assert "pairs of JSON and IMAGES, got 1 paths" in capsys.readouterr().err
+    for parser in parsers_of(build_parser()):
+        options = {*parser._option_string_actions}
+        assert ("--val-json" in options) == ("--val-images" in options)
+        assert "--data" not in options or "--val-json" in options
 
 
 class _Terminal(io.StringIO):

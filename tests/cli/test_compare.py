@@ -67,7 +67,7 @@ def test_a_pattern_and_a_folder_name_several_runs(runs, tmp_path, capsys):
 def test_cost_stands_beside_the_gain(runs, capsys):
     assert _compare(runs / "good_1", runs / "bad", "--resamples", 40, "--device", "cpu") == 0
     printed = capsys.readouterr().out
-    assert "## Cost" in printed and "ms a picture" in printed and "threads" in printed
+    assert "## Cost" in printed and "ms per image" in printed and "threads" in printed
 
 
 def test_quiet_prints_the_verdicts_alone(runs, capsys):

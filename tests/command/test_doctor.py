@@ -2,12 +2,14 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import setuptools  # noqa: F401 (before pip, which a test imports: later its distutils were missed)
+from checkout import ROOT, needs_checkout
 
 from resnest_d2_command import main
 from resnest_d2_command.doctor import children, command, machine, metadata, remedies, software
@@ -200,9 +202,9 @@ def test_a_library_that_hangs_or_exits_is_left_behind(tmp_path, monkeypatch):
     _stub(tmp_path, dies="import os; os._exit(3)", talks="print('hello')")
     monkeypatch.syspath_prepend(str(tmp_path))
     steps = [f"import {name}" for name in ("talks", "hangs", "leaves", "dies", "json")]
-    outcomes = children.run_steps(steps, timeout=8)
+    outcomes = children.run_steps(steps, timeout=4)
     assert list(outcomes) == steps
-    assert "stopped after 8 s" in outcomes["import hangs"].error
+    assert "stopped after 4 s" in outcomes["import hangs"].error
     assert outcomes["import leaves"].error == "SystemExit: no licence"
     assert "exit code 3" in outcomes["import dies"].error
     assert outcomes["import talks"].worked and outcomes["import json"].worked
@@ -257,7 +259,7 @@ def test_importing_the_package_names_the_cause_and_the_doctor(tmp_path):
     assert "resnest-d2 doctor" in last[1]
 
 
-def test_every_other_command_passes_the_door(capsys):
+def test_help_lists_the_doctor_and_unknown_options_are_refused(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
     assert stop.value.code == 0
@@ -290,7 +292,14 @@ def test_a_torch_from_pytorchs_own_index_comes_anew_or_gets_its_torchvision_from
     assert "torchvision 0.28.0" in note
 
 
-def test_no_probe_stands_twice():
+@needs_checkout
+def test_a_checkouts_own_installer_is_the_remedy():
+    words = shlex.split(remedies.install_detectron2().split("&&")[-1])
+    assert words == [sys.executable, str(ROOT / "tools" / "install_detectron2.py")]
+    assert Path(words[1]).is_file()
+
+
+def test_no_probe_runs_twice():
     assert len(software.steps()) == len(set(software.steps()))
 
 

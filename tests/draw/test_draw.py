@@ -13,7 +13,7 @@ from detectron2.structures import Boxes, BoxMode, Instances, ROIMasks
 from resnest_d2.data import sample_set
 from resnest_d2.draw.instances import draw_comparison, draw_instances, save_comparisons
 from resnest_d2.draw.loss_curves import plot_losses
-from resnest_d2.evaluation.metrics_table import ap_table
+from resnest_d2.evaluation import ap_table
 
 
 def _instances(height, width, boxes):

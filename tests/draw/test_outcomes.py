@@ -10,8 +10,8 @@ from PIL import Image
 
 from resnest_d2.analysis.evaluated_run import read_evaluated_run
 from resnest_d2.analysis.mistakes import Detection, ImageOutcomes, Outcome, analyse_results
+from resnest_d2.draw.charts import literal, short_name
 from resnest_d2.draw.instances import Mark, draw_instances, draw_marks
-from resnest_d2.draw.labels import literal, short_name
 from resnest_d2.draw.outcomes import STYLES, draw_objects, draw_outcomes, draw_surroundings
 from resnest_d2.report.gallery import mistake_panels, worst_scenes
 
@@ -148,7 +148,7 @@ def test_a_picture_that_cannot_be_shown_becomes_a_notice(run):
     assert [scene.name for scene in scenes][:2] == ["worst.png", "missing.png"]
     by_name = {scene.name: scene for scene in scenes}
     assert "good.png" not in by_name
-    assert by_name["missing.png"].notice == "the file is not there"
+    assert by_name["missing.png"].notice == "the file is missing"
     assert "damaged" in by_name["damaged.png"].notice
     assert by_name["smaller.png"].notice == "it has (50, 80) pixels, and its data says (100, 160)"
     worst = by_name["worst.png"]

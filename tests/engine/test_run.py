@@ -149,7 +149,7 @@ def test_recomputed_norms_train_the_same_weights(norm, request_for, tmp_path):
 def test_compiled_backbone_trains_like_the_plain_one_and_resumes(processes, request_for, tmp_path):
     more = ("RESNEST.ACTIVATION_CHECKPOINTING", "('res3',)", "RESNEST.RECOMPUTE_NORM", "True")
     opts = (*more, "MODEL.RESNETS.NORM", "SyncBN")
-    opts += ("RESNEST.OPTIMIZER", "SGD", "SOLVER.BASE_LR", "0.01")
+    opts += ("SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", "0.01")
     opts += ("SOLVER.MAX_ITER", "3", "SOLVER.CHECKPOINT_PERIOD", "1")
     begun = tmp_path / "resumed"
     begun.mkdir()
@@ -292,7 +292,7 @@ def test_resuming_with_another_model_is_refused_at_start(trained, request_for):
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
-        (("RESNEST.OPTIMIZER", "Adam"), "RESNEST.OPTIMIZER must be one of .*'Adam'"),
+        (("SOLVER.OPTIMIZER", "Adam"), "SOLVER.OPTIMIZER must be one of .*'Adam'"),
         (("RESNEST.EVALUATOR", "fast"), "RESNEST.EVALUATOR must be one of .*'fast'"),
         (("RESNEST.AMP_DTYPE", "float8"), "RESNEST.AMP_DTYPE must be one of .*'float8'"),
         (("SOLVER.AMP.ENABLED", "True"), "SOLVER.AMP.ENABLED.*bfloat16"),
@@ -331,7 +331,7 @@ def test_bfloat16_adamw_channels_last_and_fixed_norm_train_together(request_for,
     cfg = prepare(
         request_for(
             tmp_path,
-            *("RESNEST.AMP_DTYPE", "bfloat16", "RESNEST.OPTIMIZER", "AdamW"),
+            *("RESNEST.AMP_DTYPE", "bfloat16", "SOLVER.OPTIMIZER", "AdamW"),
             *("RESNEST.CHANNELS_LAST", "True", "SOLVER.MAX_ITER", "3"),
             *("RESNEST.FREEZE_NORM.ITER", "1", "RESNEST.FREEZE_NORM.NUM_BATCHES", "2"),
             val=(),

@@ -18,8 +18,7 @@ from detectron2.evaluation import DatasetEvaluators
 
 from resnest_d2 import get_config
 from resnest_d2.data import register_coco, register_coco_panoptic, sample_set
-from resnest_d2.evaluation import PanopticEvaluator, build_evaluator, write_results
-from resnest_d2.evaluation.metrics_table import ap_table
+from resnest_d2.evaluation import PanopticEvaluator, ap_table, build_evaluator, write_results
 
 PANOPTIC = ("MODEL.META_ARCHITECTURE", "PanopticFPN")
 

@@ -2,8 +2,9 @@
 
 A help's examples are the lines below ``Examples:``: what for, with a colon, then the command,
 further in. In Markdown they are the fenced blocks: without a language they are commands, ``python``
-is Python, and ``text`` directly below Python is what it prints. Another language is an error: it
-would be an example that nobody runs.
+is Python, and ``text`` directly below Python is what it prints. Directives of the site, such as
+``{toctree}``, are no examples. Another language is an error: it would be an example that nobody
+runs.
 """
 
 import argparse
@@ -93,6 +94,7 @@ def words_of(command: str, folder: Path) -> list[str]:
 def _blocks(file: Path) -> list[tuple[str, str, str]]:
     """Language and text of each, and the output that follows directly."""
     blocks = _FENCE.findall(file.read_text(encoding="utf-8"))
+    blocks = [block for block in blocks if not block[0].startswith("{")]
     unknown = {language for language, _, _ in blocks} - {"", "python", "text"}
     assert not unknown, f"{file.name} has blocks of {unknown}: which of them are to be run?"
     return blocks

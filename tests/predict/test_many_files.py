@@ -233,7 +233,7 @@ def test_other_settings_need_another_folder(predictor, checkpoint, tmp_path):
 def test_the_sources_themselves_are_no_place_for_results(predictor, tmp_path, calls):
     pictures = write_pictures(tmp_path / "pictures", 1)
     before = contents(pictures)
-    with pytest.raises(ValueError, match="no pictures in"):  # all lie in the folder of the results
+    with pytest.raises(ValueError, match="no images in"):  # all lie in the folder of the results
         predict_files(predictor, [pictures], pictures)
     with pytest.raises(FileExistsError, match="pictures holds files"):
         predict_files(predictor, [pictures / "00.png"], pictures)

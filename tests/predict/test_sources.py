@@ -2,7 +2,7 @@
 
 import pytest
 
-from resnest_d2.predict.sources import drawing_names, find_pictures
+from resnest_d2.predict.sources import drawing_names, find_images
 
 
 @pytest.fixture
@@ -35,10 +35,10 @@ def tree(tmp_path):
 )
 def test_sources_stand_for_these_files(sources, root, names, tree, monkeypatch):
     monkeypatch.chdir(tree)
-    found = find_pictures(sources, except_in="out")
+    found = find_images(sources, except_in="out")
     assert found.root == tree / root
     assert list(found.names) == names
-    absolute = find_pictures([tree / source for source in sources], except_in=tree / "out")
+    absolute = find_images([tree / source for source in sources], except_in=tree / "out")
     assert absolute == found
 
 
@@ -46,13 +46,13 @@ def test_sources_stand_for_these_files(sources, root, names, tree, monkeypatch):
     ("sources", "error", "message"),
     [
         (["a", "none", "none/*.jpg"], FileNotFoundError, r"match: .*none, .*none/\*\.jpg"),
-        (["a/.cache/../empty"], ValueError, "no pictures in .*empty.*\\.jpg"),
+        (["a/.cache/../empty"], ValueError, "no images in .*empty.*\\.jpg"),
     ],
 )
 def test_sources_that_stand_for_nothing_are_refused(sources, error, message, tree):
     (tree / "a" / "empty").mkdir()
     with pytest.raises(error, match=message):
-        find_pictures([tree / source for source in sources], except_in=tree / "out")
+        find_images([tree / source for source in sources], except_in=tree / "out")
 
 
 @pytest.fixture
@@ -96,9 +96,9 @@ UP += ["up/other/1.jpg", "up/other/[5].jpg", "up/other/no_suffix", "up/x.jpg", "
 )
 def test_links_are_tried_like_files_and_never_go_round(sources, root, names, links, monkeypatch):
     monkeypatch.chdir(links)
-    found = find_pictures(sources, except_in="out")
+    found = find_images(sources, except_in="out")
     assert (found.root, list(found.names)) == (links / root, names)
-    assert find_pictures([links / s for s in sources], except_in=links / "out") == found
+    assert find_images([links / s for s in sources], except_in=links / "out") == found
 
 
 def test_pictures_that_share_a_stem_have_drawings_of_their_own():

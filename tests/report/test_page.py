@@ -183,6 +183,7 @@ def test_figures_for_scripts_and_speed(runs, tmp_path, capsys):
     options = ["--out", str(file), "--num-images", "0", "--speed", "--device", "cpu", "--json"]
     assert main(["report", str(runs / "resnet"), str(runs / RUN_NAME), *options]) == 0
     record = json.loads(capsys.readouterr().out)
+    assert record["file"] == str(file)
     assert [own["name"] for own in record["runs"]] == ["resnet", RUN_NAME]
     tasks = record["runs"][0]["tasks"]
     assert set(tasks) == {"bbox", "segm"}
@@ -204,7 +205,7 @@ def test_a_run_without_history_and_detections_has_a_report(runs, tmp_path):
     run = write_run(tmp_path / "run", tmp_path / "val.json", [], images=tmp_path)
     assert main(["report", str(run), "--out", str(tmp_path / "r.html"), "--quiet"]) == 0
     text = (tmp_path / "r.html").read_text()
-    assert "nothing was trained there" in text and "the file is not there" in text
+    assert "nothing was trained there" in text and "the file is missing" in text
 
 
 def test_bad_input_is_refused_before_the_work(runs, tmp_path, capsys, monkeypatch):

@@ -21,7 +21,7 @@ from detectron2.utils import comm
 
 from ...modeling.checkpointing import recompute_norms
 
-__all__ = ["Memory", "available_memory", "estimate_memory", "image_size"]
+__all__ = ["Memory", "SavedTensors", "available_memory", "estimate_memory", "image_size"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def estimate_memory(
     """Memory of training ``model`` with ``images`` per micro-batch and autocast to ``dtype``."""
     trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
     weights = sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
-    states = 2 if cfg.RESNEST.OPTIMIZER == "AdamW" else int(cfg.SOLVER.MOMENTUM > 0)
+    states = 2 if cfg.SOLVER.OPTIMIZER == "AdamW" else int(cfg.SOLVER.MOMENTUM > 0)
     activations = None
     try:
         activations = images * _saved_by_one_image(cfg)
@@ -63,7 +63,7 @@ def estimate_memory(
         logger.debug(f"The memory of the activations is unknown: {error}")
     if activations and dtype is not None:
         activations //= 2  # nearly all saved tensors are in half precision
-    copies = 2 if cfg.RESNEST.EMA.DECAY > 0 else 1
+    copies = 2 if cfg.MODEL_EMA.ENABLED else 1
     return Memory(copies * weights, trained, states * trained, activations)
 
 
@@ -106,7 +106,7 @@ def _saved_by_one_image(cfg: CfgNode) -> int:
         image = torch.empty(2, 3, *image_size(cfg))  # two: a norm of a 1x1 map needs two values
     if cfg.RESNEST.RECOMPUTE_NORM:
         recompute_norms(model)
-    counter = _Saved(model)
+    counter = SavedTensors(model)
     for stage in cfg.RESNEST.ACTIVATION_CHECKPOINTING:
         counter.leave_out(getattr(getattr(model.backbone, "bottom_up", model.backbone), stage))
     with counter.counting():
@@ -141,7 +141,7 @@ def _run_roi_heads(cfg: CfgNode, roi_heads: nn.Module, channels: int) -> None:
         roi_heads.keypoint_head.layers(regions(foreground, "ROI_KEYPOINT_HEAD"))
 
 
-class _Saved:
+class SavedTensors:
     """Bytes of the tensors that autograd saves in a model, without parameters and buffers."""
 
     def __init__(self, model: nn.Module):

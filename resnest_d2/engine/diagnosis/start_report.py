@@ -160,7 +160,7 @@ def _schedule(cfg: CfgNode, data: TrainingData, origin: Origin, start: int) -> _
         return f"{every}at the end"
 
     stated = {change.key: change.stated for change in origin.changes}
-    rate = f"{solver.BASE_LR:.6g}, {cfg.RESNEST.OPTIMIZER}"
+    rate = f"{solver.BASE_LR:.6g}, {cfg.SOLVER.OPTIMIZER}"
     if "SOLVER.BASE_LR" in stated:
         rate += f"; scaled from {stated['SOLVER.BASE_LR']:g} to the images per step"
     length = f"{epochs(solver.MAX_ITER)} of {_count(data.images, 'image')}"
@@ -216,12 +216,14 @@ def _weights(loaded: tuple[str, Match] | None) -> str:
 
 
 def _step(cfg: CfgNode, dtype: torch.dtype | None) -> _Rows:
-    ours = cfg.RESNEST
+    ours, ema = cfg.RESNEST, cfg.MODEL_EMA
     precision = "float32" if dtype is None else f"{dtype} autocast".removeprefix("torch.")
-    decay = ours.EMA.DECAY
     return [
         ("precision", f"{precision}, on {cfg.MODEL.DEVICE}"),
-        ("average of weights", f"decay {decay:g}: evaluated and saved" if decay > 0 else "off"),
+        (
+            "average of weights",
+            f"decay {ema.DECAY:g}: evaluated and saved" if ema.ENABLED else "off",
+        ),
         ("checkpointed stages", ", ".join(ours.ACTIVATION_CHECKPOINTING) or "none"),
         ("norms", "computed again in the backward pass" if ours.RECOMPUTE_NORM else "kept"),
         ("backbone", "compiled at the first step" if ours.COMPILE_BACKBONE else "not compiled"),

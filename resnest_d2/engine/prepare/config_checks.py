@@ -226,10 +226,10 @@ def _check_resumed(cfg: CfgNode, request: RunRequest) -> None:
         trust_pickle=request.trust_pickle,
     )
     _checkpointer(cfg, request, whole=True).check_stored(choice.outline)
-    before = _recorded(choice, "RESNEST.OPTIMIZER")
-    if not request.eval_only and before not in (None, cfg.RESNEST.OPTIMIZER):
+    before = _recorded(choice, "SOLVER.OPTIMIZER")
+    if not request.eval_only and before not in (None, cfg.SOLVER.OPTIMIZER):
         raise ValueError(
-            f"RESNEST.OPTIMIZER is {cfg.RESNEST.OPTIMIZER!r} and {choice.path} has the state of "
+            f"SOLVER.OPTIMIZER is {cfg.SOLVER.OPTIMIZER!r} and {choice.path} has the state of "
             f"{before!r}: a run cannot be resumed with another optimiser. Start one with "
             "--init-from and another OUTPUT_DIR"
         )
@@ -249,11 +249,11 @@ def _checkpointer(cfg: CfgNode, request: RunRequest, *, whole: bool) -> RunCheck
 
 def check_step(cfg: CfgNode) -> None:
     """Raise a ValueError for an invalid value of the training step's keys."""
-    check_choice("RESNEST.OPTIMIZER", cfg.RESNEST.OPTIMIZER, ("SGD", "AdamW"))
+    check_choice("SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, ("SGD", "AdamW"))
     check_choice("RESNEST.AMP_DTYPE", cfg.RESNEST.AMP_DTYPE, ("", "bfloat16", "float16", "auto"))
-    decay = cfg.RESNEST.EMA.DECAY
-    if not 0 <= decay < 1:
-        raise ValueError(f"RESNEST.EMA.DECAY must be at least 0 and less than 1, got {decay}")
+    decay = cfg.MODEL_EMA.DECAY
+    if cfg.MODEL_EMA.ENABLED and not 0 <= decay < 1:
+        raise ValueError(f"MODEL_EMA.DECAY must be at least 0 and less than 1, got {decay}")
     clip = cfg.SOLVER.CLIP_GRADIENTS
     if clip.ENABLED:
         check_choice("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip.CLIP_TYPE, CLIP_TYPES)

@@ -155,7 +155,7 @@ def _scale(cfg: CfgNode, stated: Stated) -> None:
         )
         return
     factor, given_at = batch / reference, stated.layer(_BATCH)
-    root = cfg.RESNEST.OPTIMIZER == "AdamW"
+    root = cfg.SOLVER.OPTIMIZER == "AdamW"
     rows = [_set(cfg, _RATE, cfg.SOLVER.BASE_LR * (math.sqrt(factor) if root else factor))]
     times = Fraction(reference, batch)
     share, whole = times, stated.value(_MAX, given_at - 1)

@@ -23,7 +23,7 @@ CLIP_TYPES = ("value", "norm", "full_model")
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of ``RESNEST.OPTIMIZER`` and ``SOLVER`` for the trained parameters."""
+    """The optimiser of ``SOLVER.OPTIMIZER`` and ``SOLVER`` for the trained parameters."""
     clip = cfg.SOLVER.CLIP_GRADIENTS
     whole = clip.ENABLED and clip.CLIP_TYPE == "full_model"
     if clip.ENABLED:
@@ -49,7 +49,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def _build(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    if cfg.RESNEST.OPTIMIZER == "SGD":
+    if cfg.SOLVER.OPTIMIZER == "SGD":
         return d2_build_optimizer(cfg, model)
     parameters = get_default_optimizer_params(
         model,

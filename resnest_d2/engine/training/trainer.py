@@ -84,7 +84,7 @@ class Trainer(DefaultTrainer):
 
     Attributes:
         averaged: PyTorch's ``AveragedModel``, which is evaluated and saved; None where
-            ``RESNEST.EMA.DECAY`` is 0.
+            ``MODEL_EMA.ENABLED`` is False.
     """
 
     build_optimizer = staticmethod(build_optimizer)
@@ -113,8 +113,8 @@ class Trainer(DefaultTrainer):
             model, broadcast_buffers=False, **({"device_ids": None} if on_cpu else {})
         )
         # After the wrapper has made the weights equal in all processes.
-        decay = cfg.RESNEST.EMA.DECAY
-        self.averaged = average_of(self._trained.model, decay) if decay > 0 else None
+        ema = cfg.MODEL_EMA
+        self.averaged = average_of(self._trained.model, ema.DECAY) if ema.ENABLED else None
         self._trainer = TrainingStep(
             model,
             data_loader,

@@ -13,7 +13,7 @@ from resnest_d2.config import get_config
 from resnest_d2.data import TrainingData, sample_set, summarise_training_data
 from resnest_d2.engine import RunRequest, Trainer, prepare, run
 from resnest_d2.engine.diagnosis.memory_estimate import (
-    _Saved,
+    SavedTensors,
     _saved_by_one_image,
     estimate_memory,
     image_size,
@@ -195,7 +195,7 @@ def test_activations_estimated_from_shapes_are_those_of_a_real_pass(request_for)
     for device in ("meta", "cpu"):
         with torch.device(device):
             backbone = build_backbone(cfg).train()
-            counter = _Saved(backbone)
+            counter = SavedTensors(backbone)
             with counter.counting():
                 backbone(torch.ones(2, 3, height, width))
         kept.append(counter.bytes)
@@ -216,7 +216,7 @@ def test_memory_counts_optimizer_states_and_averages(request_for):
     trained = sum(4 * p.numel() for p in model.parameters() if p.requires_grad)
     assert (adam.gradients, adam.optimizer) == (trained, 2 * trained)
     assert adam.activations == 2 * _saved_by_one_image(cfg)
-    cfg.RESNEST.OPTIMIZER, cfg.RESNEST.EMA.DECAY = "SGD", 0.9
+    cfg.SOLVER.OPTIMIZER, cfg.MODEL_EMA.ENABLED = "SGD", True
     sgd = estimate_memory(cfg, model, images=2, dtype=torch.bfloat16)
     assert (sgd.optimizer, sgd.weights) == (trained, 2 * adam.weights)
     assert sgd.activations == adam.activations // 2

@@ -365,9 +365,9 @@ def test_change_is_logged_once_by_a_preparation(request_for, caplog):
 
 def test_whole_numbers_are_floats_where_the_key_is_one(tmp_path):
     (tmp_path / "mine.yaml").write_text("RESNEST: {EPOCHS: {MAX: 12}}\nSOLVER: {BASE_LR: 1}\n")
-    cfg = get_config(tmp_path / "mine.yaml", ["RESNEST.EMA.DECAY", 0, "SOLVER.GAMMA", "1"])
+    cfg = get_config(tmp_path / "mine.yaml", ["MODEL_EMA.DECAY", 0, "SOLVER.GAMMA", "1"])
     for value in (cfg.RESNEST.EPOCHS.MAX, cfg.SOLVER.BASE_LR, cfg.SOLVER.GAMMA):
         assert isinstance(value, float)
-    assert (cfg.RESNEST.EPOCHS.MAX, cfg.SOLVER.BASE_LR, cfg.RESNEST.EMA.DECAY) == (12, 1, 0)
+    assert (cfg.RESNEST.EPOCHS.MAX, cfg.SOLVER.BASE_LR, cfg.MODEL_EMA.DECAY) == (12, 1, 0)
     with pytest.raises(ValueError, match="SOLVER.BASE_LR"):
         get_config(RECIPE, ["SOLVER.BASE_LR", "one"])

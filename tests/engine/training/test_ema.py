@@ -206,7 +206,7 @@ TOGETHER = (
 def test_all_features_together_resume_bit_equal(
     request_for, tmp_path, monkeypatch, optimizer, clip
 ):
-    opts = (*TOGETHER, "RESNEST.OPTIMIZER", optimizer, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip)
+    opts = (*TOGETHER, "SOLVER.OPTIMIZER", optimizer, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip)
     cfg = prepare(request_for(tmp_path, *opts)).cfg
     loader = iter(Trainer.build_train_loader(cfg))
     batches = [next(loader)[:2] for _ in range(16)]

@@ -195,8 +195,8 @@ def test_an_unchanged_config_is_no_news(finished, request_for, tmp_path, no_eval
 
 
 def test_another_optimiser_is_refused(finished, request_for):
-    with pytest.raises(ValueError, match="RESNEST.OPTIMIZER is 'SGD' and .*final.pth.*'AdamW'"):
-        prepare(request_for(finished, "RESNEST.OPTIMIZER", "SGD", resume=True))
+    with pytest.raises(ValueError, match="SOLVER.OPTIMIZER is 'SGD' and .*final.pth.*'AdamW'"):
+        prepare(request_for(finished, "SOLVER.OPTIMIZER", "SGD", resume=True))
 
 
 def test_values_of_the_checkpoint_keys_are_checked(request_for, tmp_path):

@@ -207,7 +207,7 @@ class Scale:
 def test_norms_and_biases_have_their_own_rates_and_decays(optimizer):
     decays = ("SOLVER.WEIGHT_DECAY", "0.3", "SOLVER.WEIGHT_DECAY_NORM", "0.2")
     biases = ("SOLVER.WEIGHT_DECAY_BIAS", "0.1", "SOLVER.BIAS_LR_FACTOR", "2.0")
-    opts = (*decays, *biases, "SOLVER.BASE_LR", "0.01", "RESNEST.OPTIMIZER", optimizer)
+    opts = (*decays, *biases, "SOLVER.BASE_LR", "0.01", "SOLVER.OPTIMIZER", optimizer)
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.GroupNorm(2, 4))
     built = build_optimizer(get_config("sample_mask_rcnn_resnest14_fpn", opts), model)
     assert isinstance(built, getattr(torch.optim, optimizer))
@@ -231,7 +231,7 @@ def clipped_gradients(
         *CLIP,
         "SOLVER.CLIP_GRADIENTS.CLIP_TYPE",
         kind,
-        "RESNEST.OPTIMIZER",
+        "SOLVER.OPTIMIZER",
         optimizer_name,
         *more,
     ]
@@ -335,7 +335,7 @@ IMAGES = "SOLVER.IMS_PER_BATCH"
         ((ACCUMULATE, "4", IMAGES, "4"), 1, f"two or more images per process.*{ACCUMULATE}"),
         ((ACCUMULATE, "2", IMAGES, "4"), 2, f"two or more images per process.*{ACCUMULATE}"),
         (("RESNEST.AMP_DTYPE", "float16"), 1, "AMP_DTYPE 'float16'.*MODEL.DEVICE.*bfloat16"),
-        (("RESNEST.EMA.DECAY", "1.0"), 1, "RESNEST.EMA.DECAY must be .*less than 1, got 1.0"),
+        (("RESNEST.EMA.DECAY", "1.0"), 1, "MODEL_EMA.DECAY must be .*less than 1, got 1.0"),
         (("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "all"), 1, "CLIP_TYPE must be one of .*full_model"),
         (("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "0."), 1, "CLIP_VALUE must be above 0"),
         (
