@@ -60,8 +60,7 @@ class CocoEvaluator(COCOEvaluator):
 
     Args:
         implementation: ``"hotcoco"``, or ``"pycocotools"``, the slow reference.
-        dataset_name, tasks, distributed, output_dir, max_dets_per_image, kpt_oks_sigmas,
-            allow_cached_coco: see Detectron2's.
+        dataset_name, args, kwargs: see Detectron2's.
     """
 
     def __init__(self, dataset_name: str, *args, implementation: str = "hotcoco", **kwargs):

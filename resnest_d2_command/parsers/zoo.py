@@ -41,6 +41,7 @@ def add_commands(commands) -> None:
         parts, "show", "zoo.show", "show a model, or a file of weights", epilog=epilog
     )
     show.add_argument("name", metavar="NAME", help="a model, or a file of weights")
+    show.add_argument("--quiet", action="store_true", help=argparse.SUPPRESS)  # it did nothing
     add_json_option(show, "the record")
 
     epilog = _part_epilog("a backbone's weights", "resnest50_detectron", "1 the download failed, ")

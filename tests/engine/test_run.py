@@ -71,7 +71,7 @@ def test_training_evaluates_and_writes_the_metrics(trained, data):
 def test_metrics_of_a_training_are_those_of_what_it_detects(request_for, tmp_path, monkeypatch):
     """Two steps teach nothing: the objects themselves are detected, one box in three moved."""
     request = request_for(tmp_path / "run")
-    records = {r["image_id"]: r for r in DatasetCatalog.get(prepare(request).DATASETS.TEST[0])}
+    records = {r["image_id"]: r for r in DatasetCatalog.get(prepare(request).cfg.DATASETS.TEST[0])}
 
     def detect(self, inputs, *_, **__):
         outputs = []
@@ -249,7 +249,7 @@ def test_missing_data_and_missing_weights_are_reported_together(tmp_path, monkey
 def test_nothing_is_downloaded_where_data_is_missing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("resnest_d2.model_zoo.handler.fetch", lambda name: pytest.fail(name))
-    with pytest.raises(FileNotFoundError, match="not downloaded for a run that cannot start"):
+    with pytest.raises(FileNotFoundError, match="not downloaded, because the run cannot start"):
         prepare(RunRequest("mask_rcnn_resnest50_fpn"))
 
 
