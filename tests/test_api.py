@@ -222,6 +222,9 @@ def test_registered_data_sets_are_named(shapes, tmp_path):
     assert tuple(predictor.cfg.DATASETS.TEST) == ("api_test_val",)
     found = json.loads((tmp_path / "inference" / "coco_instances_results.json").read_text())
     assert {result["image_id"] for result in found} == {1, 2, 3}  # of six in the training data
+    resnest_d2.evaluate(tmp_path, val="api_test_train", output_dir=tmp_path / "other")
+    found = tmp_path / "other" / "inference" / "coco_instances_results.json"
+    assert {result["image_id"] for result in json.loads(found.read_text())} == set(range(1, 7))
     again = resnest_d2.evaluate(tmp_path).metrics
     assert set(again) == {"bbox", "segm"}
     assert json.dumps(again) == json.dumps(result.metrics)  # as text: NaN equals NaN

@@ -1,5 +1,7 @@
 """Pictures and tables: drawn where they should be, from what training and evaluation leave."""
 
+import base64
+import io
 import json
 
 import numpy as np
@@ -13,7 +15,9 @@ from detectron2.structures import Boxes, BoxMode, Instances, ROIMasks
 from resnest_d2.data import sample_set
 from resnest_d2.draw.instances import draw_comparison, draw_instances, save_comparisons
 from resnest_d2.draw.loss_curves import plot_losses
+from resnest_d2.draw.sheet import draw_sheet
 from resnest_d2.evaluation import ap_table
+from resnest_d2.report.embed import picture_address
 
 
 def _instances(height, width, boxes):
@@ -38,6 +42,41 @@ def test_comparison_has_truth_left_and_prediction_right():
     assert (only_truth[body, :half] != empty[body, :half]).any()
     assert (only_truth[body, half:] == empty[body, half:]).all()
     assert (both[body, half:] != empty[body, half:]).any()
+
+
+def _is_red(pixels: np.ndarray) -> bool:
+    """Whether the image has red areas and no blue ones."""
+    red, _, blue = np.moveaxis(np.asarray(pixels, int), -1, 0)
+    return bool((red > blue + 150).any()) and not (blue > red + 100).any()
+
+
+def test_red_images_are_red_in_comparisons_sheets_and_reports(tmp_path):
+    red = np.zeros((40, 60, 3), np.uint8)
+    red[..., 0] = 220
+    (tmp_path / "images").mkdir()
+    Image.fromarray(red).save(tmp_path / "images" / "1.png")
+    content = {
+        "images": [{"id": 1, "file_name": "1.png", "height": 40, "width": 60}],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    data = str(tmp_path / "a.json"), str(tmp_path / "images")
+    compared = draw_comparison(red, [], _instances(40, 60, []), ["thing"])
+    half = compared.shape[1] // 2
+    (saved,) = save_comparisons(
+        lambda image: _instances(40, 60, []), data, tmp_path / "out", count=1
+    )
+    address = picture_address(red)
+    embedded = Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
+    for picture in (
+        compared[:, :half],
+        compared[:, half:],
+        Image.open(saved),
+        draw_sheet(data, num_images=1),
+        embedded,
+    ):
+        assert _is_red(picture)
 
 
 def test_picture_changes_only_around_its_instance():

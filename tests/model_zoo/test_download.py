@@ -248,6 +248,16 @@ def test_each_digit_of_a_published_fragment_counts(server, publish, cache, wrong
     assert_nothing_left(cache)
 
 
+@pytest.mark.parametrize("wrong", [8, 63])
+def test_each_digit_of_a_whole_hash_counts(server, publish, cache, wrong):
+    digits = list(HASH)
+    digits[wrong] = "0" if digits[wrong] != "0" else "1"
+    publish(server.serves("/net.pth", content(DATA)), sha256="".join(digits))
+    with pytest.raises(DownloadError, match=f"{HASH}, expected {''.join(digits)}"):
+        fetch("net")
+    assert_nothing_left(cache)
+
+
 def test_user_overrides_a_published_fragment_by_the_whole_hash(server, publish, cache):
     publish(server.serves("/net.pth", content(DATA)), sha256="01234567")
     with pytest.raises(DownloadError, match=f"{HASH}, expected 01234567 .*--sha256"):

@@ -28,6 +28,7 @@ LAYER_CASES = {
 LAYER_OPTIONS = {
     "default": {},
     "cumulative": {"momentum": None},
+    "slow": {"momentum": 0.02},
     "not affine": {"affine": False},
     "no running": {"track_running_stats": False},
 }

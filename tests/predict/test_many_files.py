@@ -351,6 +351,18 @@ def test_a_file_that_changes_while_it_is_predicted_is_predicted_again(
     assert {i["file_name"]: i["height"] for i in images}["sub/01.png"] == 24
 
 
+def test_a_file_of_another_size_or_of_another_time_is_predicted_again(predictor, tmp_path):
+    pictures = write_pictures(tmp_path / "pictures", 3)
+    predict_files(predictor, [pictures], tmp_path / "out")
+    first, second, _ = sorted(pictures.rglob("*.png"))
+    for file, bytes_added, nanoseconds_added in ((first, b" ", 0), (second, b"", 10**9)):
+        before = file.stat()
+        file.write_bytes(file.read_bytes() + bytes_added)
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + nanoseconds_added))
+    again = predict_files(predictor, [pictures], tmp_path / "out")
+    assert (again.predicted, again.earlier) == (2, 1)
+
+
 @contextlib.contextmanager
 def full_disk(num_bytes: int):
     """No file grows beyond this: writing fails as on a full disk."""

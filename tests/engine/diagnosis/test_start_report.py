@@ -202,6 +202,22 @@ def test_activations_estimated_from_shapes_are_those_of_a_real_pass(request_for)
     assert kept[0] == kept[1] > 2 * 4 * height * width
 
 
+@pytest.mark.parametrize(
+    ("part", "without"),
+    [
+        (("MODEL.KEYPOINT_ON", "True"), ("MODEL.KEYPOINT_ON", "False")),
+        (("MODEL.MASK_ON", "True"), ("MODEL.MASK_ON", "False")),
+        (("MODEL.RPN.CONV_DIMS", "[-1, -1]"), ("MODEL.RPN.CONV_DIMS", "[-1]")),
+    ],
+)
+def test_each_part_of_a_detector_adds_to_the_estimate(part, without):
+    more, less = (
+        _saved_by_one_image(get_config("sample_mask_rcnn_resnest14_fpn", (*TINY, *opts)))
+        for opts in (part, without)
+    )
+    assert more > less
+
+
 def test_checkpointed_stages_keep_less_memory():
     cfg = get_config("sample_mask_rcnn_resnest14_fpn", TINY)
     whole = _saved_by_one_image(cfg)
