@@ -19,6 +19,7 @@ __all__ = [
     "free_space",
     "is_write_failure",
     "make_folder",
+    "require_regular_file",
     "write_failure_reason",
     "write_text",
     "writing",
@@ -44,6 +45,13 @@ def writing(path: str | os.PathLike, mode: str = "wb") -> Iterator[IO]:
                 os.close(folder)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_regular_file(path: str | os.PathLike) -> None:
+    """Raise an OSError where a path is a pipe, a device or a folder: reading it may never end."""
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is not a regular file")
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

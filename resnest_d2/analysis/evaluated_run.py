@@ -30,6 +30,7 @@ from ..data.formats.coco import read_sound_coco
 from ..errors import error_text
 from ..evaluation.coco_evaluator import DATA, RESULTS
 from ..evaluation.ground_truth import GroundTruth
+from ..files import require_regular_file
 from ..text import printable
 
 __all__ = ["EvaluatedRun", "find_runs", "read_evaluated_run", "read_history"]
@@ -263,9 +264,12 @@ def _is_rle(mask: object, size: list | None) -> bool:
 
 def _read_json(file: Path, kind: type) -> Any:
     try:
+        require_regular_file(file)
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not JSON: {error}") from error
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
     if not isinstance(content, kind):
         raise ValueError(f"{file} must hold a {kind.__name__}, got {type(content).__name__}")
     return content

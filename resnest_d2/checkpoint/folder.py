@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..files import require_regular_file
 from .record import PROVENANCE_KEY, RECORD_KEY
 from .weight_files import StoredWeights, read_weights
 
@@ -138,6 +139,7 @@ def _newest_first(folder: Path, problems: dict[str, str], trust_pickle: bool) ->
     """The checkpoint that ``last_checkpoint`` names, then the others by iteration."""
     named = None
     try:
+        require_regular_file(folder / _LAST)
         name = (folder / _LAST).read_text(encoding="utf-8").strip()
         if name and name == os.path.basename(name) and name.isprintable():
             named = folder / name

@@ -13,8 +13,9 @@ NaN is taken as the lowest value.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -85,8 +86,15 @@ class Intensity:
     @classmethod
     def from_config(cls, cfg: CfgNode) -> "Intensity":
         """The rule of a config; the default one where the config has no such keys."""
-        node = cfg.get("RESNEST", {}).get("INTENSITY", {})
-        return cls(node.get("RULE", "type"), node.get("RANGE", ()))
+        node: Any = cfg
+        for key in ("RESNEST", "INTENSITY"):
+            node = node.get(key, {})
+            if not isinstance(node, Mapping):
+                raise ValueError(f"the config's {key} must hold keys, got {node!r}")
+        values = node.get("RANGE", ())
+        if not isinstance(values, (list, tuple)):
+            raise ValueError(f"RESNEST.INTENSITY.RANGE must be a list of numbers, got {values!r}")
+        return cls(node.get("RULE", "type"), values)
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Numbers of any type, (H, W) or (H, W, 3), as uint8 of the same shape."""

@@ -130,7 +130,7 @@ def _training(study: Study) -> dict[str, Any]:
         "losses": [
             (name, chart_address(draw_losses(history)))
             for history, name in zip(histories, study.names, strict=True)
-            if any("total_loss" in line for line in history)
+            if any(isinstance(line.get("total_loss"), (int, float)) for line in history)
         ],
     }
 

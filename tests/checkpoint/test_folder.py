@@ -128,6 +128,13 @@ def test_the_newest_is_used_where_last_checkpoint_names_none(folder, content):
     assert len(choose_checkpoint(folder).passed_over) == 1
 
 
+def test_a_pipe_in_place_of_last_checkpoint_is_not_waited_for(folder):
+    (folder / "last_checkpoint").unlink()
+    os.mkfifo(folder / "last_checkpoint")
+    choice = choose_checkpoint(folder)
+    assert "not a regular file" in choice.passed_over["last_checkpoint"]
+
+
 def test_the_one_that_last_checkpoint_names_is_used_though_others_are_newer(folder):
     (folder / "last_checkpoint").write_text("model_0000003.pth")
     assert resume(folder) == 3

@@ -122,6 +122,8 @@ def test_a_configs_references_are_read_unless_they_make_it_endless():
     )
     with pytest.raises(ValueError, match="again and again"):
         parse_config(laughs)
-    for text in ("a: " + "[" * 5000, "a: " + "[" * 150 + "]" * 150, laughs.replace("a0:", "<<:")):
+    odd = ("a: !!timestamp x", "a: !!int ''", "a: !!float ''", "a: !!float 1" + ":9" * 400)
+    deep = ("a: " + "[" * 5000, "a: " + "[" * 150 + "]" * 150)
+    for text in (*deep, *odd, laughs.replace("a0:", "<<:")):
         with pytest.raises(ValueError, match="no YAML of a config"):
             parse_config(text)

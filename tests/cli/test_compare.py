@@ -1,6 +1,7 @@
 """``resnest-d2 compare``: what it prints and writes, and what it refuses."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -100,6 +101,11 @@ def _broken_results(run):
     (run / "inference" / RESULTS).write_text('[{"image_id"')
 
 
+def _pipe_of_results(run):
+    (run / "inference" / RESULTS).unlink()
+    os.mkfifo(run / "inference" / RESULTS)
+
+
 def _second_data_set(run):
     shutil.copytree(run / "inference", run / "inference" / "other")
 
@@ -110,6 +116,7 @@ def _second_data_set(run):
         (_no_results, "evaluate the run first"),
         (_no_data_file, "does not say which data"),
         (_broken_results, f"{RESULTS} is not JSON"),
+        (_pipe_of_results, f"{RESULTS} is not a regular file"),
         (_second_data_set, "evaluated on 2 data sets"),
         (shutil.rmtree, "is no folder"),
     ],
@@ -150,6 +157,7 @@ def test_results_of_wrong_types_are_refused_in_one_line(runs, tmp_path, capsys, 
         ("annotations", "bbox", NESTED),
         ("annotations", "segmentation", json.dumps(RLE)),
         ("annotations", "segmentation", "[[NaN, 1, 2, 3, 4, 5]]"),
+        ("annotations", "segmentation", "[[0, 0, 9, 1e300, 9, 0]]"),
         ("images", "file_name", "null"),
         ("categories", "name", "[1]"),
     ],

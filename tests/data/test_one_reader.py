@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from runs import tiny_request
 
-from detectron2.config import LazyCall, instantiate
+from detectron2.config import CfgNode, LazyCall, instantiate
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data import transforms as T
 
@@ -531,3 +531,16 @@ def test_the_check_decodes_within_its_budget(tmp_path, monkeypatch):
     entries = [check_pictures.PictureEntry(n, n, f"{n}.png", (WIDTH, HEIGHT)) for n in range(3)]
     assert check_pictures.check_pictures("a.json", str(tmp_path), entries) == []
     assert taken == [WIDTH * HEIGHT]
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"RESNEST": 3}, "RESNEST must hold keys"),
+        ({"RESNEST": {"INTENSITY": None}}, "INTENSITY must hold keys"),
+        ({"RESNEST": {"INTENSITY": {"RULE": "range", "RANGE": 3}}}, "RANGE must be a list"),
+    ],
+)
+def test_a_rule_of_wrong_types_is_refused_with_its_key(config, named):
+    with pytest.raises(ValueError, match=named):
+        Intensity.from_config(CfgNode(config))

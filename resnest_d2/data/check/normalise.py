@@ -30,7 +30,11 @@ def without_given_ids(content: dict) -> dict:
 
 def given_ids(entries: Mapping[int, dict]) -> dict[int, Any]:
     """The file's ids, where they were replaced, by the new ones."""
-    return {number: entry[GIVEN_ID] for number, entry in entries.items() if GIVEN_ID in entry}
+    return {
+        number: entry[GIVEN_ID]
+        for number, entry in entries.items()
+        if isinstance(entry.get(GIVEN_ID), (int, float, str))  # another type is not ours
+    }
 
 
 def is_finite_list(values: object) -> bool:

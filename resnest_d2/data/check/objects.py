@@ -12,6 +12,7 @@ TOLERANCE = 2.0
 """Pixels by which boxes and polygons may leave the image; rounding in real data costs up to one."""
 
 _NO_MASK = UNREADABLE["segmentation"] | {"missing-mask"}
+_LARGEST = 1e9  # of a coordinate, pixels: pycocotools computes in 32 bits
 _EMPTY = 1e-5  # pixels: Detectron2 takes sides up to this for empty
 
 
@@ -148,7 +149,7 @@ def _leaves(
 
 def polygon_problem(polygon: object, size: tuple[int, int] | None) -> tuple[str | None, object]:
     """A polygon's worst problem: its kind and what was found. ``size`` is that of its image."""
-    if not is_finite_list(polygon):
+    if not is_finite_list(polygon) or any(abs(value) > _LARGEST for value in polygon):
         return "bad-polygon", polygon
     if len(polygon) < 6:
         return "short-polygon", polygon

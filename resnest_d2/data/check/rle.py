@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 _DIGITS = 7  # of a number: 35 bits, more than any image's pixels
+_MOST_PIXELS = 1 << 32  # pycocotools counts in 32 bits
 
 
 def check_counts(counts: Sequence[int], pixels: int) -> str | None:
@@ -20,6 +21,8 @@ def check_counts(counts: Sequence[int], pixels: int) -> str | None:
     if counts and min(counts) < 0:
         return f"a count is {min(counts)}"
     total = sum(counts)
+    if total >= _MOST_PIXELS:
+        return f"the counts fill {total} pixels, more than an RLE can have"
     return None if total == pixels else f"the counts fill {total} of {pixels} pixels"
 
 

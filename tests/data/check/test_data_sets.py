@@ -25,7 +25,7 @@ from resnest_d2.data.check.kinds import (
     UNUSABLE,
     WARNINGS,
 )
-from resnest_d2.data.check.rle import check_texts
+from resnest_d2.data.check.rle import check_counts, check_texts
 from resnest_d2.data.image_reader import read_picture
 from resnest_d2.engine import RunRequest, prepare, run
 from resnest_d2.predict.predictor import Predictor
@@ -374,6 +374,12 @@ def test_rle_texts_are_judged_as_pycocotools_writes_them():
     mixed = check_texts(["", texts[0], "~", "PPPPPPPPP0", "o", "8"], [1, pixels[0], 1, 1, 1, 1])
     assert [message is None for message in mixed] == [False, True, False, False, False, False]
     assert "negative" in check_texts(["322M"], [6])[0]
+
+
+def test_runs_that_32_bits_cannot_count_are_no_rle():
+    assert check_counts([0, 2**32 - 1], 2**32 - 1) is None
+    assert "more than an RLE can have" in check_counts([0, 2**32], 2**32)
+    assert "more than an RLE can have" in check_counts([2**31, 2**31], 2**32)
 
 
 def test_the_same_picture_in_both_sets_is_found_under_any_name(shapes, tmp_path):

@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 
 from resnest_d2.data import check_coco, register_coco
-from resnest_d2.data.check.normalise import GIVEN_ID, normalise
+from resnest_d2.data.check.normalise import GIVEN_ID, given_ids, normalise
 from resnest_d2.evaluation import CocoEvaluator
 from resnest_d2.evaluation.coco_evaluator import RESULTS
 
@@ -176,3 +176,8 @@ def test_a_sound_file_is_registered_as_it_is(write):
     pair = write(_file([(1, "a.png"), (2, "b.png")], [_object(1, 1), _object(2, 2)]))
     assert check_coco(*pair) == []
     assert MetadataCatalog.get(register_coco(*pair)).json_file == pair[0]
+
+
+def test_an_id_of_ours_that_a_strangers_file_has_of_another_type_is_not_used():
+    entries = {1: {"id": 1, GIVEN_ID: "a"}, 2: {"id": 2, GIVEN_ID: [1]}, 3: {"id": 3, GIVEN_ID: {}}}
+    assert given_ids(entries) == {1: "a"}
