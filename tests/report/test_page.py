@@ -87,6 +87,15 @@ def _detections(content, share):
     return [*found, {**found[0], **corner, "score": 0.99}]
 
 
+def test_losses_that_are_not_numbers_are_left_out(runs, tmp_path):
+    shutil.copytree(runs / "resnet", tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").write_text('{"iteration": 1, "total_loss": "x"}\n')
+    page = tmp_path / "report.html"
+    options = ["--out", str(page), "--num-images", "0", "--quiet"]
+    assert main(["report", str(tmp_path / "run"), *options]) == 0
+    assert "Total loss" not in page.read_text()
+
+
 @pytest.fixture(scope="module")
 def report(runs, tmp_path_factory):
     file = tmp_path_factory.mktemp("report") / "report.html"
