@@ -1,5 +1,6 @@
 """The command in processes of its own, as a user starts it: alone, or under torchrun."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -25,21 +26,30 @@ def start(arguments: list, log: Path, *, in_background: bool = False) -> subproc
     environment = {k: v for k, v in os.environ.items() if k not in names}
     paths = [PACKAGES, environment.get("PYTHONPATH", "")]
     environment |= {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
-    environment["CUDA_VISIBLE_DEVICES"] = ""
+    environment |= {"CUDA_VISIBLE_DEVICES": "", "PYTHONFAULTHANDLER": "1"}
     with open(log, "w") as file:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, *map(str, arguments)],
             stdout=file,
             stderr=file,
             env=environment,
             preexec_fn=lambda: signal.signal(signal.SIGINT, interrupt),
         )
+    process.log = log
+    return process
 
 
 def finish(process: subprocess.Popen, *, timeout: float = 300) -> int:
-    """Its exit code. A process that does not end in time fails the test."""
+    """Its exit code. If it does not end in time, the test fails and shows where it and its
+    children are."""
     try:
         return process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        for pid in [*descendants(process.pid), process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGABRT)  # each writes its threads' calls to the log
+                time.sleep(1)
+        raise AssertionError(f"no end in {timeout} s:\n{process.log.read_text()[-9000:]}") from None
     finally:
         for pid in [*descendants(process.pid), process.pid]:
             if process.poll() is None:
