@@ -45,15 +45,19 @@ def finish(process: subprocess.Popen, *, timeout: float = 300) -> int:
     try:
         return process.wait(timeout)
     except subprocess.TimeoutExpired:
-        for pid in [*descendants(process.pid), process.pid]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGABRT)  # each writes its threads' calls to the log
-                time.sleep(1)
+        _end([*descendants(process.pid), process.pid], signal.SIGABRT)
         raise AssertionError(f"no end in {timeout} s:\n{process.log.read_text()[-9000:]}") from None
     finally:
-        for pid in [*descendants(process.pid), process.pid]:
-            if process.poll() is None:
-                os.kill(pid, signal.SIGKILL)
+        if process.poll() is None:
+            _end([*descendants(process.pid), process.pid], signal.SIGKILL)
+
+
+def _end(pids: list[int], number: int) -> None:
+    """End processes, the first ones first. At SIGABRT, Python writes where its threads are."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+            time.sleep(1 if number == signal.SIGABRT else 0)
 
 
 def wait_for(condition: Callable, process: subprocess.Popen, log: Path, *, timeout: float = 120):
