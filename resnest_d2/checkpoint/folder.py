@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..files import require_regular_file
+from ..text import printable
 from .record import PROVENANCE_KEY, RECORD_KEY
 from .weight_files import StoredWeights, read_weights
 
@@ -178,7 +179,7 @@ def _read_outline(path: Path, stamp: tuple, trust_pickle: bool) -> StoredWeights
     try:
         stored = read_weights(path, trust_pickle=trust_pickle)
     except (OSError, ValueError) as error:
-        return str(error).removeprefix(f"{path} ")
+        return str(error).removeprefix(f"{printable(path)} ")
     kept = {
         name: value if isinstance(value, (str, int, float, bool)) or name in _RECORDS else None
         for name, value in stored.metadata.items()

@@ -47,6 +47,9 @@ _ENTRIES = {
     "record": dict,
 }
 
+_PADDED = 1 << 25  # pixels of a batch, however small its images are
+_MOST_OBJECTS = 20_000  # of an image: each is compared with all anchors
+
 
 @dataclass(frozen=True)
 class Replay:
@@ -114,6 +117,7 @@ def replay(path: str | os.PathLike, *, device: str | None = None) -> Replay:
 def _repeat(cfg: CfgNode, content: dict, path: Path) -> Replay:
     model = _build(cfg, content, path)
     batch = unpack(content["batch"])
+    _check_batch(batch, cfg)
     bad_weights = _bad_weights(model)  # before the batch changes running statistics
     losses, error, first, inputs_finite = _forward(model, batch, content)
     now = {name: value.item() for name, value in losses.items()}
@@ -183,12 +187,30 @@ def _build(cfg: CfgNode, content: dict, path: Path) -> nn.Module:
     except RuntimeError as error:
         raise ValueError(f"the weights in {path} do not fit its config: {error}") from error
     model.train()
+    fixed, frozen = set(content["in_evaluation_mode"]), set(content["frozen"])
     for name, module in model.named_modules():
-        if name in content["in_evaluation_mode"]:
+        if name in fixed:
             module.training = False
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name not in content["frozen"])
+        parameter.requires_grad_(name not in frozen)
     return model
+
+
+def _check_batch(batch: list[dict], cfg: CfgNode) -> None:
+    """Refuse a batch that no training has, and that would take more than the file's own size."""
+    sizes = [example["image"].shape[-2:] for example in batch]
+    own = sum(map(math.prod, sizes))
+    padded = len(sizes) * math.prod(map(max, zip(*sizes, strict=True)))
+    if padded > max(_PADDED, 8 * own):
+        raise ValueError(f"its images of {own} pixels in all would be padded to {padded}")
+    retina = cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
+    number = (cfg.MODEL.RETINANET if retina else cfg.MODEL.ROI_HEADS).NUM_CLASSES
+    for example in batch:
+        classes = example["instances"].gt_classes if "instances" in example else torch.zeros(0)
+        if len(classes) > _MOST_OBJECTS:
+            raise ValueError(f"an image has {len(classes)} objects: at most {_MOST_OBJECTS}")
+        if ((classes < 0) | (classes >= number)).any():
+            raise ValueError(f"its gt_classes must be from 0 to {number - 1}")
 
 
 def _bad_weights(model: nn.Module) -> list[str]:
