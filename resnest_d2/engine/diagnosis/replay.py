@@ -47,7 +47,7 @@ _ENTRIES = {
     "record": dict,
 }
 
-_PADDED = 1 << 25  # pixels of a batch, however small its images are
+_PADDED = 1 << 24  # pixels of a batch, however small its images are
 _MOST_OBJECTS = 20_000  # of an image: each is compared with all anchors
 
 
@@ -200,7 +200,8 @@ def _check_batch(batch: list[dict], cfg: CfgNode) -> None:
     """Refuse a batch that no training has, and that would take more than the file's own size."""
     sizes = [example["image"].shape[-2:] for example in batch]
     own = sum(map(math.prod, sizes))
-    padded = len(sizes) * math.prod(map(max, zip(*sizes, strict=True)))
+    sides = (-(-max(sides) // 32) * 32 for sides in zip(*sizes, strict=True))
+    padded = len(sizes) * math.prod(sides)
     if padded > max(_PADDED, 8 * own):
         raise ValueError(f"its images of {own} pixels in all would be padded to {padded}")
     retina = cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
