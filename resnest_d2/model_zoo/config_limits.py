@@ -33,9 +33,10 @@ _LIMITS = {
 """Lowest and highest number, by the last part of the key."""
 
 _WHOLE = (-1_000_000, 1_000_000)  # any other whole number of MODEL
-_MOST = {"TEST.AUG.MIN_SIZES": 30, "MODEL.ROI_BOX_CASCADE_HEAD.IOUS": 10}  # values
+_COUNTS = {"TEST.AUG.MIN_SIZES": (1, 30), "MODEL.ROI_BOX_CASCADE_HEAD.IOUS": (1, 10)}  # of values
 _MOST_ANCHORS = 1000  # of one place
 _ANCHORS = "MODEL.ANCHOR_GENERATOR"
+_GENERATOR = "MODEL.PROPOSAL_GENERATOR.NAME"
 
 
 def check_limits(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
@@ -50,13 +51,23 @@ def check_limits(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
         parts, name = list(_parts(value)), key.rpartition(".")[2]
         if None in parts and defaults.get(key) not in (None, ""):
             raise ArgumentError(key, f"must not be null, the default is {defaults[key]!r}")
+        usual = list(_parts(defaults.get(key, ())))
+        if usual and all(map(_is_number, usual)) and not all(map(_is_number, parts)):
+            raise ArgumentError(key, f"must be numbers, got {value!r:.100}")
         low, high = _LIMITS.get(name, _WHOLE if key.startswith("MODEL.") else (-math.inf, math.inf))
         for part in parts:
-            known = isinstance(part, (int, float)) and low <= part <= high
+            known = _is_number(part) and low <= part <= high
             if not known and (name in _LIMITS or type(part) is int):
                 raise ArgumentError(key, f"must be from {low} to {high}, got {part!r}")
-        if len(parts) > _MOST.get(key, len(parts)):
-            raise ArgumentError(key, f"must be at most {_MOST[key]} values, got {len(parts)}")
+        fewest, most = _COUNTS.get(key, (0, len(parts)))
+        if not fewest <= len(parts) <= most:
+            raise ArgumentError(key, f"must be {fewest} to {most} values, got {len(parts)}")
+    if values["MODEL.LOAD_PROPOSALS"] or values[_GENERATOR] == "PrecomputedProposals":
+        raise ArgumentError(
+            f"MODEL.LOAD_PROPOSALS or {_GENERATOR}",
+            "must not ask for files of proposals, which are pickles that could run code: if you "
+            "trust them, give the config yourself (--config-file)",
+        )
     lists = [values[f"{_ANCHORS}.{name}"] for name in ("SIZES", "ASPECT_RATIOS", "ANGLES")]
     number = math.prod(map(_longest, lists))
     if number > _MOST_ANCHORS:
@@ -71,6 +82,10 @@ def _parts(value: Any) -> Iterator[Any]:
             yield from _parts(part)
     else:
         yield value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))
 
 
 def _longest(value: Sequence) -> int:

@@ -20,7 +20,7 @@ REFUSED = {
     "RESNEST.INTENSITY.RANGE": (None, [None, 1]),
     "DATASETS.TRAIN": (None,),
     "TEST.DETECTIONS_PER_IMAGE": (None, -2, 10**7),
-    "TEST.AUG.MIN_SIZES": ([800, None], [800, "a"], [10**6], [400] * 31),
+    "TEST.AUG.MIN_SIZES": ([800, None], [800, "a"], [10**6], [400] * 31, []),
     "DATALOADER.NUM_WORKERS": (-1, 10**6),
     "MODEL.ROI_HEADS.NMS_THRESH_TEST": (None,),
     "MODEL.RPN.PRE_NMS_TOPK_TEST": (None, -1, 10**6),
@@ -28,6 +28,9 @@ REFUSED = {
     "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION": (0, 1000),
     "MODEL.ROI_HEADS.NUM_CLASSES": (None, 10**9),
     "MODEL.ROI_BOX_CASCADE_HEAD.IOUS": ([0.5] * 2500,),
+    "MODEL.RPN.BBOX_REG_WEIGHTS": (["a"] * 4,),
+    "MODEL.LOAD_PROPOSALS": (True,),  # Detectron2 unpickles them
+    "MODEL.PROPOSAL_GENERATOR.NAME": ("PrecomputedProposals",),
     f"{ANCHORS}.SIZES": ([[1] * 3000], [8] * 3000, [[8], [8] * 3000]),
 }
 
@@ -65,6 +68,8 @@ def test_every_config_of_detectron2_and_of_this_package_is_allowed():
     for file in files:
         cfg = defaults()
         cfg.merge_from_file(str(file), allow_unsafe=True)  # lists of sizes, computed by eval
+        if cfg.MODEL.LOAD_PROPOSALS:  # Fast R-CNN
+            continue
         check_limits(flat_values(cfg), flat_values(defaults()))
     for name in list_configs():
         check_limits(flat_values(get_config(name)), flat_values(defaults()))

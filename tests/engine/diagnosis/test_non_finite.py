@@ -170,8 +170,12 @@ def test_replay_refuses_files_of_wrong_types_and_contents_in_one_line(
     thin = [{**example, "image": torch.ones(3, *size)} for size in ((2, 6000), (6000, 2))]
     objects = {"__kind__": "Instances", "image_size": [64, 64]}
 
-    def with_classes(values):
-        return [{**example, "instances": {**objects, "fields": {"gt_classes": values}}}]
+    def with_classes(values, **more):
+        return [{**example, "instances": {**objects, "fields": {"gt_classes": values, **more}}}]
+
+    def with_polygon(points):
+        masks = {"__kind__": "PolygonMasks", "value": [[torch.tensor(points)]]}
+        return with_classes(torch.tensor([0]), gt_masks=masks)
 
     changed = {
         "losses": {"a": "text"},
@@ -184,7 +188,9 @@ def test_replay_refuses_files_of_wrong_types_and_contents_in_one_line(
         "batch of": [{**example, "image": torch.ones(2)}],
         "batch go through": [{**example, "instances": {"__kind__": "Instances"}}],
         "batch 24000 pixels in all would be padded to 72384512": thin,
-        "batch 20000 pixels in all would be padded": [{"image": torch.ones(3, 1, 1)}] * 20_000,
+        "batch it has 3000 images: at most 512": [{"image": torch.ones(3, 1, 1)}] * 3000,
+        "batch a polygon must be shorter": with_polygon([5.0, 5, 1e9, 5, 1e9, 1e9]),
+        "batch a polygon must be shorter ": with_polygon([5.0, 5, math.nan, 5, 9, 9]),
         "batch 100000 objects: at most 20000": with_classes(torch.zeros(100_000)),
         "batch gt_classes must be from 0 to 4": with_classes(torch.tensor([5])),
         "batch gt_classes must be from 0 to 4 ": with_classes(torch.tensor([-1])),
