@@ -77,7 +77,7 @@ def choose_checkpoint(
     """
     folder = Path(folder)
     if not run_files(folder):
-        raise FileNotFoundError(f"{folder} holds no training run: it has no {_LAST}")
+        raise FileNotFoundError(f"{printable(folder)} holds no training run: it has no {_LAST}")
     passed_over: dict[str, str] = {}
     for path in _newest_first(folder, passed_over, trust_pickle):
         outline = _outline(path, trust_pickle)
@@ -88,7 +88,7 @@ def choose_checkpoint(
         else:
             return Choice(path, outline, passed_over)
     damaged = "".join(f"\n  {name}: {why}" for name, why in passed_over.items())
-    raise ValueError(f"{folder} has no checkpoint that can be used:{damaged}")
+    raise ValueError(f"{printable(folder)} has no checkpoint that can be used:{damaged}")
 
 
 def find_checkpoint(source: str | os.PathLike, *, best: bool = False) -> Path:
@@ -109,7 +109,7 @@ def find_checkpoint(source: str | os.PathLike, *, best: bool = False) -> Path:
         choice.log()
         return choice.path
     if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}")
+        raise FileNotFoundError(f"there is no checkpoint {printable(path)}")
     return path
 
 
