@@ -6,9 +6,11 @@ text, which could fake or hide lines or control the terminal.
 
 import logging
 import re
+from collections.abc import Iterable
 
-__all__ = ["printable", "printable_lines", "printable_record"]
+__all__ = ["add_names", "printable", "printable_lines", "printable_record"]
 
+_NAMES: dict[str, str] = {}
 _COLOUR = re.compile(r"(\x1b\[(?:[01459]|3\d)m)")  # Detectron2 colours its own messages
 
 
@@ -27,9 +29,21 @@ def printable(text: object, limit: int | None = None) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def add_names(paths: Iterable[str]) -> None:
+    """Names of files and folders with line breaks, which no message may print as such.
+
+    A message in several lines does not show where a name with line breaks ends.
+    """
+    names = {name for path in paths for name in path.split("/") if name.strip()}
+    _NAMES.update((name, printable(name)) for name in names if not name.isprintable())
+
+
 def printable_lines(text: object) -> str:
-    """:func:`printable` for each line of a text."""
-    return "\n".join(map(printable, str(text).split("\n")))
+    """:func:`printable` for each line of a text, and for the names of :func:`add_names`."""
+    text = str(text)
+    for name, shown in _NAMES.items():
+        text = text.replace(name, shown)
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def printable_record(record: logging.LogRecord) -> bool:

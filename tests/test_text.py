@@ -9,6 +9,7 @@ from resnest_d2.checkpoint import read_weights
 from resnest_d2.cli.common import fail, say
 from resnest_d2.engine.training.records import protected_log_files
 from resnest_d2.text import printable, printable_lines
+from resnest_d2_command import main
 
 NAME = "a\x1b[31m\r\n\u202eb\ud800\x9b"
 SHOWN = r"a\x1b[31m\r\n\u202eb\ud800\x9b"
@@ -30,6 +31,23 @@ def test_what_commands_print_is_escaped(capsys):
     printed = capsys.readouterr()
     for text in (printed.out, printed.err):
         assert r"\x1b[31m\r" in text and all(c.isprintable() or c == "\n" for c in text)
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31m\nresnest-d2: written", "b\udcff\n"])
+def test_a_name_with_line_breaks_is_one_line_of_every_message(tmp_path, capsys, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    shown = f"{tmp_path}/{printable(name)}/x.pth"
+    for there in (False, True):
+        with pytest.raises(ValueError if there else FileNotFoundError) as refusal:
+            read_weights(folder / "x.pth")
+        assert shown in str(refusal.value) and str(refusal.value).isprintable()
+        x, y = str(folder / "x.pth"), str(folder / "y.pth")
+        for command in (["convert", x, y], ["replay", x], ["predict", y, "--checkpoint", x]):
+            assert main(command) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert shown in line and line.isprintable()
+        (folder / "x.pth").write_bytes(b"no weights")
 
 
 def test_what_is_logged_is_escaped_but_for_detectron2s_colours():

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..files import require_regular_file
+from ..text import printable
 from .record import PROVENANCE_KEY, RECORD_KEY
 from .weight_files import StoredWeights, read_weights
 
@@ -76,7 +77,7 @@ def choose_checkpoint(
     """
     folder = Path(folder)
     if not run_files(folder):
-        raise FileNotFoundError(f"{folder} holds no training run: it has no {_LAST}")
+        raise FileNotFoundError(f"{printable(folder)} holds no training run: it has no {_LAST}")
     passed_over: dict[str, str] = {}
     for path in _newest_first(folder, passed_over, trust_pickle):
         outline = _outline(path, trust_pickle)
@@ -87,7 +88,7 @@ def choose_checkpoint(
         else:
             return Choice(path, outline, passed_over)
     damaged = "".join(f"\n  {name}: {why}" for name, why in passed_over.items())
-    raise ValueError(f"{folder} has no checkpoint that can be used:{damaged}")
+    raise ValueError(f"{printable(folder)} has no checkpoint that can be used:{damaged}")
 
 
 def find_checkpoint(source: str | os.PathLike, *, best: bool = False) -> Path:
@@ -108,7 +109,7 @@ def find_checkpoint(source: str | os.PathLike, *, best: bool = False) -> Path:
         choice.log()
         return choice.path
     if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}")
+        raise FileNotFoundError(f"there is no checkpoint {printable(path)}")
     return path
 
 
@@ -178,7 +179,7 @@ def _read_outline(path: Path, stamp: tuple, trust_pickle: bool) -> StoredWeights
     try:
         stored = read_weights(path, trust_pickle=trust_pickle)
     except (OSError, ValueError) as error:
-        return str(error).removeprefix(f"{path} ")
+        return str(error).removeprefix(f"{printable(path)} ")
     kept = {
         name: value if isinstance(value, (str, int, float, bool)) or name in _RECORDS else None
         for name, value in stored.metadata.items()

@@ -29,6 +29,7 @@ MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _MAX_OPCODES = 1_000_000  # the largest ResNeSt detector with its optimiser has 300 thousand
 _MAX_DEPTH = 100  # of containers in containers
 _MAX_KEY = 1 << 31
+_MAX_STORAGE_KEY = 100  # characters
 _MAX_BITS = 2048  # of an integer
 _MAX_TEXT = 1 << 20  # characters and bytes, where the file itself is smaller
 _MAX_VALUES = 10_000  # the same for the values in containers
@@ -124,6 +125,7 @@ def _interpret(file, read_storage, budget: "_Budget"):
             items = [stack.pop() for _ in range(_TUPLES[name])]
             stack.append(tuple(reversed(items)))
         elif name.endswith("PUT"):
+            require(0 <= argument <= _MAX_OPCODES, "its pickle gives a value too large a number")
             memo[argument] = stack[-1]
         elif name == "MEMOIZE":
             memo[len(memo)] = stack[-1]
@@ -198,11 +200,12 @@ class _Budget:
 
     def take_all(self, arguments: tuple) -> None:
         """The arguments of a function, which may copy them."""
+        self.take(len(arguments))
         for part in arguments:
-            if isinstance(part, list):
+            if isinstance(part, (list, tuple)):
                 self.take(len(part))
             elif isinstance(part, (str, bytes, bytearray)):
-                self.take(1, len(part))
+                self.take(0, len(part))
 
 
 def _plain(value, budget: _Budget, depth: int = 0):
@@ -300,6 +303,7 @@ def _storage(pid, read_storage) -> _Storage:
         raise RefusalError("it refers to something that is no storage")
     _, dtype, key, device, numel, *view = pid
     sound = type(dtype) is torch.dtype and type(key) is type(device) is str and _is_size(numel)
+    sound = sound and len(key) <= _MAX_STORAGE_KEY
     sound = sound and read_storage and all(part is None for part in view)
     require(sound, "it holds a damaged storage")
     return _Storage(read_storage(key, dtype, numel))
@@ -336,6 +340,7 @@ def _size(sizes) -> tuple:
 
 def _ordered_dict(pairs=()) -> dict:
     """Python 2 gives the pairs as an argument, Python 3 sets them later."""
+    require(type(pairs) in (list, tuple), "its pickle is damaged")
     return _fill({}, [part for pair in pairs for part in (pair[0], pair[1])])
 
 

@@ -91,7 +91,7 @@ def read_weights(path: str | os.PathLike, *, trust_pickle: bool = False) -> Stor
         if RECORD_KEY in metadata:
             check_record(metadata[RECORD_KEY])
     except RefusalError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise ValueError(f"{printable(path)} is damaged: {error}") from error
     try:
         format = recognise(tensors)
     except ValueError:
@@ -118,7 +118,7 @@ def read_content(path: str | os.PathLike) -> dict:
 def _refusals(path: Path) -> Iterator[None]:
     """Say of each failure which file it is and why, in one line."""
     if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}")
+        raise FileNotFoundError(f"there is no checkpoint {printable(path)}")
     try:
         yield
     except (OSError, MemoryError):
@@ -129,7 +129,8 @@ def _refusals(path: Path) -> Iterator[None]:
             first = (reason.strip().splitlines() or [type(error).__name__])[0]
             reason = f"it is damaged, cut short, or another kind of file ({first:.150})"
         raise ValueError(
-            f"{path} is not a checkpoint of tensors and plain types: {printable(reason, 290)}"
+            f"{printable(path)} is not a checkpoint of tensors and plain types: "
+            f"{printable(reason, 290)}"
             f"{_IF_TRUSTED if isinstance(error, CodeError) else ''}"
         ) from error
 

@@ -9,6 +9,7 @@ import os
 import sys
 
 from ..progress import show_progress
+from ..text import add_names
 from .common import fail, interrupted
 
 __all__ = ["run_command"]
@@ -21,6 +22,8 @@ def run_command(args: argparse.Namespace) -> int:
         args: parsed; ``run`` is a module of this package and a function in it.
     """
     module, function = args.run.split(".")
+    given = [value if isinstance(value, list) else [value] for value in vars(args).values()]
+    add_names(text for value in given for text in value if isinstance(text, str))
     try:
         run = getattr(importlib.import_module(f"{__name__}.{module}"), function)
         with show_progress(not getattr(args, "quiet", False)):

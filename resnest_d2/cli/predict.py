@@ -18,8 +18,6 @@ _LISTED = 20  # files
 
 
 def predict(args: argparse.Namespace) -> int:
-    import torch
-
     from ..files import write_failure_reason
     from ..predict.many_files import predict_files
     from ..predict.predictor import Predictor
@@ -48,8 +46,12 @@ def predict(args: argparse.Namespace) -> int:
         return refuse(error)
     except KeyboardInterrupt:
         return interrupted("the same command goes on")
-    except torch.cuda.OutOfMemoryError:
-        return fail("the GPU's memory is full (the same command goes on with a lower --batch-size)")
+    except (MemoryError, RuntimeError) as error:
+        from ..engine.diagnosis.run_errors import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        return fail("the memory is full (the same command goes on with a lower --batch-size)")
     except OSError as error:
         reason, advice = write_failure_reason(error)
         return fail(

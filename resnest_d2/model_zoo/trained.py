@@ -34,6 +34,7 @@ from ..modeling.build import meta_model
 from ..text import printable
 from ..version import __version__
 from .catalog import MODELS, list_models
+from .config_limits import check_limits
 from .download import find
 from .handler import PREFIX, resolve_weights
 from .weights import WEIGHTS
@@ -47,8 +48,6 @@ __all__ = [
     "known_category_ids",
     "recorded_config",
 ]
-
-_MAX_NUMBER = 1_000_000  # in a config of unknown origin
 
 
 @dataclass(frozen=True)
@@ -132,8 +131,10 @@ def recorded_config(record: dict, path: os.PathLike) -> CfgNode:
     """
     cfg = get_cfg()
     add_resnest_config(cfg)
+    defaults = flat_values(cfg)
     try:
         cfg.merge_from_other_cfg(parse_config(record["config"]))
+        check_limits(flat_values(cfg), defaults)
         move_old_keys(cfg)
     except Exception as error:  # yacs and yaml raise a dozen kinds
         version = printable(record.get("version", "?"), 20)
@@ -150,9 +151,6 @@ def check_network(cfg: CfgNode, stored: StoredWeights) -> None:
     Raises:
         ValueError: they do not, or the config is of no network.
     """
-    for key, value in flat_values(cfg.MODEL, "MODEL.").items():
-        if type(value) is int and abs(value) > _MAX_NUMBER:  # of layers, classes, proposals, …
-            raise ValueError(f"the config in {stored.path} has {key} {value}: over {_MAX_NUMBER}")
     try:
         model = meta_model(cfg, max_parameters=2 * len(stored.tensors) + 100)
     except Exception as error:  # what a network is asked for may be any wrong value

@@ -5,6 +5,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+import torch
 
 from resnest_d2.checkpoint.pickles import RefusalError, read_pickle
 
@@ -59,6 +60,9 @@ def test_an_array_is_read():
         ([array(text("\x00" * 8), "f4,f4")], "other things than numbers"),
         ([array(text("\x00\x00\x80?"), shape=2)], "does not fit its 4 bytes"),
         (["EMPTY_LIST"] * 102 + ["APPEND"] * 101, "levels deep"),
+        (["NONE", b"p%d\n" % (2**61 - 1)], "gives a value too large a number"),
+        (["NONE", b"p-1\n"], "gives a value too large a number"),
+        ([ORDERED_DICT, "EMPTY_DICT", "TUPLE1", "REDUCE"], "damaged"),
     ],
 )
 def test_it_is_refused(parts, problem):
@@ -73,8 +77,25 @@ def test_what_is_copied_again_and_again_is_counted_although_nothing_of_it_is_kep
     calls = (ORDERED_DICT + b"h\x00\x85R") * 1000
     with pytest.raises(RefusalError, match="again and again"):
         read(pairs, calls, "NONE")
+    # The same pairs in a tuple, and as the arguments themselves.
+    for calls in ((ORDERED_DICT + b"h\x00\x85R") * 1000, (b"cnumpy\nndarray\nh\x00R") * 1000):
+        with pytest.raises(RefusalError, match="again and again"):
+            read(b"(" + pair * 10_000 + b"tq\x00", calls, "NONE")
     # 1 MB of text, and 100 arrays that encode it as bytes.
     shared = text("\x00" * 2**20) + b"q\x00"
     arrays = array(b"h\x00", "u1", 2**20) * 100
     with pytest.raises(RefusalError, match="claims more than"):
         read(shared, arrays, "NONE")
+
+
+def test_the_key_of_a_storage_is_short_as_each_tensor_looks_it_up():
+    def storage(key: str):
+        kind = text("storage") + b"ctorch\nByteStorage\n"
+        pid = b"(" + kind + text(key) + text("cpu") + number(1) + b"tQ"
+        tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + pid + number(0)
+        data = tensor + number(1) + b"\x85" + number(1) + b"\x85\x89}tR."
+        return read_pickle(BytesIO(data), 100, lambda key, dtype, n: torch.zeros(n, dtype=dtype))
+
+    assert storage("0").tolist() == storage("9" * 20).tolist() == [0]
+    with pytest.raises(RefusalError, match="damaged storage"):
+        storage("0" * 60_000)

@@ -164,7 +164,14 @@ def test_a_full_disk_exits_with_1_and_the_same_command_goes_on(
     assert main(command) == 0
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, torch.cuda.OutOfMemoryError])
+NO_MEMORY = RuntimeError(
+    "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
+)
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt, torch.cuda.OutOfMemoryError, MemoryError, NO_MEMORY], ids=repr
+)
 def test_an_end_in_between_says_how_to_go_on(error, command, capsys, monkeypatch):
     batch, numbers = Predictor.batch, []
 

@@ -346,7 +346,11 @@ def test_config_of_another_version_is_refused_with_the_file(tmp_path, config):
 @pytest.mark.parametrize(
     ("key", "value", "named"),
     [
-        ("MODEL.ROI_HEADS.NUM_CLASSES", 10**9, "NUM_CLASSES 1000000000"),
+        (
+            "MODEL.ROI_HEADS.NUM_CLASSES",
+            10**9,
+            "NUM_CLASSES must be from -1000000 to 1000000, got 1000000000",
+        ),
         ("MODEL.ROI_HEADS.NUM_CLASSES", 900_000, "900001"),
         ("MODEL.ROI_BOX_HEAD.NUM_FC", 900_000, "a model of more than"),
         ("MODEL.ROI_MASK_HEAD.NUM_CONV", 900_000, "a model of more than"),

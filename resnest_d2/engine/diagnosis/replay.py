@@ -5,17 +5,20 @@ process. The failure is reproduced if the same losses are not finite again. Repo
 module with an output that is not finite, the largest gradients, and invalid values in the inputs.
 """
 
+import itertools
 import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from detectron2.config import CfgNode
+from detectron2.structures import PolygonMasks
 from detectron2.utils.events import EventStorage
 
 from ...checkpoint import StoredWeights
@@ -46,6 +49,11 @@ _ENTRIES = {
     "dtype": str,
     "record": dict,
 }
+
+_PADDED = 1 << 24  # pixels of a batch, however small its images are
+_MOST_IMAGES = 512
+_MOST_OBJECTS = 20_000  # of an image: each is compared with all anchors
+_LONGEST = 100_000  # pixels of an outline, from the image's corner and back to it
 
 
 @dataclass(frozen=True)
@@ -114,6 +122,7 @@ def replay(path: str | os.PathLike, *, device: str | None = None) -> Replay:
 def _repeat(cfg: CfgNode, content: dict, path: Path) -> Replay:
     model = _build(cfg, content, path)
     batch = unpack(content["batch"])
+    _check_batch(batch, cfg)
     bad_weights = _bad_weights(model)  # before the batch changes running statistics
     losses, error, first, inputs_finite = _forward(model, batch, content)
     now = {name: value.item() for name, value in losses.items()}
@@ -183,12 +192,39 @@ def _build(cfg: CfgNode, content: dict, path: Path) -> nn.Module:
     except RuntimeError as error:
         raise ValueError(f"the weights in {path} do not fit its config: {error}") from error
     model.train()
+    fixed, frozen = set(content["in_evaluation_mode"]), set(content["frozen"])
     for name, module in model.named_modules():
-        if name in content["in_evaluation_mode"]:
+        if name in fixed:
             module.training = False
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name not in content["frozen"])
+        parameter.requires_grad_(name not in frozen)
     return model
+
+
+def _check_batch(batch: list[dict], cfg: CfgNode) -> None:
+    """Refuse a batch that no training has, and that would take more than the file's own size."""
+    sizes = [example["image"].shape[-2:] for example in batch]
+    own = sum(map(math.prod, sizes))
+    if len(batch) > _MOST_IMAGES:
+        raise ValueError(f"it has {len(batch)} images: at most {_MOST_IMAGES}")
+    sides = (-(-max(sides) // 32) * 32 for sides in zip(*sizes, strict=True))
+    padded = len(sizes) * math.prod(sides)
+    if padded > max(_PADDED, 8 * own):
+        raise ValueError(f"its images of {own} pixels in all would be padded to {padded}")
+    retina = cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
+    number = (cfg.MODEL.RETINANET if retina else cfg.MODEL.ROI_HEADS).NUM_CLASSES
+    for example in batch:
+        classes = example["instances"].gt_classes if "instances" in example else torch.zeros(0)
+        if len(classes) > _MOST_OBJECTS:
+            raise ValueError(f"an image has {len(classes)} objects: at most {_MOST_OBJECTS}")
+        if ((classes < 0) | (classes >= number)).any():
+            raise ValueError(f"its gt_classes must be from 0 to {number - 1}")
+        masks = example["instances"].get_fields().get("gt_masks") if len(classes) else None
+        outlines = itertools.chain(*masks.polygons) if isinstance(masks, PolygonMasks) else ()
+        for points in outlines:  # pycocotools takes memory for each pixel of them
+            steps = np.diff(points.reshape(-1, 2), axis=0, prepend=0, append=0)
+            if not np.abs(steps).sum() <= _LONGEST:  # nor for NaN
+                raise ValueError(f"a polygon must be shorter than {_LONGEST} pixels")
 
 
 def _bad_weights(model: nn.Module) -> list[str]:

@@ -28,6 +28,7 @@ __all__ = [
     "first_line",
     "hide_explained",
     "is_lost_peer",
+    "is_out_of_memory",
     "log_failure",
     "only_warnings",
 ]
@@ -56,6 +57,12 @@ def is_lost_peer(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and bool(_PEER_GONE.search(str(error)))
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of the machine or of the GPU is full."""
+    kinds = (MemoryError, torch.cuda.OutOfMemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
+
+
 def explain(error: BaseException) -> str | None:
     """The message for a failure; None: it is a bug, show its traceback.
 
@@ -74,8 +81,8 @@ def explain(error: BaseException) -> str | None:
             "RESNEST.ACCUMULATE a step keeps its images), set RESNEST.AMP_DTYPE 'auto', or see "
             "RESNEST.RECOMPUTE_NORM and RESNEST.ACTIVATION_CHECKPOINTING"
         )
-    if isinstance(error, MemoryError):
-        return f"the memory is full: {error or 'no more could be had'}"
+    if is_out_of_memory(error):
+        return f"the memory is full: {first_line(error) or 'no more could be had'}"
     if isinstance(error, OSError):
         full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
         return _message(error) + (" (the disk is full: make room)" if full else "")

@@ -167,6 +167,16 @@ def test_replay_refuses_files_of_wrong_types_and_contents_in_one_line(
     error = fail_training(config_for(tmp_path, "SOLVER.MAX_ITER", "9"))
     content = torch.load(error.file, weights_only=True)
     example, record = content["batch"][0], content["record"]
+    thin = [{**example, "image": torch.ones(3, *size)} for size in ((2, 6000), (6000, 2))]
+    objects = {"__kind__": "Instances", "image_size": [64, 64]}
+
+    def with_classes(values, **more):
+        return [{**example, "instances": {**objects, "fields": {"gt_classes": values, **more}}}]
+
+    def with_polygon(points):
+        masks = {"__kind__": "PolygonMasks", "value": [[torch.tensor(points)]]}
+        return with_classes(torch.tensor([0]), gt_masks=masks)
+
     changed = {
         "losses": {"a": "text"},
         "generators": {"cpu": [1]},
@@ -176,7 +186,14 @@ def test_replay_refuses_files_of_wrong_types_and_contents_in_one_line(
         "record of": {**record, "config": record["config"].replace("FC_DIM: ", "FC_DIM: 9")},
         "batch": [3],
         "batch of": [{**example, "image": torch.ones(2)}],
-        "batch with": [{**example, "instances": {"__kind__": "Instances"}}],
+        "batch go through": [{**example, "instances": {"__kind__": "Instances"}}],
+        "batch 24000 pixels in all would be padded to 72384512": thin,
+        "batch it has 3000 images: at most 512": [{"image": torch.ones(3, 1, 1)}] * 3000,
+        "batch a polygon must be shorter": with_polygon([5.0, 5, 1e9, 5, 1e9, 1e9]),
+        "batch a polygon must be shorter ": with_polygon([5.0, 5, math.nan, 5, 9, 9]),
+        "batch 100000 objects: at most 20000": with_classes(torch.zeros(100_000)),
+        "batch gt_classes must be from 0 to 4": with_classes(torch.tensor([5])),
+        "batch gt_classes must be from 0 to 4 ": with_classes(torch.tensor([-1])),
     }
     for key, value in changed.items():
         path = tmp_path / "changed.pth"
@@ -184,6 +201,7 @@ def test_replay_refuses_files_of_wrong_types_and_contents_in_one_line(
         assert main(["replay", str(path)]) == 2, key
         *_, last = capsys.readouterr().err.splitlines()  # PyTorch may log something first
         assert last.startswith("resnest-d2: error: ") and str(path) in last
+        assert key.partition(" ")[2].strip() in last
     path.write_bytes(Path(error.file).read_bytes() + b"x")
     assert main(["replay", str(path)]) == 2
     assert "second directory, or something after it" in capsys.readouterr().err

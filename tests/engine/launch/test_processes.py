@@ -402,4 +402,6 @@ def test_failures_are_told_from_bugs():
     text = "Caught OSError in DataLoader worker process 0.\nOriginal Traceback:\n  x\nOSError: gone"
     assert explain(OSError(text)) == "OSError: gone"
     assert "IMS_PER_BATCH" in explain(torch.cuda.OutOfMemoryError("CUDA out of memory."))
+    full = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.\nTraceback"
+    assert explain(RuntimeError(full)) == f"the memory is full: {full.splitlines()[0]}"
     assert not is_lost_peer(ValueError("Connection closed by peer"))
