@@ -7,8 +7,6 @@ text, which could fake or hide lines or control the terminal.
 import logging
 import re
 
-__all__ = ["printable", "printable_lines", "printable_record"]
-
 _COLOUR = re.compile(r"(\x1b\[(?:[01459]|3\d)m)")  # Detectron2 colours its own messages
 
 

@@ -38,16 +38,6 @@ from .download import find
 from .handler import PREFIX, resolve_weights
 from .weights import WEIGHTS
 
-__all__ = [
-    "TrainedModel",
-    "check_network",
-    "checkpoint_file",
-    "class_names_of",
-    "find_trained_model",
-    "known_category_ids",
-    "recorded_config",
-]
-
 _MAX_NUMBER = 1_000_000  # in a config of unknown origin
 
 
