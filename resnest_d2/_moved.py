@@ -13,8 +13,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["MODULES", "install", "moved_names"]
-
 MODULES: dict[str, tuple[str, ...]] = {
     "data.errors": ("data.worker_errors",),
     "demo": ("cli.demo",),

@@ -24,8 +24,6 @@ from .checkpoint import find_checkpoint
 from .config import check_pairs
 from .model_zoo.trained import checkpoint_file
 
-__all__ = ["RunResult", "evaluate", "train"]
-
 DataSets = Sequence[tuple[str | os.PathLike, str | os.PathLike]]
 Data = str | Sequence[str] | tuple[str | os.PathLike, str | os.PathLike] | DataSets
 

@@ -27,26 +27,6 @@ from omegaconf import DictConfig
 import detectron2
 from detectron2.config import CfgNode, LazyConfig, get_cfg
 
-__all__ = [
-    "ALIASES",
-    "KEYS",
-    "Key",
-    "add_resnest_config",
-    "check_pairs",
-    "flat_values",
-    "get_config",
-    "get_config_file",
-    "get_lazy_config",
-    "get_value",
-    "list_configs",
-    "load_stock_lazy_config",
-    "merge_opts",
-    "move_old_keys",
-    "present_keys",
-    "read_config",
-    "set_value",
-]
-
 logger = logging.getLogger(__name__)
 
 

@@ -7,8 +7,6 @@ builder can replace the name by the key that the user wrote.
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["REFUSALS", "ArgumentError", "check_choice", "error_text"]
-
 REFUSALS = (ValueError, KeyError, FileNotFoundError, FileExistsError)
 """What invalid input raises, before any work is done."""
 

@@ -14,17 +14,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-__all__ = [
-    "AtomicFiles",
-    "free_space",
-    "is_write_failure",
-    "make_folder",
-    "require_regular_file",
-    "write_failure_reason",
-    "write_text",
-    "writing",
-]
-
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike, mode: str = "wb") -> Iterator[IO]:

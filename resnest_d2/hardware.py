@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 import torch
 
-__all__ = ["CPU", "cpu_info", "has_fast_bfloat16"]
-
 
 class CPU(NamedTuple):
     """Name and features of the first processor, as Linux lists them on x86."""

@@ -10,8 +10,6 @@ from contextvars import ContextVar
 
 from tqdm import tqdm
 
-__all__ = ["progress_bar", "show_progress"]
-
 _DELAY = 2  # seconds until a bar appears
 _shown = ContextVar("progress is shown", default=False)
 

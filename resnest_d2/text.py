@@ -8,8 +8,6 @@ import logging
 import re
 from collections.abc import Iterable
 
-__all__ = ["add_names", "printable", "printable_lines", "printable_record"]
-
 _NAMES: dict[str, str] = {}
 _COLOUR = re.compile(r"(\x1b\[(?:[01459]|3\d)m)")  # Detectron2 colours its own messages
 

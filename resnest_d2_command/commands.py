@@ -1,7 +1,5 @@
 """The names of the commands, and what each does."""
 
-__all__ = ["COMMANDS", "describe"]
-
 COMMANDS = {
     "train": "train a detector",
     "evaluate": "evaluate a checkpoint",

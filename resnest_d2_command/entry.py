@@ -7,8 +7,6 @@ from .parsers import build_parser
 from .signals import ended_by_signals
 from .zoo import print_catalog, with_show
 
-__all__ = ["main"]
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""

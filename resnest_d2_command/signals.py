@@ -11,8 +11,6 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 
-__all__ = ["INTERRUPTED", "STOPPED", "STOP_SIGNALS", "ended_by_signals", "say_stopped"]
-
 STOPPED = 75
 """Exit code of a training that SIGTERM or SIGUSR1 has stopped: ``--resume`` continues it.
 

@@ -11,8 +11,6 @@ from .comparison import require_same_data
 from .evaluated_run import EvaluatedRun
 from .mistakes import Analysis, analyse_results
 
-__all__ = ["MAX_RUNS", "Study", "study_runs"]
-
 MAX_RUNS = 8
 
 

@@ -34,16 +34,6 @@ from ..progress import progress_bar
 if TYPE_CHECKING:
     from ..predict.predictor import Predictor
 
-__all__ = [
-    "NO_ATTENTION",
-    "BlockAttention",
-    "ClassAttention",
-    "attention_by_class",
-    "image_attention",
-    "record_attention",
-    "save_attention",
-]
-
 NO_ATTENTION = (
     "there is no attention to show: the network has no split attention (radix 0, a ResNet), or its "
     "blocks did not run (a compiled model calls no hooks)"

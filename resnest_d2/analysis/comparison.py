@@ -25,8 +25,6 @@ from ..progress import progress_bar
 from .config_changes import config_changes, network_changes, recipe_changes
 from .evaluated_run import EvaluatedRun
 
-__all__ = ["Comparison", "Gain", "Side", "TaskComparison", "compare_runs", "require_same_data"]
-
 _OBJECT = ("image_id", "category_id", "bbox", "segmentation", "area", "iscrowd", "ignore")
 
 

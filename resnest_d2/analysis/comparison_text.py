@@ -10,8 +10,6 @@ from ..benchmark.tables import number_text, range_text, text_table
 from ..text import printable
 from .comparison import Comparison, Gain
 
-__all__ = ["comparison_text", "cost_table", "gain_table", "value_text", "verdict"]
-
 TASK_NAMES = {"bbox": "boxes", "segm": "masks"}
 METRIC_NAMES = {"APs": "AP small", "APm": "AP medium", "APl": "AP large"}
 

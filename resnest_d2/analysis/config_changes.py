@@ -11,8 +11,6 @@ from detectron2.config import CfgNode
 
 from ..config import flat_values
 
-__all__ = ["config_changes", "network_changes", "recipe_changes"]
-
 _WEIGHTS = "MODEL.WEIGHTS"
 _NO_RECIPE = """
     MODEL.PIXEL_MEAN MODEL.PIXEL_STD INPUT.FORMAT OUTPUT_DIR SEED VERSION VIS_PERIOD CUDNN_BENCHMARK

@@ -33,8 +33,6 @@ from ..evaluation.ground_truth import GroundTruth
 from ..files import require_regular_file
 from ..text import printable
 
-__all__ = ["EvaluatedRun", "find_runs", "read_evaluated_run", "read_history"]
-
 _CONFIG = "config.yaml"
 _KEYS = {"MODEL.MASK_ON": bool, "MODEL.BACKBONE.NAME": str, "MODEL.RESNETS.DEPTH": int}
 _LARGEST = 1e12  # of a coordinate, a score, an iteration

@@ -30,8 +30,6 @@ from ..errors import check_choice
 from ..evaluation.coco_metrics import load_evaluation
 from ..evaluation.ground_truth import GEOMETRY, GroundTruth
 
-__all__ = ["ERRORS", "Analysis", "Detection", "ImageOutcomes", "Outcome", "analyse_results"]
-
 _BACKGROUND_IOU = 0.1  # TIDE's
 
 

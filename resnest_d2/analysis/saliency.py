@@ -27,8 +27,6 @@ from ..files import writing
 from ..modeling.dense import dense_predictions
 from ..progress import progress_bar
 
-__all__ = ["Followed", "Saliency", "check_saliency", "explain_detection", "follow_detections"]
-
 _STEPS = 64  # of the integral
 
 

@@ -7,8 +7,6 @@ from fvcore.nn import FlopCountAnalysis
 from fvcore.nn.jit_handles import get_shape
 from torch import nn
 
-__all__ = ["count_multiply_adds", "count_params"]
-
 
 def count_params(model: nn.Module) -> int:
     """Parameters of a model, frozen ones too; Detectron2's FrozenBN has buffers instead."""

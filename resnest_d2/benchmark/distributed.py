@@ -15,8 +15,6 @@ from .costs import count_params
 from .latency import alternate
 from .subjects import Subject, total_loss
 
-__all__ = ["ProcessTimes", "measure_processes"]
-
 _BUCKET_BYTES = 25 * 2**20  # of gradients, which DistributedDataParallel sends at once
 
 

@@ -10,8 +10,6 @@ import detectron2
 from ..hardware import cpu_info
 from ..version import __version__
 
-__all__ = ["describe_environment"]
-
 
 def describe_environment() -> dict[str, str]:
     """Hardware and versions to record beside a figure."""

@@ -12,8 +12,6 @@ from ..export import model_inputs, open_file
 from ..predict.predictor import Predictor
 from .latency import alternate
 
-__all__ = ["measure_exported"]
-
 
 def measure_exported(
     source: str | os.PathLike,

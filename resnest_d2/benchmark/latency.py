@@ -11,8 +11,6 @@ import torch
 
 from ..progress import progress_bar
 
-__all__ = ["alternate", "measure_latency"]
-
 
 def alternate(
     calls: Sequence[Callable[[], object]], *, runs: int = 10, warmup: int = 2, doing: str = ""

@@ -16,8 +16,6 @@ from .part_times import part_times
 from .peak_memory import peak_memory, saved_memory
 from .subjects import Subject
 
-__all__ = ["Measurement", "measure", "time_against"]
-
 
 @dataclass(frozen=True)
 class Measurement:

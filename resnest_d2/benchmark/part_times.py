@@ -19,8 +19,6 @@ from detectron2.data import transforms as T
 from ..data.image_reader import read_picture
 from ..export import model_inputs
 
-__all__ = ["part_times"]
-
 
 def part_times(
     model: nn.Module, run: Callable[[list[dict]], object], size: tuple[int, int], *, runs: int = 5

@@ -8,8 +8,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-__all__ = ["peak_memory", "saved_memory"]
-
 
 def peak_memory(call: Callable[[], object], device: str) -> int | None:
     """The most memory, in bytes, that a call takes beyond what is in use before it.

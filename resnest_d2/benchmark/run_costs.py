@@ -24,8 +24,6 @@ from .measure import Measurement, time_against
 from .peak_memory import peak_memory
 from .subjects import detector_options, random_input
 
-__all__ = ["RunCost", "measure_runs"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class RunCost(Measurement):

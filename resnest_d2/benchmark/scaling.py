@@ -14,8 +14,6 @@ from .distributed import ProcessTimes
 from .latency import alternate
 from .subjects import Subject
 
-__all__ = ["QUANTITIES", "Scaling", "measure_scaling", "scaling_of_processes"]
-
 _VARIED = {
     "radix": {radix: f"resnest50_fast_{radix}s1x64d" for radix in (1, 2, 4)},
     "cardinality": {

@@ -17,8 +17,6 @@ from ..inference import optimize_for_inference
 from ..modeling import VARIANTS, ResNeSt
 from ..modeling.checkpointing import checkpoint_stages, recompute_norms
 
-__all__ = ["SETTINGS", "SOURCES", "Subject", "detector_options", "random_input", "total_loss"]
-
 SOURCES = ("", "official", "timm")
 """Where a network comes from: this package or Detectron2, ``resnest==0.0.5``, timm."""
 

@@ -9,16 +9,6 @@ from .distributed import ProcessTimes
 from .measure import Measurement
 from .scaling import Scaling
 
-__all__ = [
-    "measurement_table",
-    "number_text",
-    "part_table",
-    "process_table",
-    "range_text",
-    "scaling_table",
-    "text_table",
-]
-
 
 def measurement_table(measured: Sequence[Measurement], reference: str, *, form: str) -> str:
     """One row per network.

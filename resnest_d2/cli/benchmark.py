@@ -12,8 +12,6 @@ from ..errors import check_choice
 from ..files import write_text
 from .common import REFUSALS, not_written, refuse
 
-__all__ = ["benchmark"]
-
 _NO_SETTINGS = ("run", "out", "json", "quiet")  # they do not change what is measured
 
 

@@ -18,20 +18,6 @@ from ..text import printable_lines
 if TYPE_CHECKING:
     from ..engine import Plan, RunRequest
 
-__all__ = [
-    "REFUSALS",
-    "data_pairs",
-    "execute",
-    "fail",
-    "interrupted",
-    "log_on_stderr",
-    "not_written",
-    "paths_in_pairs",
-    "process_options",
-    "refuse",
-    "say",
-]
-
 
 def fail(error: Exception | str, code: int = 1) -> int:
     """Print an error; returns the exit code."""

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from ..analysis.comparison import Comparison
     from ..benchmark import RunCost
 
-__all__ = ["compare"]
-
 
 def compare(args: argparse.Namespace) -> int:
     from ..analysis.comparison import compare_runs

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from ..text import printable
 from .common import REFUSALS, data_pairs, not_written, paths_in_pairs, refuse, say
 
-__all__ = ["check", "fix", "show", "split", "stats"]
-
 
 def _command(work: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
     """Explain bad input, and files that cannot be written (a full disk, a read-only folder)."""

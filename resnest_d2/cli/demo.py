@@ -10,8 +10,6 @@ from ..engine import RunRequest, run
 from ..evaluation import ap_table
 from ..predict.predictor import Predictor
 
-__all__ = ["run_demo"]
-
 CONFIG = "sample_mask_rcnn_resnest14_fpn"
 
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from ..analysis.evaluated_run import EvaluatedRun
     from ..benchmark import RunCost
 
-__all__ = ["cost_record", "measure_costs", "read_runs"]
-
 
 def read_runs(path: str, args: argparse.Namespace) -> list["EvaluatedRun"]:
     """The runs of a folder, a folder of such folders, or a pattern."""

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from ..analysis.attention import BlockAttention, ClassAttention
     from ..predict.predictor import Predictor
 
-__all__ = ["explain"]
-
 
 def explain(args: argparse.Namespace) -> int:
     import torch

@@ -7,8 +7,6 @@ import statistics
 
 from .common import REFUSALS, fail, not_written, refuse, say
 
-__all__ = ["export"]
-
 
 def export(args: argparse.Namespace) -> int:
     from ..export import export_checkpoint

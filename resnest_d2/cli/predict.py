@@ -12,8 +12,6 @@ from .common import REFUSALS, fail, interrupted, refuse, say
 if TYPE_CHECKING:
     from ..predict.many_files import FilePredictions
 
-__all__ = ["predict"]
-
 _LISTED = 20  # files
 
 

@@ -7,8 +7,6 @@ import math
 from ..text import printable
 from .common import REFUSALS, refuse, say
 
-__all__ = ["replay"]
-
 
 def replay(args: argparse.Namespace) -> int:
     from ..engine.diagnosis.replay import replay

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from ..analysis.analysed_runs import Study
     from ..benchmark import RunCost
 
-__all__ = ["report"]
-
 
 def report(args: argparse.Namespace) -> int:
     from ..analysis.analysed_runs import study_runs

@@ -4,8 +4,6 @@ import argparse
 
 from .common import data_pairs, execute, process_options
 
-__all__ = ["train"]
-
 
 def train(args: argparse.Namespace) -> int:
     from ..engine import RunRequest, prepare, run

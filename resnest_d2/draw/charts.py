@@ -9,8 +9,6 @@ from ..files import writing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["COLORS", "MARKERS", "RUN_COLORS", "literal", "save_chart", "short_name"]
-
 COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 """Okabe and Ito's palette, for colour-blind readers too; by class number."""
 

@@ -13,8 +13,6 @@ from ..analysis.mistakes import ERRORS, Analysis, Outcome
 from ..evaluation import Accuracy
 from .charts import MARKERS, RUN_COLORS, short_name
 
-__all__ = ["draw_confusion", "draw_errors", "draw_precision"]
-
 _HATCHES = ("", "//", "..", "\\\\", "xx", "--", "++", "oo")
 _NUMBERED = 14  # a matrix of more classes has no numbers in its cells
 

@@ -20,8 +20,6 @@ from ..analysis.attention import NO_ATTENTION, BlockAttention, ClassAttention
 from ..analysis.saliency import Saliency
 from .charts import COLORS, save_chart
 
-__all__ = ["plot_attention", "plot_block", "plot_class_attention", "plot_saliency"]
-
 # For weights. Their number is a prime, so equal weights, 1/R, fall into one bin despite rounding.
 _BINS = np.linspace(0, 1, 24)
 _SHOWN = 3  # channels of each kind

@@ -18,8 +18,6 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 from PIL import ImageFont
 
-__all__ = ["any_script", "image_font"]
-
 logger = logging.getLogger(__name__)
 
 _NAMED = 20  # letters in a warning

@@ -11,8 +11,6 @@ from ..analysis.comparison import Comparison, Gain
 from ..analysis.comparison_text import METRIC_NAMES, TASK_NAMES
 from .charts import literal, save_chart
 
-__all__ = ["plot_gains"]
-
 _BARS = 40  # classes
 _GAP = ("", Gain(*[math.nan] * 5))  # an empty line between groups
 

@@ -26,15 +26,6 @@ from ..modeling.box_masks import mask_parts
 from .charts import COLORS, short_name
 from .fonts import any_script
 
-__all__ = [
-    "Mark",
-    "draw_annotations",
-    "draw_comparison",
-    "draw_instances",
-    "draw_marks",
-    "save_comparisons",
-]
-
 _TITLE_HEIGHT = 32  # pixels
 _MARK_FONT = 7  # points
 

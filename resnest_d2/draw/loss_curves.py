@@ -20,8 +20,6 @@ from ..analysis.evaluated_run import read_history
 from .charts import MARKERS, RUN_COLORS, short_name
 from .fonts import any_script
 
-__all__ = ["draw_losses", "draw_metrics", "draw_total_losses", "plot_losses"]
-
 _METRICS = {
     "bbox/AP": "box AP",
     "segm/AP": "mask AP",

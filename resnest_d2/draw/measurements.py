@@ -9,8 +9,6 @@ import numpy as np
 from ..benchmark import Measurement, Scaling
 from .charts import save_chart
 
-__all__ = ["plot_measurements", "plot_scalings"]
-
 
 def plot_measurements(
     measured: Sequence[Measurement], path: str | os.PathLike, *, title: str, note: str

@@ -16,8 +16,6 @@ from ..analysis.mistakes import Detection, ImageOutcomes, Outcome
 from .charts import short_name
 from .instances import Mark, draw_marks
 
-__all__ = ["STYLES", "Style", "draw_objects", "draw_outcomes", "draw_surroundings"]
-
 
 class Style(NamedTuple):
     """Colour and line for matplotlib, sign before the class name, meaning for the legend."""

@@ -16,8 +16,6 @@ from ..progress import progress_bar
 from .fonts import image_font
 from .instances import draw_annotations
 
-__all__ = ["draw_sheet"]
-
 _CELL = 420  # pixels, largest width and height of an image
 _CAPTION = 24  # pixels, below each
 _GAP = 8  # pixels

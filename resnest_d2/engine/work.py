@@ -20,8 +20,6 @@ from .prepare.seeds import fix_seed
 from .training.records import set_up_process, show_log
 from .training.trainer import Trainer, merge_results
 
-__all__ = ["run"]
-
 logger = logging.getLogger(__name__)
 
 

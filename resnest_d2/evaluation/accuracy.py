@@ -12,8 +12,6 @@ from .coco_metrics import evaluate_results
 from .ground_truth import GroundTruth
 from .image_matches import METRICS
 
-__all__ = ["Accuracy", "measure_accuracy"]
-
 
 @dataclass(frozen=True)
 class Accuracy:

@@ -26,16 +26,6 @@ from ..text import printable
 from .coco_metrics import IMPLEMENTATIONS, evaluate_results
 from .ground_truth import GroundTruth
 
-__all__ = [
-    "DATA",
-    "RESULTS",
-    "CocoEvaluator",
-    "build_coco_evaluator",
-    "encode_masks",
-    "masks_for",
-    "write_data_file",
-]
-
 logger = logging.getLogger(__name__)
 
 RESULTS = "coco_instances_results.json"

@@ -27,8 +27,6 @@ from detectron2.evaluation.coco_evaluation import COCOevalMaxDets
 from ..errors import check_choice
 from .ground_truth import GEOMETRY, GroundTruth
 
-__all__ = ["IMPLEMENTATIONS", "evaluate_results", "load_evaluation"]
-
 IMPLEMENTATIONS = ("hotcoco", "pycocotools")
 
 

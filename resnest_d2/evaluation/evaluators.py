@@ -11,8 +11,6 @@ from ..data.image_reader import read_mask
 from .coco_evaluator import build_coco_evaluator
 from .panoptic_evaluator import PanopticEvaluator
 
-__all__ = ["SEMANTIC_ARCHITECTURES", "build_evaluator"]
-
 SEMANTIC_ARCHITECTURES = ("SemanticSegmentor", "PanopticFPN")
 
 

@@ -19,8 +19,6 @@ import numpy as np
 from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
-__all__ = ["GEOMETRY", "GroundTruth"]
-
 logger = logging.getLogger(__name__)
 
 # What a task compares, in annotations and in results.

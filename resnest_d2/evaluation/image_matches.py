@@ -19,8 +19,6 @@ import numpy as np
 from .coco_metrics import load_evaluation
 from .ground_truth import GroundTruth
 
-__all__ = ["METRICS", "ClassMatches", "match_class", "weighted_metrics"]
-
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 _MAX_DETECTIONS = 100  # of an image and class, COCO's

@@ -10,8 +10,6 @@ from tabulate import tabulate
 
 from ..files import write_text
 
-__all__ = ["ap_table", "plain_values", "results_json", "write_results"]
-
 _TASKS = {"bbox": "boxes", "segm": "masks"}
 _COLUMNS = {"AP": "AP", "AP50": "AP50", "AP75": "AP75"}
 _COLUMNS |= {"APs": "AP small", "APm": "AP medium", "APl": "AP large"}

@@ -19,8 +19,6 @@ from PIL import Image
 from detectron2.evaluation import COCOPanopticEvaluator
 from detectron2.utils import comm
 
-__all__ = ["PanopticEvaluator"]
-
 logger = logging.getLogger(__name__)
 
 _PARTS = {"": "All", "_th": "Things", "_st": "Stuff"}

@@ -27,8 +27,6 @@ from .parts import Detector, build_part, paste_masks
 from .verify import MASK_MARGIN, TOLERANCES, Agreement, compare_outputs, run_in_new_process
 from .write import FORMATS, SUFFIXES, write_part
 
-__all__ = ["Export", "export_checkpoint", "model_inputs"]
-
 _NUM_IMAGES = 10
 
 

@@ -21,8 +21,6 @@ from ..errors import check_choice
 from ..inference import fold_batch_norms
 from ..modeling.dense import dense_predictions
 
-__all__ = ["PARTS", "DenseOutputs", "Detector", "Features", "build_part", "paste_masks"]
-
 PARTS = ("detector", "backbone", "bottom_up")
 
 

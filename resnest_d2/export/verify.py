@@ -17,8 +17,6 @@ import numpy as np
 
 from . import run_file
 
-__all__ = ["MASK_MARGIN", "TOLERANCES", "Agreement", "compare_outputs", "run_in_new_process"]
-
 _LARGEST = {"boxes": 0.05, "scores": 1e-4, "features": 1e-3}  # differences; pixels for boxes
 _SMALLEST_IOU = 0.99  # of masks
 MASK_MARGIN = 1e-3  # of a mask pixel's probability around the threshold

@@ -22,8 +22,6 @@ from ..modeling.deform_conv import DeformConv2d
 from .parts import Detector
 from .run_file import METADATA
 
-__all__ = ["FORMATS", "SUFFIXES", "write_part"]
-
 SUFFIXES = {"torchscript": ".pt", "onnx": ".onnx", "torch-export": ".pt2"}
 FORMATS = tuple(SUFFIXES)
 

@@ -17,8 +17,6 @@ from torch import nn
 from ..modeling.split_attention import SplitAttentionConv2d, spatial_mean
 from .replace import replace_modules
 
-__all__ = ["FusedSplitAttention", "replace_attention"]
-
 
 class FusedSplitAttention(nn.Module):
     """A :class:`.SplitAttentionConv2d` with two splits and folded batch norms.

@@ -17,8 +17,6 @@ from detectron2.layers import FrozenBatchNorm2d, ModulatedDeformConv
 
 from ..modeling.split_attention import SplitAttentionConv2d
 
-__all__ = ["fold_batch_norms"]
-
 
 def fold_batch_norms(model: nn.Module) -> int:
     """Fold every batch norm that directly follows a convolution, in place; returns their number.

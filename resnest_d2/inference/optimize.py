@@ -28,8 +28,6 @@ from .fold import fold_batch_norms
 from .pooling import replace_poolers
 from .winograd import replace_convolutions
 
-__all__ = ["optimize_for_inference"]
-
 logger = logging.getLogger(__name__)
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)

@@ -21,8 +21,6 @@ from detectron2.structures import Boxes
 
 from .replace import replace_modules
 
-__all__ = ["FastROIPooler", "replace_poolers"]
-
 _COUNTS = (1, 2, 3, 4, 6, 8, 12)  # samples a side that ROIs are grouped by; then powers of two
 
 

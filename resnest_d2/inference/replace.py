@@ -4,8 +4,6 @@ from collections.abc import Callable
 
 from torch import nn
 
-__all__ = ["replace_modules"]
-
 
 def replace_modules(
     model: nn.Module, kind: type[nn.Module], fits: Callable[[nn.Module], bool]

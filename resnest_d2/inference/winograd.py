@@ -22,8 +22,6 @@ from detectron2.layers import Conv2d
 
 from .replace import replace_modules
 
-__all__ = ["WinogradConv2d", "replace_convolutions"]
-
 # Interpolation points: 0, 1, -1, 2, -2 and infinity.
 _BT = torch.tensor(
     [

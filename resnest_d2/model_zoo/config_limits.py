@@ -11,8 +11,6 @@ from typing import Any
 
 from ..errors import ArgumentError
 
-__all__ = ["check_limits"]
-
 _LIMITS = {
     "MIN_SIZE_TEST": (0, 10_000),  # pixels; 0: images keep their size
     "MAX_SIZE_TEST": (0, 2**31),

@@ -9,8 +9,6 @@ from ..modeling import VARIANTS, ResNeSt
 from .download import fetch
 from .handler import PREFIX
 
-__all__ = ["load_pretrained"]
-
 _CLASSIFIER = re.compile(r"(.*\.)?(fc|linear)\.(weight|bias)")
 
 

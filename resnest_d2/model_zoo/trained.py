@@ -39,16 +39,6 @@ from .download import find
 from .handler import PREFIX, resolve_weights
 from .weights import WEIGHTS
 
-__all__ = [
-    "TrainedModel",
-    "check_network",
-    "checkpoint_file",
-    "class_names_of",
-    "find_trained_model",
-    "known_category_ids",
-    "recorded_config",
-]
-
 
 @dataclass(frozen=True)
 class TrainedModel:

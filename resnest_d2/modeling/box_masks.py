@@ -19,8 +19,6 @@ from detectron2.layers.mask_ops import _do_paste_mask
 from detectron2.modeling import GeneralizedRCNN, GeneralizedRCNNWithTTA, PanopticFPN
 from detectron2.structures import Instances, ROIMasks
 
-__all__ = ["AugmentedRCNN", "encode_part", "mask_parts", "unpasted_masks"]
-
 _THRESHOLD = 0.5  # as Detectron2 pastes
 
 

@@ -18,13 +18,6 @@ from ..errors import ArgumentError, check_choice
 from .norm import NORMS, get_norm
 from .resnest import ResNeSt
 
-__all__ = [
-    "build_resnest_backbone",
-    "build_resnest_fpn_backbone",
-    "build_resnest_retinanet_fpn_backbone",
-    "meta_model",
-]
-
 # argument of ResNeSt -> config key
 _KEYS = {
     name: f"MODEL.RESNETS.{name.upper()}"

@@ -23,17 +23,6 @@ from detectron2.modeling.backbone import ResNet
 
 from ..errors import ArgumentError, check_choice
 
-__all__ = [
-    "add_checkpointing",
-    "CheckpointedStage",
-    "checkpoint_stages",
-    "convolve",
-    "needs_gradients",
-    "normalise",
-    "recompute_norms",
-    "recomputed",
-]
-
 
 class CheckpointedStage(nn.Sequential):
     """A stage in which each block is checkpointed, unless it needs no gradients.

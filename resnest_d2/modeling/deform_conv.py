@@ -12,8 +12,6 @@ from detectron2.layers import Conv2d
 
 from .split_attention import SplitAttentionConv2d
 
-__all__ = ["DeformConv2d", "DeformSplitAttentionConv2d"]
-
 
 class DeformConv2d(Conv2d):
     """Detectron2's ``Conv2d`` with an offset, and in v2 a weight, for each tap and position."""

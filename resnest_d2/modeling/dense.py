@@ -4,8 +4,6 @@ import torch
 
 from detectron2.modeling import RetinaNet
 
-__all__ = ["dense_predictions"]
-
 
 def dense_predictions(
     model: RetinaNet, pixels: torch.Tensor

@@ -4,8 +4,6 @@ import math
 
 from torch import nn
 
-__all__ = ["msra_fill"]
-
 
 def msra_fill(conv: nn.Conv2d) -> None:
     """Fill a convolution's weight with He's normal distribution (fan out), its bias with zeros.

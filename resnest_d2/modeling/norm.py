@@ -17,14 +17,6 @@ from detectron2.utils.comm import get_world_size
 
 from ..errors import check_choice
 
-__all__ = [
-    "NORMS",
-    "PortableSyncBatchNorm",
-    "convert_sync_batchnorm",
-    "get_norm",
-    "needs_second_value",
-]
-
 NORMS = ("", "BN", "SyncBN", "naiveSyncBN", "FrozenBN", "GN")
 """Norms by name; :func:`get_norm` takes a callable as well."""
 

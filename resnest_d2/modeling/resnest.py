@@ -27,8 +27,6 @@ from .init import msra_fill
 from .norm import get_norm
 from .split_attention import SplitAttentionConv2d
 
-__all__ = ["DEPTHS", "VARIANTS", "Bottleneck", "DeepStem", "DeformBottleneck", "ResNeSt"]
-
 # depth -> (blocks per stage, stem width)
 DEPTHS = {
     14: ((1, 1, 1, 1), 32),

@@ -22,15 +22,6 @@ from ..errors import ArgumentError
 from .init import msra_fill
 from .norm import get_norm, needs_second_value
 
-__all__ = [
-    "ONE_IMAGE",
-    "SplitAttentionConv2d",
-    "attention_channels",
-    "fuse_splits",
-    "radix_softmax",
-    "spatial_mean",
-]
-
 ONE_IMAGE = (
     "Split attention normalises one value per channel and image, and this batch norm has one image "
     "to take statistics from. Train with two or more images per process (SOLVER.IMS_PER_BATCH, "

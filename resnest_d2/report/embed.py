@@ -10,8 +10,6 @@ from PIL import Image
 
 from ..draw.fonts import any_script
 
-__all__ = ["chart_address", "picture_address"]
-
 
 def picture_address(picture: np.ndarray) -> str:
     """An image, RGB, uint8, (H, W, 3), as JPEG."""

@@ -16,8 +16,6 @@ from ..draw.outcomes import draw_objects, draw_outcomes, draw_surroundings
 from ..progress import progress_bar
 from .embed import picture_address
 
-__all__ = ["Panel", "Scene", "mistake_panels", "worst_scenes"]
-
 
 @dataclass(frozen=True)
 class Panel:

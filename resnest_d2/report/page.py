@@ -29,8 +29,6 @@ from .gallery import mistake_panels, worst_scenes
 if TYPE_CHECKING:
     import jinja2
 
-__all__ = ["load_template", "write_report"]
-
 _CURVES = 12  # classes with a chart of their own
 _CONFUSED = 30  # classes in a confusion matrix
 _PAIRS = 8  # most frequent confusions

@@ -6,8 +6,6 @@ from pathlib import Path
 from .children import Outcome
 from .findings import OK, WARNING, Check, gib
 
-__all__ = ["check_data"]
-
 GROUP = "Data and weights"
 
 _COCO = (  # annotations and images of Detectron2's COCO 2017 data sets

@@ -7,8 +7,6 @@ from pathlib import Path
 from ..commands import COMMANDS, describe
 from .common import add_data_options, add_json_option, add_parser, add_quiet_option
 
-__all__ = ["add_commands"]
-
 _EPILOGS = {
     "data": """
 Examples:

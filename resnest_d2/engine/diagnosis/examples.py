@@ -10,8 +10,6 @@ import torch
 
 from detectron2.structures import BitMasks, Boxes, Instances, Keypoints, PolygonMasks, RotatedBoxes
 
-__all__ = ["pack", "unpack"]
-
 _KIND = "__kind__"
 _STRUCTURES = {kind.__name__: kind for kind in (Boxes, BitMasks, Keypoints, RotatedBoxes)}
 

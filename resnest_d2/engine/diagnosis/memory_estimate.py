@@ -21,8 +21,6 @@ from detectron2.utils import comm
 
 from ...modeling.checkpointing import recompute_norms
 
-__all__ = ["Memory", "SavedTensors", "available_memory", "estimate_memory", "image_size"]
-
 logger = logging.getLogger(__name__)
 
 _NORMS = ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_BOX_CASCADE_HEAD", "ROI_MASK_HEAD", "SEM_SEG_HEAD")

@@ -24,8 +24,6 @@ from ...files import writing
 from .examples import pack
 from .run_errors import first_line
 
-__all__ = ["LossGuard", "NonFiniteLossError", "largest_gradients", "losses_before"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -31,8 +31,6 @@ from ..training.trainer import Trainer
 from .examples import unpack
 from .non_finite import Gradient, largest_gradients, losses_before
 
-__all__ = ["Replay", "replay"]
-
 _ENTRIES = {
     "iteration": int,
     "micro_batch": int,

@@ -20,19 +20,6 @@ import torch.distributed as dist
 from detectron2.engine import TrainerBase
 from detectron2.utils import comm
 
-__all__ = [
-    "LOGGERS",
-    "RunError",
-    "end_soon",
-    "explain",
-    "first_line",
-    "hide_explained",
-    "is_lost_peer",
-    "is_out_of_memory",
-    "log_failure",
-    "only_warnings",
-]
-
 logger = logging.getLogger(__name__)
 
 LOST_PEER = "another process of this run has died, and this one cannot go on without it"

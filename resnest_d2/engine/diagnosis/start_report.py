@@ -29,8 +29,6 @@ from ..prepare.schedule import Origin
 from .memory_estimate import Memory, available_memory, estimate_memory, image_size
 from .traps import find_traps
 
-__all__ = ["Part", "log_report", "model_parts"]
-
 logger = logging.getLogger(__name__)
 
 _SYNCHRONISED = (nn.SyncBatchNorm, NaiveSyncBatchNorm, PortableSyncBatchNorm)

@@ -9,8 +9,6 @@ from ...data.intensity import Intensity, ValueRange, fitting_keys
 from ...text import printable
 from ..prepare.classes import classes_key
 
-__all__ = ["find_traps"]
-
 _FEW = 4  # images from which a batch norm's statistics are too noisy for detection
 
 

@@ -18,8 +18,6 @@ from filelock import FileLock, Timeout
 from ..prepare.request import RunRequest
 from .torchrun import process_rank
 
-__all__ = ["check_unlocked", "locked"]
-
 logger = logging.getLogger(__name__)
 
 _LOCK, _HOLDER = ".training.lock", ".training"

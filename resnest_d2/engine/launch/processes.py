@@ -41,8 +41,6 @@ from .torchrun import joined, leave_group, prefer_loopback, read_environment
 if TYPE_CHECKING:
     from ..prepare.plan import Plan
 
-__all__ = ["run_in_processes"]
-
 _HESITATION = 6  # seconds that a process which lost another waits: torchrun may look every 5
 _GRACE = 20  # seconds that an interrupted process has to end
 

@@ -15,8 +15,6 @@ from resnest_d2_command.signals import STOP_SIGNALS, STOPPED
 
 from ...checkpoint import RunCheckpointer
 
-__all__ = ["StopOnSignal", "signals_held_back"]
-
 logger = logging.getLogger(__name__)
 
 

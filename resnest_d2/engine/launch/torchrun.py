@@ -31,20 +31,6 @@ from ...errors import REFUSALS, error_text
 from ..diagnosis.run_errors import RunError
 from ..prepare.request import RunRequest
 
-__all__ = [
-    "Torchrun",
-    "adopt",
-    "check_given",
-    "joined",
-    "leave",
-    "leave_group",
-    "prefer_loopback",
-    "prepare_together",
-    "process_rank",
-    "read_environment",
-    "record",
-]
-
 logger = logging.getLogger(__name__)
 
 _NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")

@@ -11,8 +11,6 @@ from ...text import printable
 from .request import RunRequest
 from .stated import Stated
 
-__all__ = ["check_same_classes", "classes_key", "use_classes"]
-
 logger = logging.getLogger(__name__)
 
 _DETECTORS = ("GeneralizedRCNN", "PanopticFPN", "RetinaNet")

@@ -28,19 +28,6 @@ from .request import RunRequest
 from .schedule import check_schedule
 from .stated import Stated
 
-__all__ = [
-    "check_batch_size",
-    "check_files",
-    "check_output_dir",
-    "check_step",
-    "check_training",
-    "choose_config",
-    "choose_device",
-    "choose_model_device",
-    "choose_weights",
-    "expect_published",
-]
-
 logger = logging.getLogger(__name__)
 
 

@@ -26,8 +26,6 @@ from .config_checks import check_output_dir
 from .request import RunRequest
 from .stated import Stated
 
-__all__ = ["log_bad_data", "use_own_data"]
-
 logger = logging.getLogger(__name__)
 
 _LIST = "bad_data.json"

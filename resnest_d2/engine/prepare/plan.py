@@ -33,8 +33,6 @@ from .request import RunRequest
 from .schedule import Origin, set_schedule
 from .tasks import check_tasks, check_test_augmentation
 
-__all__ = ["Plan", "prepare"]
-
 
 @dataclass(frozen=True)
 class Plan:

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from detectron2.config import CfgNode
 
-__all__ = ["RunRequest"]
-
 
 @dataclass(frozen=True)
 class RunRequest:

@@ -32,8 +32,6 @@ from ...config import get_value, set_value
 from ...data import summarise_training_data
 from .stated import Stated
 
-__all__ = ["Change", "Origin", "check_schedule", "set_schedule"]
-
 logger = logging.getLogger(__name__)
 
 _BATCH, _RATE, _MAX = "SOLVER.IMS_PER_BATCH", "SOLVER.BASE_LR", "SOLVER.MAX_ITER"

@@ -13,8 +13,6 @@ from ...checkpoint import RECORD_KEY, RunCheckpointer, choose_checkpoint
 from ...checkpoint.resume_changes import recorded_value
 from .request import RunRequest
 
-__all__ = ["Generators", "fix_seed"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -8,8 +8,6 @@ from detectron2.config import CfgNode, get_cfg
 
 from ...config import add_resnest_config, get_value, merge_opts
 
-__all__ = ["Stated"]
-
 
 class Stated:
     """The layers of a config. Layer -1 stands for the defaults, the last one for ``opts``.

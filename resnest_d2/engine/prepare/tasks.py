@@ -10,8 +10,6 @@ from detectron2.data import Metadata, MetadataCatalog
 
 from ...evaluation import SEMANTIC_ARCHITECTURES
 
-__all__ = ["check_tasks", "check_test_augmentation"]
-
 _COCO_KEYPOINTS = 17  # what pycocotools has sigmas for
 
 

@@ -15,8 +15,6 @@ from ...errors import check_choice
 from ...evaluation import SEMANTIC_ARCHITECTURES
 from .hooks import StopTraining
 
-__all__ = ["BestCheckpoint", "check_best"]
-
 logger = logging.getLogger(__name__)
 
 _BOXES = ("AP", "AP50", "AP75", "APs", "APm", "APl")

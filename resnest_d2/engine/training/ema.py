@@ -11,8 +11,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from detectron2.engine import HookBase
 
-__all__ = ["RAW_MODEL", "AverageWeights", "TrainedWeights", "average_of"]
-
 RAW_MODEL = "raw_model"
 """Entry of a checkpoint with the trained weights, where ``model`` is their average."""
 

@@ -9,8 +9,6 @@ from types import MethodType
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["freeze_parameters"]
-
 logger = logging.getLogger(__name__)
 
 _KEY = "RESNEST.FREEZE"

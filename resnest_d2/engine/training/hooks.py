@@ -12,8 +12,6 @@ from detectron2.utils import comm
 
 from ...data.randomness import ITERATION, seed_generators
 
-__all__ = ["FreezeNorm", "MetricsWriter", "RepeatablePreciseBN", "SeedIterations", "StopTraining"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -40,8 +40,6 @@ from .records import set_up_process, show_log
 from .steps import TrainingStep
 from .trainer import adapt_sync_batchnorm
 
-__all__ = ["prepare_lazy", "run_lazy"]
-
 _MAPPERS = (
     *(DatasetMapper, "detectron2.data.DatasetMapper"),
     "detectron2.data.dataset_mapper.DatasetMapper",

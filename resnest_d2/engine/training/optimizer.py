@@ -14,8 +14,6 @@ from detectron2.config import CfgNode
 from detectron2.solver import build_optimizer as d2_build_optimizer
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 
-__all__ = ["CLIP_TYPES", "build_optimizer"]
-
 logger = logging.getLogger(__name__)
 
 CLIP_TYPES = ("value", "norm", "full_model")

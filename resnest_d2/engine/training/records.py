@@ -29,8 +29,6 @@ from ..diagnosis.run_errors import LOGGERS, hide_explained
 from ..launch.torchrun import process_rank
 from ..prepare.request import RunRequest
 
-__all__ = ["LateWriter", "cut_metrics", "protected_log_files", "set_up_process", "show_log"]
-
 logger = logging.getLogger(__name__)
 
 _ROOM = 1 << 20  # bytes

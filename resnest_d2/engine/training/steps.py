@@ -14,8 +14,6 @@ from ...hardware import has_fast_bfloat16
 from ..diagnosis.non_finite import LossGuard
 from ..launch.stopping import signals_held_back
 
-__all__ = ["TrainingStep", "choose_dtype"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -52,8 +52,6 @@ from .optimizer import build_optimizer
 from .records import LateWriter, cut_metrics
 from .steps import TrainingStep, choose_dtype
 
-__all__ = ["Trainer", "adapt_sync_batchnorm", "merge_results"]
-
 logger = logging.getLogger(__name__)
 
 
