@@ -162,7 +162,7 @@ def open_image(path: str | os.PathLike) -> Iterator[Image.Image]:
     The path may also be one of Detectron2's ``PathManager``.
     """
     try:
-        if "://" not in os.fspath(path):
+        if "://" not in os.fspath(path) or os.path.exists(path):
             status = os.stat(path)
             if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for a writer
                 raise PictureError(path, "it is a folder or a device, not a file")

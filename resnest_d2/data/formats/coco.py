@@ -32,6 +32,7 @@ from ..check.repair import (
 )
 from ..check.structure import read_structure
 from ..check.summary import CocoSummary
+from ...text import printable
 from ..flip_pairs import flip_pairs as find_flip_pairs
 
 _OWN_FILES = "--train-json/--train-images/--val-json/--val-images"
@@ -318,4 +319,4 @@ def require_registered(names: Iterable[str]) -> None:
 def few(items: Sequence, limit: int = 3) -> str:
     """The first items and how many more there are, for a message."""
     more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(map(str, items[:limit])) + more
+    return ", ".join(printable(item, 200) for item in items[:limit]) + more
