@@ -118,7 +118,8 @@ def load_image(
         if shown.has_transparency_data and mode == "RGB":
             shown = shown.convert("RGBA")
             shown = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
-        shown = _upright(shown.convert(mode), orientation(image))
+        shown = shown if shown.mode == mode else shown.convert(mode)
+        shown = _upright(shown, orientation(image))
         return shown, ", ".join(notes)
 
 

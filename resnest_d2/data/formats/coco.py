@@ -16,6 +16,7 @@ from iopath.common.file_io import get_cache_dir
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
+from ...text import printable
 from ..check.data_sets import (
     different_categories,
     examine,
@@ -32,7 +33,6 @@ from ..check.repair import (
 )
 from ..check.structure import read_structure
 from ..check.summary import CocoSummary
-from ...text import printable
 from ..flip_pairs import flip_pairs as find_flip_pairs
 
 _OWN_FILES = "--train-json/--train-images/--val-json/--val-images"
