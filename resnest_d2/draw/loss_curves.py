@@ -126,6 +126,8 @@ def _small_chart() -> tuple[Figure, Axes]:
 
 def _log_scale(axes: Axes) -> None:
     """With plain numbers, also where the values span less than a factor of ten."""
+    if axes.dataLim.ymax <= 0:  # no loss that such a scale has
+        return
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")

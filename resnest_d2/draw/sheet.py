@@ -82,11 +82,12 @@ def draw_sheet(
 
 
 def _draw_record(record: dict, class_names: list[str], intensity: Intensity) -> Image.Image:
-    size = record["width"], record["height"]
     try:
         image, _ = load_image(record["file_name"], intensity)
+        size = record.get("width", image.width), record.get("height", image.height)
         if image.size != size:
-            raise PictureError(record["file_name"], f"it has {image.size} pixels, its data {size}")
+            reason = f"it has {image.size} pixels, and its data says {size}"
+            raise PictureError(record["file_name"], reason)
     except (FileNotFoundError, PictureError) as error:
         logger.warning(error)
         field = Image.new("RGB", (_CELL, _CELL // 2), "#cccccc")

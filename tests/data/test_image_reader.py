@@ -176,7 +176,8 @@ def test_what_is_no_picture_is_refused(content, reason, tmp_path):
 
 def test_a_folder_a_pipe_and_a_missing_file_are_told_apart(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")  # to open it would wait for ever
-    for path in (tmp_path, tmp_path / "pipe.jpg"):
+    (tmp_path / "s3:" / "folder").mkdir(parents=True)
+    for path in (tmp_path, tmp_path / "pipe.jpg", f"{tmp_path}/s3://folder"):
         with pytest.raises(PictureError, match="a folder or a device"):
             read_picture(path)
     with pytest.raises(FileNotFoundError, match="none.jpg"):
