@@ -87,7 +87,11 @@ def read_picture(path: str | os.PathLike, intensity: Intensity = BY_TYPE) -> Pic
         PictureError: it cannot be read.
     """
     image, note = load_image(path, intensity)
-    return Picture(np.asarray(image), note)
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, 1024):  # at once it would take another copy
+        part = image.crop((0, top, image.width, min(top + 1024, image.height)))
+        pixels[top : top + 1024] = part
+    return Picture(pixels, note)
 
 
 def load_image(
