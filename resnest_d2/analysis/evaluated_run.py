@@ -23,7 +23,7 @@ from detectron2.config import CfgNode
 from ..checkpoint import find_checkpoint, parse_config
 from ..config import get_value
 from ..data.check.data_sets import examine
-from ..data.check.normalise import given_ids
+from ..data.check.normalise import given_ids, id_key
 from ..data.check.problems import report
 from ..data.check.rle import check_texts
 from ..data.formats.coco import read_sound_coco
@@ -192,22 +192,19 @@ def _recorded_data(file: Path) -> tuple[str, str]:
 def _read_truth(json_file: Path) -> dict[str, list[dict]]:
     """A data set whose boxes and masks are safe for pycocotools, which checks nothing."""
     dataset = read_sound_coco(json_file)
-    for section, key in (("images", "file_name"), ("categories", "name")):
-        if any(type(entry[key]) is not str for entry in dataset[section]):
-            raise ValueError(f"{json_file}: a {key} in {section} is no text")
     unsafe = [p for p in examine(str(json_file)).problems if p.kind in _UNSAFE]
     if unsafe:
-        raise ValueError(report(unsafe, limit=3))
+        raise ValueError(f"{json_file} cannot be used\n{report(unsafe, limit=3)}")
     return dataset
 
 
 def _use_own_ids(results: list, truth: COCO) -> None:
     """Replace the ids of the user's file by those that reading the file has given, in place."""
     for key, entries in (("image_id", truth.imgs), ("category_id", truth.cats)):
-        numbers = {given: number for number, given in given_ids(entries).items()}
+        numbers = {id_key(given): number for number, given in given_ids(entries).items()}
         for result in results if numbers else ():
             if type(result) is dict and type(result.get(key)) in (int, float, str):
-                result[key] = numbers.get(result[key], result[key])
+                result[key] = numbers.get(id_key(result[key]), result[key])
 
 
 def _check_results(file: Path, results: list, images: Mapping, tasks: Sequence[str]) -> None:

@@ -144,9 +144,9 @@ class Analysis:
         """
         classes = self.confusion[:-1, :-1].copy()
         np.fill_diagonal(classes, 0)
-        order = np.argsort(-classes, axis=None, kind="stable")[:count]
-        pairs = (np.unravel_index(place, classes.shape) for place in order)
-        return [(int(a), int(b), int(classes[a, b])) for a, b in pairs if classes[a, b]]
+        pairs = np.argwhere(classes)
+        order = np.argsort(-classes[tuple(pairs.T)], kind="stable")[:count]
+        return [(int(a), int(b), int(classes[a, b])) for a, b in pairs[order]]
 
 
 def analyse_results(
@@ -286,4 +286,4 @@ def _confusion(
     objects = hotcoco.COCO({**content, "annotations": real})
     matching = hotcoco.COCOeval(objects, loaded.cocoDt, task)
     found = matching.confusion_matrix(iou_thr=iou, max_det=max(1, len(results)))
-    return found["matrix"].astype(np.int64)
+    return found["matrix"].astype(np.int64, copy=False)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 
 _SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
+_LONGEST = 200  # characters that are read of a name
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+|\d+")
 
 
@@ -20,7 +21,9 @@ def flip_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     """
     by_words: dict[tuple[str, ...], list[str]] = {}
     for name in names:
-        by_words.setdefault(_words(name), []).append(name)
+        same = by_words.setdefault(_words(name), [])
+        if len(same) < 2:  # two are as ambiguous as more
+            same.append(name)
 
     def partners(name: str) -> list[str]:
         return [other for words in _mirrored(_words(name)) for other in by_words.get(words, ())]
@@ -51,7 +54,7 @@ def check_flip_pairs(key: str, pairs: Sequence[Sequence[str]], names: Sequence[s
 
 
 def _words(name: str) -> tuple[str, ...]:
-    return tuple(word.lower() for word in _WORDS.findall(name))
+    return tuple(word.lower() for word in _WORDS.findall(name[:_LONGEST]))
 
 
 def _is_left(name: str) -> bool:

@@ -87,7 +87,11 @@ def read_picture(path: str | os.PathLike, intensity: Intensity = BY_TYPE) -> Pic
         PictureError: it cannot be read.
     """
     image, note = load_image(path, intensity)
-    return Picture(np.asarray(image), note)
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, 1024):  # at once it would take another copy
+        part = image.crop((0, top, image.width, min(top + 1024, image.height)))
+        pixels[top : top + 1024] = part
+    return Picture(pixels, note)
 
 
 def load_image(
@@ -118,7 +122,8 @@ def load_image(
         if shown.has_transparency_data and mode == "RGB":
             shown = shown.convert("RGBA")
             shown = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
-        shown = _upright(shown.convert(mode), orientation(image))
+        shown = shown if shown.mode == mode else shown.convert(mode)
+        shown = _upright(shown, orientation(image))
         return shown, ", ".join(notes)
 
 
@@ -162,7 +167,7 @@ def open_image(path: str | os.PathLike) -> Iterator[Image.Image]:
     The path may also be one of Detectron2's ``PathManager``.
     """
     try:
-        if "://" not in os.fspath(path):
+        if "://" not in os.fspath(path) or os.path.exists(path):
             status = os.stat(path)
             if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for a writer
                 raise PictureError(path, "it is a folder or a device, not a file")

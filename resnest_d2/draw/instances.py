@@ -4,6 +4,8 @@ Images are RGB, uint8, (H, W, 3). ``scale`` is the size of the drawing relative 
 ``class_names`` are by class index. Annotations are in Detectron2's data set format.
 """
 
+import itertools
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.collections import PatchCollection
 from matplotlib.colors import to_rgb
+from matplotlib.patches import Circle
 from matplotlib.patheffects import withStroke
 from PIL import Image, ImageDraw, ImageFont
 
@@ -28,6 +32,9 @@ from .fonts import any_script
 
 _TITLE_HEIGHT = 32  # pixels
 _MARK_FONT = 7  # points
+_MOST = 500  # objects of an image, and parts of a mask
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -186,11 +193,12 @@ class _Canvas(Visualizer):
 def _draw_mask(canvas, image, part, top, left, *, color, opacity) -> None:
     """Draw a mask that lies in one part of the image.
 
-    A mask with holes is blended into ``image``, in place: Detectron2's ``overlay_instances`` fills
-    holes, and its ``draw_binary_mask`` needs four floats per pixel of the image and such mask.
+    A mask with holes or of many parts is blended into ``image``, in place: Detectron2's
+    ``overlay_instances`` fills holes, and its ``draw_binary_mask`` needs four floats per pixel of
+    the image and such mask.
     """
     polygons, has_holes = GenericMask([], *part.shape).mask_to_polygons(part)
-    if not has_holes:
+    if not has_holes and len(polygons) < _MOST:
         for polygon in polygons:
             canvas.draw_polygon(polygon.reshape(-1, 2) + (left, top), color=color, alpha=opacity)
         return
@@ -206,6 +214,9 @@ def _overlay(
     canvas = _Canvas(image, scale=scale)
     canvas.lines = lines or {}
     image = image.copy()
+    if len(boxes) > _MOST:
+        logger.warning(f"an image has {len(boxes)} objects: the first {_MOST} are drawn")
+        boxes, colors, labels = boxes[:_MOST], colors[:_MOST], labels[:_MOST]
     if len(boxes):
         labels = labels if any(labels) else None
         canvas.overlay_instances(boxes=boxes, labels=labels, assigned_colors=colors)
@@ -215,10 +226,15 @@ def _overlay(
             if not isinstance(mask, tuple):
                 mask = (GenericMask(mask, *image.shape[:2]).mask, 0, 0)
             _draw_mask(canvas, image, *mask, color=color, opacity=opacity)
-        for values, color in zip(keypoints, colors, strict=False):
-            for x, y, visibility in zip(*[iter(values or ())] * 3, strict=True):
-                if visibility > 0:
-                    canvas.draw_circle((x, y), color, radius=3)
+        points = (
+            (Circle((x, y), 3), color)
+            for values, color in zip(keypoints, colors, strict=False)
+            for x, y, visibility in zip(*[iter(values or ())] * 3, strict=True)
+            if visibility > 0
+        )
+        if first := list(itertools.islice(points, 4 * _MOST)):
+            circles, shades = zip(*first, strict=True)
+            canvas.output.ax.add_collection(PatchCollection(circles, color=shades), autolim=False)
     # The image is added here, not by matplotlib, of which version 3.10 moves it by up to a pixel.
     canvas.output.ax.images[0].set_visible(False)
     with any_script(canvas.output.fig):

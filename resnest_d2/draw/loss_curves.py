@@ -29,6 +29,7 @@ _METRICS = {
 }
 _METRIC = re.compile(f"(?:(.+)/)?({'|'.join(_METRICS)})")  # after a data set's name, or alone
 _LOSS = "total_loss"
+_CURVES = 24  # of a kind in a chart
 
 History = Iterable[Mapping[str, Any]]
 
@@ -56,13 +57,16 @@ def draw_losses(history: History) -> Figure:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for name in [_LOSS, *sorted(name for name in series if name.startswith("loss_"))]:
+    parts = sorted(name for name in series if name.startswith("loss_"))
+    for name in [_LOSS, *parts[:_CURVES]]:
         width = 2.5 if name == _LOSS else 1.2
         axes.plot(*series[name], label=short_name(name.replace("_", " ")), linewidth=width)
     axes.set(xlabel="iteration", ylabel="loss (median of 20 iterations)")
     _log_scale(axes)
     axes.grid(alpha=0.3)
     handles, labels = axes.get_legend_handles_labels()
+    if len(parts) > _CURVES:
+        axes.set_title(f"{_CURVES} of {len(parts)} parts", fontsize="small")
     if evaluated := _evaluated(series):
         right = axes.twinx()
         kinds = sorted({name.rpartition("/")[2] for name in evaluated})
@@ -96,7 +100,7 @@ def draw_metrics(histories: Sequence[History]) -> Figure | None:
     Each run has its colour and marker, each metric its line style.
     """
     found = [_series(history) for history in histories]
-    evaluated = sorted({name for series in found for name in _evaluated(series)})
+    evaluated = sorted({name for series in found for name in _evaluated(series)})[:_CURVES]
     if not evaluated:
         return None
     figure, axes = _small_chart()
@@ -120,6 +124,8 @@ def _small_chart() -> tuple[Figure, Axes]:
 
 def _log_scale(axes: Axes) -> None:
     """With plain numbers, also where the values span less than a factor of ten."""
+    if axes.dataLim.ymax <= 0:  # no loss that such a scale has
+        return
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
@@ -137,7 +143,7 @@ def _series(history: History) -> dict[str, np.ndarray]:
 
 
 def _evaluated(series: Mapping[str, np.ndarray]) -> list[str]:
-    return sorted(filter(_METRIC.fullmatch, series))
+    return sorted(filter(_METRIC.fullmatch, series))[:_CURVES]
 
 
 def _metric_text(name: str) -> str:

@@ -6,11 +6,12 @@ import random
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from pycocotools import mask as mask_util
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..data import register_coco
-from ..data.image_reader import PictureError, read_picture
+from ..data.image_reader import PictureError, load_image
 from ..data.intensity import BY_TYPE, Intensity
 from ..progress import progress_bar
 from .fonts import image_font
@@ -80,17 +81,37 @@ def draw_sheet(
 
 def _draw_record(record: dict, class_names: list[str], intensity: Intensity) -> Image.Image:
     try:
-        image = read_picture(record["file_name"], intensity).pixels
+        image, _ = load_image(record["file_name"], intensity)
+        size = record.get("width", image.width), record.get("height", image.height)
+        if image.size != size:
+            reason = f"it has {image.size} pixels, and its data says {size}"
+            raise PictureError(record["file_name"], reason)
     except (FileNotFoundError, PictureError) as error:
-        logger.warning(f"{record['file_name']} cannot be read: {error}")
+        logger.warning(error)
         field = Image.new("RGB", (_CELL, _CELL // 2), "#cccccc")
         ImageDraw.Draw(field).text(
             (10, 10), "cannot be read", fill="black", font=ImageFont.load_default(size=20)
         )
         return field
-    scale = _CELL / max(image.shape[:2])
-    drawn = Image.fromarray(
-        draw_annotations(image, record["annotations"], class_names, scale=scale)
-    )
+    by = max(1, max(size) // (2 * _CELL))
+    annotations = [_reduced(annotation, by) for annotation in record["annotations"]]
+    pixels = np.asarray(image.reduce(by))
+    scale = _CELL / max(pixels.shape[:2])
+    drawn = Image.fromarray(draw_annotations(pixels, annotations, class_names, scale=scale))
     drawn.thumbnail((_CELL, _CELL))  # scaling may have rounded up
     return drawn
+
+
+def _reduced(annotation: dict, by: int) -> dict:
+    """An annotation of an image that is smaller by a factor."""
+    reduced = annotation | {"bbox": [value / by for value in annotation["bbox"]]}
+    mask = annotation.get("segmentation")
+    if by > 1 and isinstance(mask, dict):
+        inside = mask_util.decode(mask)[::by, ::by]
+        reduced["segmentation"] = mask_util.encode(np.asfortranarray(inside))
+    elif isinstance(mask, list):
+        reduced["segmentation"] = [[value / by for value in polygon] for polygon in mask]
+    if keypoints := annotation.get("keypoints"):
+        points = np.reshape(keypoints, (-1, 3)) / (by, by, 1)
+        reduced["keypoints"] = points.flatten().tolist()
+    return reduced

@@ -47,7 +47,7 @@ def measure_accuracy(truth: GroundTruth, results: Sequence[dict[str, Any]], task
         metrics=dict(zip(METRICS, map(_mean, values), strict=True)),
         classes=tuple(dict(zip(METRICS, own, strict=True)) for own in values.T.tolist()),
         recalls=np.array(found.params.recThrs),
-        precision=precision[0, :, :, 0].T,
+        precision=precision[0, :, :, 0].T.copy(),  # a view would keep the whole array
     )
 
 

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
@@ -115,11 +116,12 @@ class CocoEvaluator(COCOEvaluator):
     def _class_names(self) -> list[str] | None:
         """Names of the classes, with the category id where two classes have the same name."""
         names = self._metadata.get("thing_classes")
-        if names is None or len(set(names)) == len(names):
+        counts = Counter(names)
+        if len(counts) == len(names or ()):
             return names
         ids = self._category_ids() or {}
         return [
-            f"{name} (id {ids.get(index, index)})" if names.count(name) > 1 else name
+            f"{name} (id {ids.get(index, index)})" if counts[name] > 1 else name
             for index, name in enumerate(names)
         ]
 

@@ -44,6 +44,11 @@ def test_what_names_do_not_say_is_not_guessed(names):
     assert flip_pairs(names) == []
 
 
+def test_equal_names_and_names_of_many_sides_are_read_in_linear_time():
+    assert flip_pairs(["left eye"] * 30_000 + ["right eye"] * 30_000) == []
+    assert flip_pairs(["l " * 300_000, "r " * 300_000]) == []
+
+
 def test_a_side_without_the_other_is_named():
     names = ["L_eye", "R_eye", "L_ear", "bright", "nose"]
     assert unpaired_names(names, flip_pairs(names)) == ["L_ear"]

@@ -3,6 +3,7 @@
 import os
 import pickle
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -176,7 +177,8 @@ def test_what_is_no_picture_is_refused(content, reason, tmp_path):
 
 def test_a_folder_a_pipe_and_a_missing_file_are_told_apart(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")  # to open it would wait for ever
-    for path in (tmp_path, tmp_path / "pipe.jpg"):
+    (tmp_path / "s3:" / "folder").mkdir(parents=True)
+    for path in (tmp_path, tmp_path / "pipe.jpg", f"{tmp_path}/s3://folder"):
         with pytest.raises(PictureError, match="a folder or a device"):
             read_picture(path)
     with pytest.raises(FileNotFoundError, match="none.jpg"):
@@ -188,6 +190,17 @@ def test_a_decompression_bomb_is_refused_by_its_header(tmp_path, monkeypatch):
     monkeypatch.setattr(ImageFile.ImageFile, "load", None)  # what decodes and allocates
     with pytest.raises(PictureError, match=r"bomb.png.*400000000 pixels.*limit of 178956970"):
         read_picture(path)
+
+
+def test_a_large_image_is_copied_once(tmp_path):
+    values = np.random.default_rng(0).integers(0, 255, (9000, 200, 3), np.uint8)
+    Image.fromarray(values).save(tmp_path / "large.png")
+    tracemalloc.start()
+    pixels = read_picture(tmp_path / "large.png").pixels
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(pixels, values)
+    assert peak < 1.9 * pixels.nbytes
 
 
 def test_the_limit_is_pillows(tmp_path, image, monkeypatch):

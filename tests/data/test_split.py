@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as mask_util
 
 from resnest_d2.data import check_coco, check_sets, coco_stats, sample_set, split_coco
 from resnest_d2.data.check.kinds import WARNINGS
@@ -224,3 +225,47 @@ def test_a_sheet_has_room_for_a_picture_that_cannot_be_read(shapes, tmp_path):
     assert "not-an-image" in {p.kind for p in check_coco(shapes["val"][0], root)}
     sheet = draw_sheet((shapes["val"][0], os.fspath(root)))
     assert (sheet == np.array([0xCC, 0xCC, 0xCC])).all(axis=2).sum() > 10_000
+
+
+@pytest.mark.parametrize("name", [5, ["a.png"], " "])
+def test_a_file_name_that_is_no_text_is_refused_with_its_image(name, shapes, tmp_path):
+    content = _read(shapes["train"][0])
+    content["images"][0]["file_name"] = name
+    bad = tmp_path / "bad.json"
+    bad.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"bad\.json, image 1: bad-file-name"):
+        split_coco(bad, tmp_path / "parts", image_root=shapes["train"][1])
+
+
+@pytest.mark.parametrize("rle", [True, False])
+def test_a_large_image_is_reduced_with_its_annotations(rle, tmp_path):
+    Image.new("RGB", (3400, 1700)).save(tmp_path / "a.png")
+    mask = np.zeros((1700, 3400), np.uint8, order="F")
+    mask[850:, 1700:] = 1
+    encoded = mask_util.encode(mask)
+    polygon = [[1700, 850, 3400, 850, 3400, 1700, 1700, 1700]]
+    encoded["counts"] = encoded["counts"].decode()
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 1}
+    annotation |= {"bbox": [1700, 850, 1700, 850], "segmentation": encoded if rle else polygon}
+    annotation |= {"keypoints": [425, 425, 2], "num_keypoints": 1}
+    image = {"id": 1, "file_name": "a.png", "width": 3400, "height": 1700}
+    category = {"id": 1, "name": " a", "keypoints": ["nose"]}
+    content = {"images": [image], "annotations": [annotation], "categories": [category]}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    drawn = draw_sheet((str(tmp_path / "a.json"), str(tmp_path)))[8:218, 8:428]  # 420 x 210
+    assert drawn[125:200, 300:400].any(axis=2).all()  # the mask
+    assert drawn[52, 52].any()  # the keypoint
+    assert not drawn[150:200, 10:200].any() and not drawn[10:80, 230:400].any()
+
+
+def test_an_image_of_another_size_than_its_data_says_is_not_drawn(tmp_path):
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    rle = {"size": [60_000, 60_000], "counts": [0, 3_600_000_000]}  # 3.4 GiB
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 1}
+    annotation |= {"bbox": [0, 0, 9, 9], "segmentation": rle}
+    image = {"id": 1, "file_name": "a.png", "width": 60_000, "height": 60_000}
+    category = {"id": 1, "name": "a"}
+    content = {"images": [image], "annotations": [annotation], "categories": [category]}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    sheet = draw_sheet((str(tmp_path / "a.json"), str(tmp_path)))
+    assert (sheet == 0xCC).all(axis=2).sum() > 10_000

@@ -9,12 +9,20 @@ import pytest
 import torch
 from matplotlib.axes import Axes
 from PIL import Image
+from pycocotools import mask as mask_util
 
 from detectron2.structures import Boxes, BoxMode, Instances, ROIMasks
+from detectron2.utils.visualizer import Visualizer
 
 from resnest_d2.data import sample_set
-from resnest_d2.draw.instances import draw_comparison, draw_instances, save_comparisons
-from resnest_d2.draw.loss_curves import plot_losses
+from resnest_d2.draw import instances
+from resnest_d2.draw.instances import (
+    draw_annotations,
+    draw_comparison,
+    draw_instances,
+    save_comparisons,
+)
+from resnest_d2.draw.loss_curves import draw_losses, plot_losses
 from resnest_d2.draw.sheet import draw_sheet
 from resnest_d2.evaluation import ap_table
 from resnest_d2.report.embed import picture_address
@@ -220,3 +228,41 @@ def test_table_has_a_row_a_task_and_says_what_does_not_exist():
     assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == [
         *("boxes", "41.2", "60.0", "44.0", "–", "40.0", "–")
     ]
+
+
+def test_of_many_objects_and_points_the_first_are_drawn(caplog, monkeypatch):
+    monkeypatch.setattr(instances, "_MOST", 20)
+    box = {"bbox": [1, 1, 20, 20], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
+    points = [70, 50, 2] * 200_000
+    drawn = draw_annotations(
+        np.zeros((60, 80, 3), np.uint8), [box | {"keypoints": points}] * 20_000, ["cat"]
+    )
+    assert drawn[1, 10].any() and drawn[50, 70].any()
+    assert "20000 objects: the first 20 are drawn" in caplog.text
+
+
+def test_a_mask_of_many_parts_is_blended_into_the_image(monkeypatch):
+    dots = np.zeros((200, 200), np.uint8)
+    for left, top in np.ndindex(2, 2):
+        dots[top::4, left::4] = 1  # 2,500 parts
+    monkeypatch.setattr(Visualizer, "draw_polygon", None)
+    box = {"bbox": [0, 0, 200, 200], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
+    rle = mask_util.encode(np.asfortranarray(dots))
+    drawn = draw_annotations(np.zeros((200, 200, 3), np.uint8), [box | {"segmentation": rle}], "a")
+    assert drawn[100, 100].any() and not drawn[102, 102].any()
+
+
+def test_of_many_losses_and_data_sets_the_first_are_plotted(tmp_path, drawn):
+    line = {f"loss_{i:04d}": 1.0 for i in range(3000)} | {"iteration": 1, "total_loss": 1.0}
+    line |= {f"set{i:04d}/bbox/AP": 1.0 for i in range(3000)}
+    (tmp_path / "metrics.json").write_text(json.dumps(line))
+    plot_losses(tmp_path / "metrics.json", tmp_path / "losses.png")
+    assert len(drawn) == 1 + 24 + 24
+    figure = draw_losses([line])
+    assert figure.axes[0].get_title() == "24 of 3000 parts"
+
+
+def test_losses_below_zero_are_plotted_without_a_warning(tmp_path, recwarn):
+    (tmp_path / "metrics.json").write_text(json.dumps({"iteration": 1, "total_loss": -1.0}))
+    plot_losses(tmp_path / "metrics.json", tmp_path / "losses.png")
+    assert not recwarn.list

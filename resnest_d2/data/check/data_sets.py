@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .file_names import describe_rules, find_files
-from .image_files import PictureEntry, check_pictures, shared_pictures
+from .image_files import check_pictures, shared_pictures
 from .normalise import dicts
 from .objects import check_objects
 from .problems import Problem, shown
-from .structure import Structure, image_size, read_structure
+from .structure import Structure, read_structure
 from .summary import summarise
 
 _Pair = tuple[str | os.PathLike, str | os.PathLike]  # JSON file, image folder
@@ -105,7 +105,6 @@ def check_file(json_file: str) -> Structure:
     structure = read_structure(json_file)
     if structure.data is None:
         return structure
-    _check_images(structure)
     check_objects(structure)
     annotations = [annotation for _, annotation in dicts(structure.data["annotations"])]
     structure.summary = summary = summarise(
@@ -115,23 +114,6 @@ def check_file(json_file: str) -> Structure:
         value = {"crowds": summary.num_crowds, "annotations": summary.num_annotations}
         structure.add_to_file("crowds", value)
     return structure if structure.problems else structure.without_content()
-
-
-def _check_images(structure: Structure) -> None:
-    """Check the values of ``images``, and collect what is to be checked of the files."""
-    for index, image in dicts(structure.data["images"]):
-        if ("images", index) in structure.merged:
-            continue
-        name = image.get("file_name")
-        if "file_name" in image and not (isinstance(name, str) and name.strip()):
-            structure.add("bad-file-name", "images", index, name)
-            name = None
-        size = image_size(image)
-        if size is None and "width" in image and "height" in image:
-            found = {side: image[side] for side in ("width", "height")}
-            structure.add("bad-image-size", "images", index, found)
-        entry = PictureEntry(index, structure.name("images", index), name, size)
-        structure.pictures.append(entry)
 
 
 def different_categories(

@@ -14,6 +14,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import unquote
 
+_LONGEST = 1024  # last characters of a name that are compared
+_FOLDERS = 32  # last parts of a path that are compared where folders differ
+
 
 class FoundFile(NamedTuple):
     """A file's path from the image folder, and how its name was read to find it."""
@@ -28,7 +31,7 @@ def _slashes(name: str) -> str:
 
 def _decoded(name: str) -> str:
     """Without URL-encoding, query and spaces around; of ``/data/local-files/?d=a.png`` the file."""
-    return unquote(_slashes(name).rpartition("?d=")[2].partition("?")[0]).strip()
+    return unquote(_slashes(name).rpartition("?d=")[2].partition("?")[0]).strip()[-_LONGEST:]
 
 
 def _without_prefix(name: str) -> str:
@@ -75,14 +78,18 @@ def find_files(
     left = dict.fromkeys(names)
     found: dict[str, FoundFile] = {}
     for read_name, read_file, folders, how in _RULES:
-        by_base = defaultdict(dict)  # files and their paths as they are read
+        whole, ending = defaultdict(list), defaultdict(list)  # files, by their paths as read
         for file in files:
             path = read_file(file)
-            by_base[posixpath.basename(path)][file] = path
+            whole[path].append(file)
+            for end in _ends(path) if folders else ():
+                ending[end].append(file)
         for name in list(left):
             wanted = posixpath.normpath(read_name(name)).lstrip("/")
-            if best := _best(wanted, by_base[posixpath.basename(wanted)], folders):
-                found[name] = FoundFile(best, how)
+            ends = _ends(wanted) if folders else [wanted]
+            best = ending.get(wanted) or next((whole[end] for end in ends if end in whole), ())
+            if len(best) == 1:
+                found[name] = FoundFile(best[0], how)
                 del left[name]
     counts = Counter(file.file_name for file in found.values())
     return {
@@ -99,15 +106,7 @@ def describe_rules(found: Mapping[str, FoundFile], missing: int) -> str:
     return f"{len(found)} of {missing} missing files are found ({rules})"
 
 
-def _best(wanted: str, files: Mapping[str, str], folders: bool) -> str | None:
-    """The one file that shares most of the wanted path."""
-    ends = {
-        file: min(path, wanted, key=len)
-        for file, path in files.items()
-        if path == wanted
-        or folders
-        and (f"/{path}".endswith(f"/{wanted}") or f"/{wanted}".endswith(f"/{path}"))
-    }
-    longest = max(map(len, ends.values()), default=0)
-    best = [file for file, end in ends.items() if len(end) == longest]
-    return best[0] if len(best) == 1 else None
+def _ends(path: str) -> list[str]:
+    """A path, and the ends that it has without its first folders, the longest first."""
+    parts = path.split("/")[-_FOLDERS:]
+    return [path, *("/".join(parts[place:]) for place in range(1, len(parts)))]

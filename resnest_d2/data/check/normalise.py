@@ -52,6 +52,11 @@ def is_id(value: object) -> bool:
     return type(value) is int and 0 <= value < 1 << 63
 
 
+def id_key(value: Any) -> Any:
+    """An id as a key of a dictionary: any number of integers beyond 64 bits can have one hash."""
+    return str(value) if type(value) is int and abs(value) >= 1 << 64 else value
+
+
 def dicts(entries: list) -> Iterator[tuple[int, dict]]:
     """The entries that are objects, with their indices."""
     return ((index, entry) for index, entry in enumerate(entries) if isinstance(entry, dict))
@@ -121,7 +126,7 @@ def _convert_number(entry: dict, key: str, section: str, index: int, add: _Add) 
 
 def _file_and_size(image: dict) -> tuple | None:
     name, size = image.get("file_name"), (image.get("width"), image.get("height"))
-    if isinstance(name, str) and all(type(side) is int for side in size):
+    if isinstance(name, str) and all(type(side) is int and is_id(abs(side)) for side in size):
         return os.path.normpath(name.replace("\\", "/")), *size
     return None
 
@@ -137,25 +142,25 @@ class _Ids:
     def __init__(self, entries: list, section: str, add: _Add):
         self._section = section
         self._entries = [(index, entry) for index, entry in dicts(entries) if _has_id(entry)]
-        given = dict.fromkeys(entry["id"] for _, entry in self._entries)
-        numbers = {value: value for value in given if is_id(value)}
+        given = {id_key(entry["id"]): entry["id"] for _, entry in reversed(self._entries)}
+        numbers = {value: value for value in given.values() if is_id(value)}
         taken, others = set(numbers), []
-        for value in sorted(given.keys() - numbers.keys(), key=lambda v: (_loosely(v), str(v))):
-            number = _whole_number(value)
+        for key in sorted(given.keys() - taken, key=lambda k: (_loosely(given[k]), str(given[k]))):
+            number = _whole_number(given[key])
             if is_id(number) and number not in taken:  # "17" is 17
-                numbers[value] = number
+                numbers[key] = number
                 taken.add(number)
             else:
-                others.append(value)
+                others.append(key)
         numbers.update(zip(others, itertools.count(max(taken, default=0) + 1)))
         self._numbers: dict[Any, int] = numbers
         self._taken = set(numbers.values())
         self._loose: dict[str, int | None] = {}  # None where several ids have this text
-        for value, number in numbers.items():
-            key = _loosely(value)
-            self._loose[key] = None if key in self._loose else number
+        for key, number in numbers.items():
+            text = _loosely(given[key])
+            self._loose[text] = None if text in self._loose else number
         for index, entry in self._entries:
-            value, number = entry["id"], numbers[entry["id"]]
+            value, number = entry["id"], numbers[id_key(entry["id"])]
             if type(value) is not int or value != number:
                 entry["id"] = number
                 entry.setdefault(GIVEN_ID, value)
@@ -187,7 +192,7 @@ class _Ids:
         value = annotation.get(key)
         if type(value) not in (int, float, str):
             return
-        number = self._numbers.get(value)
+        number = self._numbers.get(id_key(value))
         converted = type(value) is float
         if number is None:
             number = self._loose.get(_loosely(value))

@@ -176,7 +176,25 @@ def read_structure(json_file: str) -> Structure:
         if not getattr(structure, section):
             structure.add_to_file("empty-section", f"none of '{section}' is usable")
     _check_references(structure)
+    _check_images(structure)
     return structure
+
+
+def _check_images(structure: Structure) -> None:
+    """Check the values of ``images``, and collect what is to be checked of the files."""
+    for index, image in dicts(structure.data["images"]):
+        if ("images", index) in structure.merged:
+            continue
+        name = image.get("file_name")
+        if "file_name" in image and not (isinstance(name, str) and name.strip()):
+            structure.add("bad-file-name", "images", index, name)
+            name = None
+        size = image_size(image)
+        if size is None and "width" in image and "height" in image:
+            found = {side: image[side] for side in ("width", "height")}
+            structure.add("bad-image-size", "images", index, found)
+        entry = PictureEntry(index, structure.name("images", index), name, size)
+        structure.pictures.append(entry)
 
 
 def _check_categories(structure: Structure) -> None:
@@ -202,7 +220,7 @@ def _check_categories(structure: Structure) -> None:
         if keypoints and not is_list:
             structure.add("bad-keypoint-names", "categories", index, category.pop("keypoints"))
     numbers = (a.get("category_id") for _, a in dicts(structure.data["annotations"]))
-    used = {number for number in numbers if type(number) is int}
+    used = {number for number in numbers if is_id(number)}
     before = min((*indices, 1)) - 1  # ids begin at 0 or 1
     for number, index in sorted(indices.items()):
         if number > before + 1:

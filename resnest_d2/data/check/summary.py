@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .normalise import given_ids
+from .normalise import given_ids, id_key
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class CocoSummary:
     @property
     def given_categories(self) -> dict[int | float | str, str]:
         """Class names by the ids of the file."""
-        return dict(zip(self.given_ids, self.class_names, strict=True))
+        return dict(zip(map(id_key, self.given_ids), self.class_names, strict=True))
 
 
 def summarise(

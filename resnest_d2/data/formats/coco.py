@@ -16,6 +16,7 @@ from iopath.common.file_io import get_cache_dir
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
+from ...text import printable
 from ..check.data_sets import (
     different_categories,
     examine,
@@ -318,4 +319,4 @@ def require_registered(names: Iterable[str]) -> None:
 def few(items: Sequence, limit: int = 3) -> str:
     """The first items and how many more there are, for a message."""
     more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(map(str, items[:limit])) + more
+    return ", ".join(printable(item, 200) for item in items[:limit]) + more

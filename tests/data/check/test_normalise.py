@@ -181,3 +181,25 @@ def test_a_sound_file_is_registered_as_it_is(write):
 def test_an_id_of_ours_that_a_strangers_file_has_of_another_type_is_not_used():
     entries = {1: {"id": 1, GIVEN_ID: "a"}, 2: {"id": 2, GIVEN_ID: [1]}, 3: {"id": 3, GIVEN_ID: {}}}
     assert given_ids(entries) == {1: "a"}
+
+
+def test_ids_that_have_one_hash_are_joined_in_linear_time():
+    ids = [number * (2**61 - 1) for number in range(9, 50_000)]  # all have the hash 0
+    categories = [{"id": number, "name": str(number)} for number in ids]
+    rows = [(number, f"{number}.png") for number in ids]
+    content = _file(rows, [_object(1, ids[3], ids[5])], categories)
+    content["images"].append({"id": 1, "file_name": "a.png", "width": ids[0], "height": 8})
+    content["images"] += [
+        {"id": 1, "file_name": "a.png", "width": width, "height": 8} for width in ids
+    ]
+    normalise(content, lambda *_: None)
+    (annotation,) = content["annotations"]
+    by_id = {entry["id"]: entry[GIVEN_ID] for entry in content["images"] if GIVEN_ID in entry}
+    assert by_id[annotation["image_id"]] == ids[3]
+    assert content["categories"][5]["id"] == annotation["category_id"]
+
+
+def test_references_that_have_one_hash_are_checked_in_linear_time(write):
+    objects = [_object(i, 1, i * (2**61 - 1)) for i in range(1, 40_000)]
+    found = check_coco(*write(_file([(1, "a.png")], objects)))
+    assert sum(problem.kind == "unknown-category" for problem in found) == len(objects)

@@ -325,6 +325,21 @@ def test_no_file_is_found_twice_or_taken_from_another_entry(files):
     assert find_files(["x/a.png"], str(files), taken=["./a.png"]) == {}
 
 
+def test_files_are_found_in_linear_time(monkeypatch, tmp_path):
+    folders = [(str(tmp_path / str(i)), [], ["x.png"]) for i in range(20_000)]
+    monkeypatch.setattr(os, "walk", lambda root: folders)
+    assert find_files([f"q/{i}/y/x.png" for i in range(20_000)], str(tmp_path)) == {}
+    marks = "\u0301" * 200_000 + "\u0327" * 200_000  # NFC sorts these in quadratic time
+    assert find_files([f"a{marks}.png", "a/" * 200_000], str(tmp_path)) == {}
+
+
+def test_names_of_missing_files_stay_on_the_line_of_the_message(make):
+    with pytest.raises(FileNotFoundError) as info:
+        register_coco(*make([_object()], names=("a\nforged.png", "b" * 100_000)))
+    assert "a\\nforged.png" in str(info.value)
+    assert "\n" not in str(info.value) and len(str(info.value)) < 2000
+
+
 def test_an_image_without_a_file_name_is_a_problem_when_registered(make):
     with pytest.raises(ValueError, match="bad-file-name"):
         register_coco(*make([_object()], names=(None, "b.png")))
