@@ -32,7 +32,7 @@ from .fonts import any_script
 
 _TITLE_HEIGHT = 32  # pixels
 _MARK_FONT = 7  # points
-_MOST = 500  # objects of an image, and parts of a mask
+_MOST = 2000  # objects of an image, and parts of a mask; of keypoints ten times as many
 
 logger = logging.getLogger(__name__)
 
@@ -232,7 +232,7 @@ def _overlay(
             for x, y, visibility in zip(*[iter(values or ())] * 3, strict=True)
             if visibility > 0
         )
-        if first := list(itertools.islice(points, 4 * _MOST)):
+        if first := list(itertools.islice(points, 10 * _MOST)):
             circles, shades = zip(*first, strict=True)
             canvas.output.ax.add_collection(PatchCollection(circles, color=shades), autolim=False)
     # The image is added here, not by matplotlib, of which version 3.10 moves it by up to a pixel.
