@@ -200,7 +200,7 @@ MODELS: dict[str, Model] = {
         _model("mask_rcnn_resnest269_fpn"),
         _model(
             "mask_rcnn_resnest50_fpn_lsj",
-            note="large-scale jitter on 1024 x 1024 pixels, 100 epochs, 64 images a step",
+            note="large-scale jitter on 1024 x 1024 pixels, 100 epochs, 64 images per step",
         ),
         _model(
             "finetune_mask_rcnn_resnest50_fpn",
