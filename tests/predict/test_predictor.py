@@ -417,8 +417,8 @@ def test_what_is_no_image_is_refused(predictor, image, message):
 
 def test_picture_is_drawn_where_the_instances_are(predictor, images):
     instances = predictor(images[0])[:1]
-    grey = np.full_like(images[0], 128)
-    picture = predictor.draw(grey, instances)
-    assert picture.shape == grey.shape and picture.dtype == np.uint8
-    assert (picture != grey).any()
-    assert np.abs(predictor.draw(grey, instances[:0]).astype(int) - grey).max() <= 2
+    plain = np.full_like(images[0], (200, 128, 60))
+    picture = predictor.draw(plain, instances)
+    assert picture.shape == plain.shape and picture.dtype == np.uint8
+    assert (picture != plain).any()
+    assert np.abs(predictor.draw(plain, instances[:0]).astype(int) - plain).max() <= 2
