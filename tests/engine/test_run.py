@@ -301,6 +301,18 @@ def test_other_images_than_a_published_files_are_refused_before_it_is_fetched(
         prepare(request_for(tmp_path, "MODEL.WEIGHTS", "resnest://net"))
 
 
+def test_resuming_from_weights_alone_is_refused_at_start_and_evaluating_them_is_not(
+    trained, request_for, tmp_path
+):
+    content = torch.load(trained[0] / "model_final.pth", weights_only=True)
+    del content["trainer"]
+    torch.save(content, tmp_path / "model_final.pth")
+    (tmp_path / "last_checkpoint").write_text("model_final.pth")
+    with pytest.raises(ValueError, match="model_final.pth: it holds weights without trainer"):
+        prepare(request_for(tmp_path, resume=True))
+    prepare(request_for(tmp_path, resume=True, eval_only=True))
+
+
 def test_resuming_with_another_model_is_refused_at_start(trained, request_for):
     with pytest.raises(ValueError, match="model_final.pth does not match the model's backbone"):
         prepare(request_for(trained[0], "MODEL.RESNETS.DEPTH", "26", resume=True))
