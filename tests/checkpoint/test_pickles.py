@@ -41,6 +41,12 @@ def array(data: bytes, name: str = "f4", shape: int = 1) -> bytes:
     return begun + b"(" + number(1) + number(shape) + b"\x85" + dtype(name) + b"\x89" + data + b"tb"
 
 
+def storage(kind: str = "storage", more: int = 0) -> bytes:
+    """A reference to a storage, with so many parts more than PyTorch's."""
+    parts = text(kind) + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + number(2)
+    return b"(" + parts + b"N" * more + b"tQ"
+
+
 def test_an_array_is_read():
     values = read(array(text("\x00\x00\x80?")), size=1000)
     np.testing.assert_array_equal(values, np.ones(1, np.float32))
@@ -58,6 +64,9 @@ def test_an_array_is_read():
         ([array(text("\x00" * 8), "O8")], "other things than numbers"),
         ([array(text("\x00" * 8), "f4,f4")], "other things than numbers"),
         ([array(text("\x00\x00\x80?"), shape=2)], "does not fit its 4 bytes"),
+        ([storage()], "a damaged storage"),  # this file has none
+        ([storage("module")], "something that is no storage"),
+        ([storage(more=2)], "something that is no storage"),
         (["EMPTY_LIST"] * 102 + ["APPEND"] * 101, "levels deep"),
     ],
 )
