@@ -16,6 +16,7 @@ from detectron2.data.datasets import register_coco_instances
 import resnest_d2
 from resnest_d2 import Predictor
 from resnest_d2.data import sample_set
+from resnest_d2.model_zoo.trained import known_category_ids
 from resnest_d2_command import main
 
 SIZE = ("INPUT.MIN_SIZE_TEST", "64", "INPUT.MAX_SIZE_TEST", "96")
@@ -120,6 +121,23 @@ def test_class_names_are_those_of_the_registered_data(stock, shapes):
             catalog.remove("of_a_notebook")
     assert predictor.class_names == ["circle", "square", "triangle", "star", "ring"]
     assert predictor.category_ids == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("names", "numbers", "ids"),
+    [
+        (["ant", "bee"], {3: 1, 7: 0}, [7, 3]),  # by class number
+        (["bee", "ant"], {3: 1, 7: 0}, []),  # other classes
+        (["ant", "bee"], {3: 0, 5: 0, 7: 1}, []),  # a class of two ids
+    ],
+)
+def test_category_ids_are_known_where_each_class_has_one(names, numbers, ids):
+    metadata = {"thing_classes": ["ant", "bee"], "thing_dataset_id_to_contiguous_id": numbers}
+    MetadataCatalog.get("set_of_numbers").set(**metadata)
+    try:
+        assert known_category_ids(("set_of_numbers",), names) == ids
+    finally:
+        MetadataCatalog.remove("set_of_numbers")
 
 
 def test_names_of_more_classes_than_the_model_has_are_not_its_names(stock):
