@@ -129,9 +129,10 @@ def test_the_newest_is_used_where_last_checkpoint_names_none(folder, content):
 
 
 def test_last_checkpoint_names_no_file_of_another_folder(folder):
-    other = checkpointer(folder.parent / "other")
-    save(other, 9)
-    for name in ("../other/model_0000009.pth", str(folder.parent / "other/model_0000009.pth")):
+    other = folder / "other"
+    other.mkdir()
+    save(checkpointer(other), 9)
+    for name in ("other/model_0000009.pth", str(other / "model_0000009.pth")):
         (folder / "last_checkpoint").write_text(name)
         assert resume(folder) == 5
 
