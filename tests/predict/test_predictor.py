@@ -347,6 +347,7 @@ def test_config_of_another_version_is_refused_with_the_file(tmp_path, config):
     ("key", "value", "named"),
     [
         ("MODEL.ROI_HEADS.NUM_CLASSES", 10**9, "NUM_CLASSES 1000000000"),
+        ("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", -(10**9), "PER_IMAGE -1000000000"),
         ("MODEL.ROI_HEADS.NUM_CLASSES", 900_000, "900001"),
         ("MODEL.ROI_BOX_HEAD.NUM_FC", 900_000, "a model of more than"),
         ("MODEL.ROI_MASK_HEAD.NUM_CONV", 900_000, "a model of more than"),
