@@ -5,7 +5,9 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+import torch
 
+from resnest_d2.checkpoint import pickles
 from resnest_d2.checkpoint.pickles import RefusalError, read_pickle
 
 CODES = {opcode.name: opcode.code.encode("latin1") for opcode in pickletools.opcodes}
@@ -14,10 +16,10 @@ DTYPE = b"cnumpy\ndtype\n"
 RECONSTRUCT = b"cnumpy.core.multiarray\n_reconstruct\n"
 
 
-def read(*parts: bytes | str, size: int | None = None):
+def read(*parts: bytes | str, size: int | None = None, read_storage=None):
     """What the pickle of these parts holds: names of opcodes, or bytes as they are."""
     data = b"".join(CODES[part] if isinstance(part, str) else part for part in parts)
-    return read_pickle(BytesIO(data + b"."), len(data) if size is None else size)
+    return read_pickle(BytesIO(data + b"."), len(data) if size is None else size, read_storage)
 
 
 def text(value: str) -> bytes:
@@ -67,12 +69,33 @@ def test_an_array_is_read():
         ([storage()], "a damaged storage"),  # this file has none
         ([storage("module")], "something that is no storage"),
         ([storage(more=2)], "something that is no storage"),
+        ([ORDERED_DICT], "something else than tensors, arrays and plain types"),
         (["EMPTY_LIST"] * 102 + ["APPEND"] * 101, "levels deep"),
     ],
 )
 def test_it_is_refused(parts, problem):
     with pytest.raises(RefusalError, match=problem):
         read(*parts, size=1000)
+
+
+def test_a_tensor_reaches_to_the_last_number_of_its_storage_and_no_further():
+    rebuild = b"ctorch._utils\n_rebuild_tensor_v2\n"
+
+    def tensor(offset: int):
+        numbers = number(offset) + number(2) + b"\x85" + number(1) + b"\x85" + b"\x89})"
+        call = rebuild + b"(" + storage() + numbers + b"tR"
+        return read(call, read_storage=lambda key, dtype, count: torch.arange(3.0))
+
+    assert tensor(1).tolist() == [1, 2]
+    with pytest.raises(RefusalError, match="a tensor of 2 numbers outside its storage of 3"):
+        tensor(2)
+
+
+def test_a_pickle_of_too_many_opcodes_is_not_read_to_its_end(monkeypatch):
+    monkeypatch.setattr(pickles, "_MAX_OPCODES", 20)
+    assert read(*["NONE"] * 20) is None
+    with pytest.raises(RefusalError, match="more than 20 opcodes"):
+        read(*["NONE"] * 21, size=1000)
 
 
 def test_what_is_copied_again_and_again_is_counted_although_nothing_of_it_is_kept():
