@@ -43,9 +43,9 @@ def array(data: bytes, name: str = "f4", shape: int = 1) -> bytes:
     return begun + b"(" + number(1) + number(shape) + b"\x85" + dtype(name) + b"\x89" + data + b"tb"
 
 
-def storage(kind: str = "storage", more: int = 0) -> bytes:
+def storage(kind: str = "storage", more: int = 0, key: bytes | None = None) -> bytes:
     """A reference to a storage, with so many parts more than PyTorch's."""
-    parts = text(kind) + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + number(2)
+    parts = text(kind) + b"ctorch\nFloatStorage\n" + (key or text("0")) + text("cpu") + number(2)
     return b"(" + parts + b"N" * more + b"tQ"
 
 
@@ -87,6 +87,8 @@ def test_a_tensor_reaches_to_the_last_number_of_its_storage_and_no_further():
         return read(call, read_storage=lambda key, dtype, count: torch.arange(3.0))
 
     assert tensor(1).tolist() == [1, 2]
+    with pytest.raises(RefusalError, match="a damaged storage"):
+        read(storage(key=number(0)), read_storage=lambda key, dtype, count: torch.zeros(2))
     with pytest.raises(RefusalError, match="a tensor of 2 numbers outside its storage of 3"):
         tensor(2)
 
