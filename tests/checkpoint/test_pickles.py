@@ -81,12 +81,14 @@ def test_it_is_refused(parts, problem):
 def test_a_tensor_reaches_to_the_last_number_of_its_storage_and_no_further():
     rebuild = b"ctorch._utils\n_rebuild_tensor_v2\n"
 
-    def tensor(offset: int):
-        numbers = number(offset) + number(2) + b"\x85" + number(1) + b"\x85" + b"\x89})"
+    def tensor(offset: int, metadata: bytes = b"}"):
+        numbers = number(offset) + number(2) + b"\x85" + number(1) + b"\x85" + b"\x89}" + metadata
         call = rebuild + b"(" + storage() + numbers + b"tR"
         return read(call, read_storage=lambda key, dtype, count: torch.arange(3.0))
 
     assert tensor(1).tolist() == [1, 2]
+    with pytest.raises(RefusalError, match="a damaged tensor"):
+        tensor(1, b"}" + text("neg") + b"\x88s")  # a view that negates
     with pytest.raises(RefusalError, match="a damaged storage"):
         read(storage(key=number(0)), read_storage=lambda key, dtype, count: torch.zeros(2))
     with pytest.raises(RefusalError, match="a tensor of 2 numbers outside its storage of 3"):
