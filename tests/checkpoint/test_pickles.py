@@ -69,6 +69,7 @@ def test_an_array_is_read():
         ([storage()], "a damaged storage"),  # this file has none
         ([storage("module")], "something that is no storage"),
         ([storage(more=2)], "something that is no storage"),
+        ([b"L" + b"9" * 700 + b"L\n"], "too large to print"),
         ([ORDERED_DICT], "something else than tensors, arrays and plain types"),
         (["EMPTY_LIST"] * 102 + ["APPEND"] * 101, "levels deep"),
     ],

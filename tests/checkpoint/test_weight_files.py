@@ -283,3 +283,9 @@ def test_a_trusted_pickle_gives_its_tensors_with_a_warning(tmp_path, caplog):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="none.pth"):
         read_weights(tmp_path / "none.pth")
+
+
+def test_complex_numbers_are_refused_in_a_trusted_file_too(tmp_path):
+    torch.save({"x": torch.zeros(2, dtype=torch.complex64)}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="its x holds complex numbers"):
+        read_weights(tmp_path / "w.pth", trust_pickle=True)
