@@ -22,6 +22,8 @@ from resnest_d2.config import (
     get_config_file,
     get_value,
     list_configs,
+    move_old_keys,
+    present_keys,
     read_config,
     set_value,
 )
@@ -579,3 +581,20 @@ def test_python_tags_are_not_executed(tmp_path):
     with pytest.raises(ValueError, match="Python tags"):
         get_config(evil)
     assert not trace.exists()
+
+
+def test_old_keys_are_moved_once_and_an_impossible_decay_is_not_hidden():
+    cfg = get_cfg()
+    add_resnest_config(cfg)
+    cfg.RESNEST.OPTIMIZER, cfg.RESNEST.EMA.DECAY = "AdamW", -0.5
+    with pytest.warns(DeprecationWarning):
+        move_old_keys(cfg)
+    assert (cfg.SOLVER.OPTIMIZER, cfg.MODEL_EMA.ENABLED, cfg.MODEL_EMA.DECAY) == (
+        "AdamW",
+        True,
+        -0.5,
+    )
+    cfg.SOLVER.OPTIMIZER = "SGD"
+    move_old_keys(cfg)
+    assert cfg.SOLVER.OPTIMIZER == "SGD"
+    assert present_keys({"RESNEST.EMA.DECAY": 0.0}) == {"MODEL_EMA.ENABLED": False}

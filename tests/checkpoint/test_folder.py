@@ -128,6 +128,24 @@ def test_the_newest_is_used_where_last_checkpoint_names_none(folder, content):
     assert len(choose_checkpoint(folder).passed_over) == 1
 
 
+def test_last_checkpoint_names_no_file_of_another_folder(folder):
+    other = folder / "other"
+    other.mkdir()
+    save(checkpointer(other), 9)
+    for name in ("other/model_0000009.pth", str(other / "model_0000009.pth")):
+        (folder / "last_checkpoint").write_text(name)
+        assert resume(folder) == 5
+
+
+def test_a_file_that_has_changed_is_read_again_even_if_its_time_has_not(folder):
+    path = folder / "model_0000005.pth"
+    assert choose_checkpoint(folder).path == path
+    time = path.stat().st_mtime_ns
+    cut(path)
+    os.utime(path, ns=(time, time))
+    assert choose_checkpoint(folder).path.name == "model_0000003.pth"
+
+
 def test_a_pipe_in_place_of_last_checkpoint_is_not_waited_for(folder):
     (folder / "last_checkpoint").unlink()
     os.mkfifo(folder / "last_checkpoint")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from resnest_d2.checkpoint import pickles
 from resnest_d2.checkpoint.pickles import RefusalError, read_pickle
 
 CODES = {opcode.name: opcode.code.encode("latin1") for opcode in pickletools.opcodes}
@@ -15,10 +16,10 @@ DTYPE = b"cnumpy\ndtype\n"
 RECONSTRUCT = b"cnumpy.core.multiarray\n_reconstruct\n"
 
 
-def read(*parts: bytes | str, size: int | None = None):
+def read(*parts: bytes | str, size: int | None = None, read_storage=None):
     """What the pickle of these parts holds: names of opcodes, or bytes as they are."""
     data = b"".join(CODES[part] if isinstance(part, str) else part for part in parts)
-    return read_pickle(BytesIO(data + b"."), len(data) if size is None else size)
+    return read_pickle(BytesIO(data + b"."), len(data) if size is None else size, read_storage)
 
 
 def text(value: str) -> bytes:
@@ -42,6 +43,12 @@ def array(data: bytes, name: str = "f4", shape: int = 1) -> bytes:
     return begun + b"(" + number(1) + number(shape) + b"\x85" + dtype(name) + b"\x89" + data + b"tb"
 
 
+def storage(kind: str = "storage", more: int = 0, key: bytes | None = None) -> bytes:
+    """A reference to a storage, with so many parts more than PyTorch's."""
+    parts = text(kind) + b"ctorch\nFloatStorage\n" + (key or text("0")) + text("cpu") + number(2)
+    return b"(" + parts + b"N" * more + b"tQ"
+
+
 def test_an_array_is_read():
     values = read(array(text("\x00\x00\x80?")), size=1000)
     np.testing.assert_array_equal(values, np.ones(1, np.float32))
@@ -59,6 +66,11 @@ def test_an_array_is_read():
         ([array(text("\x00" * 8), "O8")], "other things than numbers"),
         ([array(text("\x00" * 8), "f4,f4")], "other things than numbers"),
         ([array(text("\x00\x00\x80?"), shape=2)], "does not fit its 4 bytes"),
+        ([storage()], "a damaged storage"),  # this file has none
+        ([storage("module")], "something that is no storage"),
+        ([storage(more=2)], "something that is no storage"),
+        ([b"L" + b"9" * 700 + b"L\n"], "too large to print"),
+        ([ORDERED_DICT], "something else than tensors, arrays and plain types"),
         (["EMPTY_LIST"] * 102 + ["APPEND"] * 101, "levels deep"),
         (["NONE", b"p%d\n" % (2**61 - 1)], "gives a value too large a number"),
         (["NONE", b"p-1\n"], "gives a value too large a number"),
@@ -68,6 +80,30 @@ def test_an_array_is_read():
 def test_it_is_refused(parts, problem):
     with pytest.raises(RefusalError, match=problem):
         read(*parts, size=1000)
+
+
+def test_a_tensor_reaches_to_the_last_number_of_its_storage_and_no_further():
+    rebuild = b"ctorch._utils\n_rebuild_tensor_v2\n"
+
+    def tensor(offset: int, metadata: bytes = b"}"):
+        numbers = number(offset) + number(2) + b"\x85" + number(1) + b"\x85" + b"\x89}" + metadata
+        call = rebuild + b"(" + storage() + numbers + b"tR"
+        return read(call, read_storage=lambda key, dtype, count: torch.arange(3.0))
+
+    assert tensor(1).tolist() == [1, 2]
+    with pytest.raises(RefusalError, match="a damaged tensor"):
+        tensor(1, b"}" + text("neg") + b"\x88s")  # a view that negates
+    with pytest.raises(RefusalError, match="a damaged storage"):
+        read(storage(key=number(0)), read_storage=lambda key, dtype, count: torch.zeros(2))
+    with pytest.raises(RefusalError, match="a tensor of 2 numbers outside its storage of 3"):
+        tensor(2)
+
+
+def test_a_pickle_of_too_many_opcodes_is_not_read_to_its_end(monkeypatch):
+    monkeypatch.setattr(pickles, "_MAX_OPCODES", 20)
+    assert read(*["NONE"] * 20) is None
+    with pytest.raises(RefusalError, match="more than 20 opcodes"):
+        read(*["NONE"] * 21, size=1000)
 
 
 def test_what_is_copied_again_and_again_is_counted_although_nothing_of_it_is_kept():

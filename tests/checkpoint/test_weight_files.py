@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -283,3 +284,25 @@ def test_a_trusted_pickle_gives_its_tensors_with_a_warning(tmp_path, caplog):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="none.pth"):
         read_weights(tmp_path / "none.pth")
+
+
+def test_complex_numbers_are_refused_in_a_trusted_file_too(tmp_path):
+    torch.save({"x": torch.zeros(2, dtype=torch.complex64)}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="its x holds complex numbers"):
+        read_weights(tmp_path / "w.pth", trust_pickle=True)
+
+
+def test_nothing_hides_between_the_records_of_an_archive(tmp_path):
+    torch.save({"x": torch.zeros(2)}, tmp_path / "w.pth")
+    for hidden in (b"", b"x" * 100):
+        with (
+            zipfile.ZipFile(tmp_path / "w.pth") as old,
+            zipfile.ZipFile(tmp_path / f"{len(hidden)}.pth", "w") as new,
+        ):
+            for info in old.infolist():
+                new.writestr(info.filename, old.read(info))
+                new.fp.write(hidden)
+                new.start_dir = new.fp.tell()
+    assert read_weights(tmp_path / "0.pth").tensors.keys() == {"x"}
+    with pytest.raises(ValueError, match="something before or between its records"):
+        read_weights(tmp_path / "100.pth")

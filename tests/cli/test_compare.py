@@ -1,5 +1,6 @@
 """``resnest-d2 compare``: what it prints and writes, and what it refuses."""
 
+import errno
 import json
 import os
 import shutil
@@ -87,6 +88,24 @@ def test_interrupted_it_ends_in_one_line_and_writes_nothing(runs, tmp_path, monk
     printed = capsys.readouterr()
     assert printed.err == "resnest-d2: error: interrupted\n" and not printed.out
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("name", ["comparison.json", "comparison.md", "gains.png"])
+def test_each_file_is_written_whole_or_not_at_all(name, runs, tmp_path, monkeypatch, capsys):
+    replace = os.replace
+
+    def refuse(source, target):
+        if os.path.basename(target) == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    (tmp_path / name).write_text("of an earlier comparison")
+    monkeypatch.setattr(os, "replace", refuse)
+    options = ("--resamples", 100, "--no-cost", "--out", tmp_path)
+    assert _compare(runs / "good_1", runs / "bad", *options) == 1
+    assert "is not written: No space left on device (make room)" in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == "of an earlier comparison"
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def _no_results(run):

@@ -49,6 +49,8 @@ def test_seed_decides_the_split(shapes, tmp_path):
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     )
     assert first == again != other
+    command = ["data", "split", shapes["train"][0], "--out", str(tmp_path / "d"), "--seed", "1"]
+    assert main(command) == 0 and _read(tmp_path / "d" / "val.json") == other
 
 
 def test_every_class_of_two_pictures_is_in_both_parts(test_data, tmp_path):

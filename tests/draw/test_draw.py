@@ -16,13 +16,19 @@ from detectron2.utils.visualizer import Visualizer
 
 from resnest_d2.data import sample_set
 from resnest_d2.draw import instances
+from resnest_d2.draw.charts import RUN_COLORS
 from resnest_d2.draw.instances import (
     draw_annotations,
     draw_comparison,
     draw_instances,
     save_comparisons,
 )
-from resnest_d2.draw.loss_curves import draw_losses, plot_losses
+from resnest_d2.draw.loss_curves import (
+    draw_losses,
+    draw_metrics,
+    draw_total_losses,
+    plot_losses,
+)
 from resnest_d2.draw.sheet import draw_sheet
 from resnest_d2.evaluation import ap_table
 from resnest_d2.report.embed import picture_address
@@ -202,6 +208,30 @@ def test_curves_have_the_main_metric_of_each_task_and_data_set(metrics, labels, 
     plot_losses(tmp_path / "metrics.json", tmp_path / "losses.png")
     found = [label for label, x, _ in drawn if label != "total loss" and x == [4, 9]]
     assert found == labels
+
+
+def test_runs_side_by_side_have_their_own_losses_and_metrics():
+    first = [{"iteration": i, "loss_cls": 9.0, "total_loss": 4.0 - i} for i in range(3)]
+    first.append({"iteration": 2, "bbox/AP": 10.0, "segm/AP": 20.0})
+    second = [{"iteration": 1, "segm/AP": 30.0}]  # without a loss
+    third = [{"iteration": 5, "total_loss": 7.0, "segm/AP": 40.0}]
+
+    def lines(figure) -> list:
+        found = figure.axes[0].lines
+        return [(n.get_color(), n.get_linestyle(), *map(list, n.get_data())) for n in found]
+
+    histories = [first, second, third]
+    assert lines(draw_total_losses(histories)) == [
+        (RUN_COLORS[0], "-", [0, 1, 2], [4.0, 3.0, 2.0]),
+        (RUN_COLORS[2], "-", [5], [7.0]),
+    ]
+    assert lines(draw_metrics(histories)) == [
+        (RUN_COLORS[0], "-", [2], [10.0]),
+        (RUN_COLORS[0], "--", [2], [20.0]),
+        (RUN_COLORS[1], "--", [1], [30.0]),
+        (RUN_COLORS[2], "--", [5], [40.0]),
+    ]
+    assert draw_total_losses([second]) is None and draw_metrics([[{"iteration": 1}]]) is None
 
 
 def test_lines_cut_off_when_a_run_was_killed_are_left_out(tmp_path, drawn):

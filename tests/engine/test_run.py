@@ -17,7 +17,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.data import detection_utils as utils
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import Boxes, BoxMode, Instances
-from detectron2.utils.events import EventStorage
+from detectron2.utils.events import EventStorage, JSONWriter
 
 from resnest_d2.checkpoint import RECORD_KEY, RunCheckpointer
 from resnest_d2.checkpoint.statistics import MSRA
@@ -112,6 +112,23 @@ def test_metrics_of_a_training_are_those_of_what_it_detects(request_for, tmp_pat
             assert 0.1 < value < 0.95
             assert results[task][name] == pytest.approx(100 * value), (task, name)
             assert last[f"{task}/{name}"] == pytest.approx(100 * value), (task, name)
+
+
+def test_metrics_are_smoothed_as_detectron2s_own_writer_smooths_them(request_for, tmp_path):
+    """The losses of the last 20 iterations, by their median."""
+    trainer = Trainer(prepare(request_for(tmp_path / "run")).cfg)
+    with EventStorage() as storage:
+        for number in range(25):
+            storage.put_scalar("total_loss", float(number**2))
+            storage.put_scalar("bbox/AP", float(number**2), smoothing_hint=False)
+            storage.step()
+        for writer in (*trainer.build_writers()[1:], JSONWriter(tmp_path / "stock.json")):
+            writer.write()
+            writer.close()
+    lines = (tmp_path / "run" / "metrics.json").read_text()
+    assert json.loads(lines)["total_loss"] == (14**2 + 15**2) / 2  # of 5 … 24
+    assert json.loads(lines)["bbox/AP"] == 24**2
+    assert lines == (tmp_path / "stock.json").read_text()
 
 
 def test_checkpoint_carries_config_and_class_names_as_plain_types(trained):
@@ -282,6 +299,18 @@ def test_other_images_than_a_published_files_are_refused_before_it_is_fetched(
     monkeypatch.setattr(config_checks, "resolve_weights", lambda uri: pytest.fail(uri))
     with pytest.raises(ValueError, match="resnest://net was trained with other images"):
         prepare(request_for(tmp_path, "MODEL.WEIGHTS", "resnest://net"))
+
+
+def test_resuming_from_weights_alone_is_refused_at_start_and_evaluating_them_is_not(
+    trained, request_for, tmp_path
+):
+    content = torch.load(trained[0] / "model_final.pth", weights_only=True)
+    del content["trainer"]
+    torch.save(content, tmp_path / "model_final.pth")
+    (tmp_path / "last_checkpoint").write_text("model_final.pth")
+    with pytest.raises(ValueError, match="model_final.pth: it holds weights without trainer"):
+        prepare(request_for(tmp_path, resume=True))
+    prepare(request_for(tmp_path, resume=True, eval_only=True))
 
 
 def test_resuming_with_another_model_is_refused_at_start(trained, request_for):

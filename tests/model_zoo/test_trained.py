@@ -16,6 +16,11 @@ from detectron2.data.datasets import register_coco_instances
 import resnest_d2
 from resnest_d2 import Predictor
 from resnest_d2.data import sample_set
+from resnest_d2.model_zoo.trained import (
+    find_trained_model,
+    known_category_ids,
+    recorded_config,
+)
 from resnest_d2_command import main
 
 SIZE = ("INPUT.MIN_SIZE_TEST", "64", "INPUT.MAX_SIZE_TEST", "96")
@@ -93,6 +98,21 @@ def test_file_of_the_folder_of_weights_goes_by_its_own_record(tmp_path, monkeypa
     assert Predictor("resnest://mine", device="cpu").class_names == ["ant", "bee", "cow"]
 
 
+def test_own_weights_of_a_recipe_without_published_ones_are_taken(tmp_path, monkeypatch):
+    monkeypatch.setenv("RESNEST_D2_WEIGHTS", str(tmp_path))
+    (tmp_path / "retinanet_resnest50_fpn.pth").touch()
+    trained = find_trained_model("resnest://retinanet_resnest50_fpn")
+    assert trained.is_published and trained.cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
+
+
+def test_old_keys_of_a_recorded_config_have_their_effect(tmp_path):
+    record = {"config": "RESNEST: {OPTIMIZER: AdamW, EMA: {DECAY: 0.9}}"}
+    with pytest.warns(DeprecationWarning):
+        cfg = recorded_config(record, tmp_path / "model.pth")
+    assert cfg.SOLVER.OPTIMIZER == "AdamW"
+    assert (cfg.MODEL_EMA.ENABLED, cfg.MODEL_EMA.DECAY) == (True, 0.9)
+
+
 def test_checkpoint_of_stock_detectron2_predicts_with_its_config(stock):
     file = Predictor(
         stock / "model_final.pth",
@@ -122,10 +142,30 @@ def test_class_names_are_those_of_the_registered_data(stock, shapes):
     assert predictor.category_ids == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize(
+    ("names", "numbers", "ids"),
+    [
+        (["ant", "bee"], {3: 1, 7: 0}, [7, 3]),  # by class number
+        (["bee", "ant"], {3: 1, 7: 0}, []),  # other classes
+        (["ant", "bee"], {3: 0, 5: 0, 7: 1}, []),  # a class of two ids
+    ],
+)
+def test_category_ids_are_known_where_each_class_has_one(names, numbers, ids):
+    metadata = {"thing_classes": ["ant", "bee"], "thing_dataset_id_to_contiguous_id": numbers}
+    MetadataCatalog.get("set_of_numbers").set(**metadata)
+    try:
+        assert known_category_ids(("set_of_numbers",), names) == ids
+    finally:
+        MetadataCatalog.remove("set_of_numbers")
+
+
 def test_names_of_more_classes_than_the_model_has_are_not_its_names(stock):
     opts = ("MODEL.ROI_HEADS.NUM_CLASSES", "5", "DATASETS.TRAIN", "('coco_2017_train',)")
     predictor = Predictor(stock, config=small_config("mask", *SIZE, *opts), device="cpu")
     assert predictor.class_names[0] == "class 0"
+    retina = ("MODEL.RETINANET.NUM_CLASSES", "5", "MODEL.ROI_HEADS.NUM_CLASSES", "80")
+    cfg = small_config("RetinaNet", *retina, "DATASETS.TRAIN", "('coco_2017_train',)")
+    assert find_trained_model(stock, cfg).class_names == []
 
 
 def test_checkpoint_without_a_config_names_the_way_out(stock):

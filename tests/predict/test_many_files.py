@@ -114,6 +114,8 @@ def test_results_are_what_the_predictor_finds(predictor, tmp_path):
         np.testing.assert_array_equal(np.array(masks), expected.pred_masks)
         for instance, row in zip(found, rows, strict=False):
             assert row["file_name"] == image["file_name"]
+            assert row["image_id"] == str(image["id"])
+            assert row["category_id"] == str(instance["category_id"])
             assert row["class"] == predictor.class_names[instance["category_id"] - 1]
             assert float(row["score"]) == instance["score"]
             assert [float(row[key]) for key in ("x", "y", "width", "height")] == instance["bbox"]

@@ -115,3 +115,8 @@ def test_drawings_keep_their_names_when_pictures_are_added():
     assert first == {"1.jpg": "1.jpg"}
     both = drawing_names(["1.jpg", "1.png"], "jpg", given=first)
     assert both == {"1.jpg": "1.jpg", "1.png": "1.png.jpg"}
+
+
+def test_names_that_differ_in_case_and_suffix_alone_keep_their_suffixes():
+    drawings = drawing_names(["a.jpg", "A.tif", "b.jpg"], "png", given={})
+    assert drawings == {"a.jpg": "a.jpg.png", "A.tif": "A.tif.png", "b.jpg": "b.png"}

@@ -86,6 +86,26 @@ def test_a_box_that_leaves_the_image_is_clipped_beyond_the_tolerance_on_each_sid
         assert x >= 0 and y >= 0 and x + width <= WIDTH and y + height <= HEIGHT
 
 
+def test_the_area_follows_a_clipped_box_where_it_was_that_boxs(make):
+    pair = make([_object(bbox=[-9, 10, 20, 10], area=area) for area in (200, 150)])
+    assert [a["area"] for a in _copy(register_coco(*pair))] == [110, 150]
+
+
+def test_a_missing_area_is_that_of_all_polygons(make):
+    wide = [30, 10, 46, 10, 46, 20, 30, 20]  # right of the 32 pixels of the height
+    (found,) = _copy(
+        register_coco(*make([_object(segmentation=[wide, [2, 2, 8, 2, 8, 12, 2, 12]], area=None)]))
+    )
+    assert found["area"] == pytest.approx(160 + 60, rel=0.05)
+
+
+def test_stray_polygons_go_before_the_others_are_clipped(make):
+    outside = [30, 10, 70, 10, 70, 25, 30, 25]
+    (found,) = _copy(register_coco(*make([_object(segmentation=[outside, [1, 1, 2, 2]])])))
+    (polygon,) = found["segmentation"]
+    assert len(polygon) >= 8 and max(polygon[::2]) == WIDTH
+
+
 def test_clipped_objects_train_as_stock_detectron2_trains_them(make):
     outside = [[-8.0, -7, 60, 31], [30, 10, 40, 15], [-3, 20, 20, 30]]
     polygons = [[-8, -7, 52, -7, 52, 24, -8, 24], [30, 10, 70, 10, 70, 25, 30, 25]]
@@ -188,6 +208,28 @@ def test_without_a_keypoint_head_bad_keypoints_cost_no_object(make, changes):
     assert not usable.refused and usable.lost == 0
 
 
+def test_keypoints_that_cannot_be_read_are_taken_out_with_their_number(make):
+    person = {"id": 1, "name": "person", "keypoints": ["a", "b"]}
+    bad = _object(keypoints=["1", 1, 2, 3, 3, 2], num_keypoints=2)
+    pair = make([_object(keypoints=[1, 1, 2, 3, 3, 2]), bad], categories=[person])
+    usable = make_usable(check_data_sets([pair])[pair], keypoints=False)
+    assert not usable.content["annotations"][1].keys() & {"keypoints", "num_keypoints"}
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "reference"),
+    [
+        ({"names": ("a.png", "missing.png")}, {"image_id": 2}),
+        ({"categories": [{"id": 1, "name": "cat"}, {"id": 2}]}, {"category_id": 2}),
+    ],
+)
+def test_what_refers_to_a_broken_entry_is_left_out_with_it(make, kwargs, reference):
+    pair = make([_object(), _object(**reference)], **kwargs)
+    usable = make_usable(check_data_sets([pair])[pair], on_bad_data="skip")
+    assert (usable.objects, usable.lost) == (2, 1)
+    assert [a["id"] for a in usable.content["annotations"]] == [1]
+
+
 def test_crowds_need_no_mask_and_are_left_out_where_masks_are_learned(make):
     crowds = [_object(iscrowd=1, segmentation=mask) for mask in ([], [[1, 2]], None)]
     pair = make([_object(), *crowds])
@@ -265,6 +307,9 @@ def test_fix_writes_a_sound_file_and_what_it_changed(make, tmp_path, capsys):
     assert check_coco(out, pair[1]) == []
     assert main(arguments) == 2  # nothing is overwritten
     assert "fixed.json" in capsys.readouterr().err
+    out.unlink()
+    assert main(arguments) == 2 and not out.exists()
+    assert "fixed.changes.json: there already" in capsys.readouterr().err
 
 
 def test_fix_refuses_what_cannot_be_repaired_and_skips_it_when_told(make, tmp_path, capsys):

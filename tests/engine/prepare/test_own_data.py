@@ -10,10 +10,14 @@ from runs import TINY, tiny_request
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
-from resnest_d2.config import get_config, get_config_file
+from resnest_d2.config import get_config, get_config_file, read_config
 from resnest_d2.data import sample_set, summarise_training_data
 from resnest_d2.engine import RunRequest, prepare, run
+from resnest_d2.engine.prepare.classes import check_same_classes, use_classes
+from resnest_d2.engine.prepare.own_data import use_own_data
+from resnest_d2.engine.prepare.stated import Stated
 from resnest_d2.evaluation.coco_evaluator import RESULTS
+from resnest_d2.model_zoo.trained import class_names_of
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +130,35 @@ def test_a_config_keeps_its_number_of_classes_for_its_own_data_sets(shapes, tmp_
             assert prepare(mine).cfg.MODEL.ROI_HEADS.NUM_CLASSES == number
 
 
+def test_an_evaluation_takes_no_number_of_classes_from_registered_data(shapes):
+    _register(shapes, "shapes_registered_to_evaluate")
+    data = ("shapes_registered_to_evaluate",)
+    opts = ("DATASETS.TRAIN", data, "DATASETS.TEST", data)
+    for eval_only, classes in ((True, 80), (False, 5)):
+        cfg, layers = read_config("mask_rcnn_resnest50_fpn", opts)
+        request = RunRequest("mask_rcnn_resnest50_fpn", opts, eval_only=eval_only)
+        use_classes(cfg, request, Stated(layers))
+        assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == classes
+
+
+def test_the_same_classes_in_another_order_are_refused(shapes):
+    _register(shapes, "shapes_registered_in_order")
+    names = class_names_of("shapes_registered_in_order")
+    check_same_classes("model.pth", names, ["shapes_registered_in_order"])
+    with pytest.raises(ValueError, match="must be the same, in the order of their ids"):
+        check_same_classes("model.pth", names[::-1], ["shapes_registered_in_order"])
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_files_without_masks_are_refused_where_masks_are_learned_or_scored(part, change, tmp_path):
+    def no_masks(content):
+        for annotation in content["annotations"]:
+            del annotation["segmentation"]
+
+    with pytest.raises(ValueError, match=f"{part}.json has no 'segmentation', and MODEL.MASK_ON"):
+        prepare(tiny_request(change(no_masks, part), tmp_path / "run"))
+
+
 def test_a_test_set_without_annotations_is_predicted_without_metrics(change, tmp_path):
     data = change(lambda content: content.pop("annotations"), "val")
     assert run(tiny_request(data, tmp_path)) == {}  # after a training, too
@@ -204,6 +237,15 @@ def test_names_without_sides_are_not_flipped_unless_told(change, tmp_path, caplo
     assert MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).keypoint_flip_map == [tuple(names)]
     with pytest.raises(ValueError, match="KEYPOINT_FLIP_PAIRS must be pairs .*head|L_eye"):
         _keypoint_cfg(data, tmp_path, "RESNEST.KEYPOINT_FLIP_PAIRS", "(('a', 'b'),)")
+
+
+def test_validation_data_turns_no_flips_off(change, tmp_path):
+    data = change(_keypoints(["head", "tail"]))
+    opts = (*TINY, "OUTPUT_DIR", str(tmp_path))
+    request = RunRequest("keypoint_rcnn_resnest50_fpn", opts, val=(data["val"],))
+    cfg, layers = read_config(request.config, opts)
+    use_own_data(cfg, request, Stated(layers))
+    assert cfg.INPUT.RANDOM_FLIP == "horizontal"
 
 
 def test_stated_pairs_leave_no_side_alone(change, tmp_path, caplog):

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from detectron2.data.datasets import register_coco_instances
 from resnest_d2.config import get_config, get_config_file, list_configs, read_config
 from resnest_d2.data import sample_set
 from resnest_d2.engine import RunRequest, Trainer, prepare
+from resnest_d2.engine.prepare import schedule
 from resnest_d2.engine.prepare.schedule import set_schedule
 from resnest_d2.engine.prepare.stated import Stated
 
@@ -281,6 +283,36 @@ def test_steps_and_warm_up_keep_their_share_of_the_epochs(request_for):
     )
     assert (epochs.MAX_ITER, epochs.STEPS) == (12, (8, 11))
     assert (epochs.WARMUP_ITERS, epochs.CHECKPOINT_PERIOD) == (1, 2)
+
+
+@pytest.fixture
+def images_110(monkeypatch):
+    summary = SimpleNamespace(images=110)
+    monkeypatch.setattr(schedule, "summarise_training_data", lambda cfg: summary)
+
+
+def test_epochs_are_counted_without_rounding_errors(images_110):
+    cfg = scheduled(RECIPE, "SOLVER.IMS_PER_BATCH", "1", "RESNEST.EPOCHS.MAX", "1.1")
+    assert cfg.SOLVER.MAX_ITER == 121 < 1.1 * 110  # as floats have it
+
+
+def test_a_step_in_epochs_at_the_end_of_the_iterations_is_refused(images_110):
+    opts = ("SOLVER.IMS_PER_BATCH", "1", "SOLVER.MAX_ITER", "1100", "RESNEST.EPOCHS.STEPS")
+    assert scheduled(RECIPE, *opts, "(9.9,)").SOLVER.STEPS == (1089,)
+    with pytest.raises(ValueError, match="must lie below SOLVER.MAX_ITER 1100"):
+        scheduled(RECIPE, *opts, "(10,)")
+
+
+def test_steps_of_a_file_with_epochs_are_shares_of_its_own_iterations(images_110, tmp_path):
+    """The file's iterations and steps belong together, whatever its epochs make of them."""
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        f"_BASE_: {get_config_file(RECIPE)}\n"
+        "SOLVER: {IMS_PER_BATCH: 1, BASE_LR: 0.001, MAX_ITER: 1000, STEPS: [600, 800]}\n"
+        "RESNEST: {EPOCHS: {MAX: 20}}\n"
+    )
+    solver = scheduled(file).SOLVER
+    assert (solver.MAX_ITER, solver.STEPS) == (2200, (1320, 1760))
 
 
 def test_written_config_with_epochs_gives_the_same_schedule(request_for, tmp_path):

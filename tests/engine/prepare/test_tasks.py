@@ -11,9 +11,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from runs import TINY
 
+from detectron2.data import MetadataCatalog
+
 from resnest_d2.config import get_config
 from resnest_d2.data import register_coco_panoptic, sample_set
 from resnest_d2.engine import RunRequest, prepare, run
+from resnest_d2.engine.prepare.tasks import check_tasks
 
 CONFIG = "sample_mask_rcnn_resnest14_fpn"
 PANOPTIC = (
@@ -120,6 +123,17 @@ def test_panoptic_fpn_refuses_data_without_semantic_masks(shapes, tmp_path):
     opts = (*TINY, *PANOPTIC, "OUTPUT_DIR", str(tmp_path))
     with pytest.raises(ValueError, match="PanopticFPN needs semantic masks.*register_coco_panopt"):
         prepare(RunRequest(CONFIG, opts, train=(shapes["train"],)))
+
+
+def test_panoptic_annotations_are_needed_to_be_evaluated_and_not_to_train():
+    MetadataCatalog.get("only_stuff").set(stuff_classes=["things", "sky", "grass"])
+    cfg = get_config(CONFIG, (*PANOPTIC, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "3"))
+    try:
+        check_tasks(cfg, ("only_stuff",), ())
+        with pytest.raises(ValueError, match="needs panoptic annotations to be evaluated on"):
+            check_tasks(cfg, (), ("only_stuff",))
+    finally:
+        MetadataCatalog.remove("only_stuff")
 
 
 # ---- Keypoints ----

@@ -270,17 +270,24 @@ def test_run_that_stops_early_is_evaluated_augmented_too(request_for, stops, mon
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("config", "opts", "message"),
     [
-        ("retinanet_resnest50_fpn", "MODEL.META_ARCHITECTURE is RetinaNet"),
-        ("panoptic_fpn_resnest50", "MODEL.META_ARCHITECTURE is PanopticFPN"),
-        ("keypoint_rcnn_resnest50_fpn", "MODEL.KEYPOINT_ON is True"),
+        ("retinanet_resnest50_fpn", (), "MODEL.META_ARCHITECTURE is RetinaNet"),
+        ("panoptic_fpn_resnest50", (), "MODEL.META_ARCHITECTURE is PanopticFPN"),
+        ("keypoint_rcnn_resnest50_fpn", (), "MODEL.KEYPOINT_ON is True"),
+        (
+            "faster_rcnn_resnest50_fpn",
+            ("MODEL.LOAD_PROPOSALS", "True"),
+            "MODEL.LOAD_PROPOSALS is True",
+        ),
     ],
 )
-def test_augmentation_of_what_detectron2_cannot_augment_is_refused(config, message, monkeypatch):
+def test_augmentation_of_what_detectron2_cannot_augment_is_refused(
+    config, opts, message, monkeypatch
+):
     monkeypatch.setattr(plan, "check_files", lambda *_: None)
     with pytest.raises(ValueError, match=f"TEST.AUG.ENABLED must be False where {message}"):
-        prepare(RunRequest(config, ("TEST.AUG.ENABLED", "True")))
+        prepare(RunRequest(config, ("TEST.AUG.ENABLED", "True", *opts)))
 
 
 def test_metrics_of_every_evaluation_are_written_and_tensorboard_has_them(request_for, tmp_path):
