@@ -95,7 +95,7 @@ def write_failure_reason(error: BaseException) -> tuple[str, str]:
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
             full = cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            return cause.strerror, "make room" if full else "mend that"
+            return cause.strerror, "make room" if full else "fix that"
         cause = cause.__cause__ or cause.__context__
     return str(error).partition("\n")[0], "make room"
 

@@ -23,7 +23,7 @@ SOURCES = ("", "official", "timm")
 SETTINGS = {
     "channels_last": "memory format",
     "bfloat16": "autocast; for an optimized network, its arithmetic",
-    "float32": "for an optimized network, also on hardware that would get bfloat16",
+    "float32": "for an optimized network, float32 even where bfloat16 is faster",
     "compiled": "torch.compile",
     "optimized": "optimize_for_inference",
     "recompute_norm": "RESNEST.RECOMPUTE_NORM, training",

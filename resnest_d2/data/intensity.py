@@ -5,7 +5,7 @@ white. One rule holds for a run, in training, evaluation and prediction (``RESNE
 
 - ``type``: integers from 0 to 65535, floats from 0 to 1. The default.
 - ``none``: values as they are, clipped to 0 and 255, as by Detectron2's ``read_image``.
-- ``percentile``: from and to two percentiles of each image, 0.5 and 99.5 unless ``RANGE`` has
+- ``percentile``: between two percentiles of each image, 0.5 and 99.5 unless ``RANGE`` has
   others.
 - ``range``: from and to the values in ``RANGE``, such as (0, 4095) for 12 bits stored in 16.
 

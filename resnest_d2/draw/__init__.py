@@ -1,7 +1,7 @@
 """Images and charts of numbers: instances on their image, curves, gains, split attention.
 
-Functions here compute no results. Only ``report`` and ``cli`` import this room; ``predict`` does so
-inside of the functions that draw.
+Functions here compute no results. Only ``report`` and ``cli`` import this package;
+``predict`` does it inside its drawing functions.
 """
 
 from .explanations import plot_attention, plot_block, plot_class_attention, plot_saliency

@@ -9,7 +9,7 @@ Only matching and accumulation differ. Both implementations' arrays are summaris
 Detectron2's ``COCOevalMaxDets``, which at 100 detections per image is COCO's own summary: 12
 numbers for boxes and masks, 10 for keypoints.
 
-As in Detectron2, a mask's size is its own area also where a result has a box; keypoints have the
+As in Detectron2, a mask's size is its own area, even if the result has a box; keypoints have the
 size of the box. Refused here, unlike in pycocotools: results of unknown categories, and scores or
 coordinates that are not finite.
 """

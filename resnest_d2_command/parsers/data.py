@@ -109,7 +109,7 @@ def add_commands(commands) -> None:
     fix.add_argument("--images", metavar="DIR", help="the folder of the images, to check them too")
     _add_on_bad_data(fix, ("repair", "skip"))
     fix.add_argument(
-        "--no-masks", action="store_true", help="take out masks that cannot be read, not objects"
+        "--no-masks", action="store_true", help="remove unreadable masks, but keep their objects"
     )
     fix.add_argument(
         "--iscrowd", type=int, choices=(0, 1), help="give all annotations this value of iscrowd"

@@ -58,7 +58,7 @@ def add_commands(commands) -> None:
         type=int,
         default=200,
         metavar="N",
-        help="largest number of them, drawn at random; default: %(default)s",
+        help="at most N images, chosen at random; default: %(default)s",
     )
     add_json_option(parser, "the figures")
     add_quiet_option(parser)

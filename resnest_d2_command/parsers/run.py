@@ -105,8 +105,8 @@ def _add_run_arguments(parser: argparse.ArgumentParser, *, evaluates: bool) -> N
     add(
         "--trust-pickle",
         action="store_true",
-        help="load MODEL.WEIGHTS even if it has more than tensors and plain types, which executes "
-        "code in the file",
+        help="load any pickle as MODEL.WEIGHTS, which runs the code in it: only for files that you "
+        "trust",
     )
     add(
         "--num-gpus",

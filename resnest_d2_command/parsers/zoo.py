@@ -50,7 +50,7 @@ def add_commands(commands) -> None:
     )
     download.add_argument("name", metavar="NAME", help="a model, or a file of weights")
     download.add_argument(
-        "--sha256", metavar="HEX", help="all 64 digits, if you know them, in place of the known 8"
+        "--sha256", metavar="HEX", help="the full hash of 64 digits, instead of the 8 known digits"
     )
     add_json_option(download, "the path")
     add_quiet_option(download, "the path")

@@ -23,7 +23,7 @@ stop missing-section: the file lacks 'images' or 'categories'
 stop bad-section: a section of the file is not a list
 stop empty-section: the file has no usable image or category
 stop different-category: two files have different names for a category id, or one lacks the id
-mend encoding: the file has a byte order mark, or is UTF-16 or UTF-32: it is read as well
+mend encoding: the file has a byte order mark, or is UTF-16 or UTF-32: it is still read
 mend no-annotations: the file has no 'annotations': nothing to train on or to score, only images
 note crowds: objects with iscrowd 1 are neither trained nor scored; if they are single objects,
   'resnest-d2 data fix IN OUT --iscrowd 0' makes them so
@@ -38,7 +38,7 @@ skip bad-image-id: an id must be a whole number below 2^63, or a text
 skip bad-category-id: an id must be a whole number below 2^63, or a text
 mend converted-id: the id is a text, a float or below 0: it is replaced by a number, and results
   have the id of the file
-mend converted-reference: image_id or category_id is of another type than the id: it is joined
+mend converted-reference: image_id or category_id differs in type from the id: it is converted
 mend converted-number: a whole number is written as another type, such as 96.0: it is converted
 mend renumbered-annotation: the annotation's id is missing, 0, used before or not a whole number: it
   gets a free one
@@ -63,7 +63,7 @@ skip bad-file-name: file_name must be a text, and not empty
 skip bad-image-size: height and width must be whole numbers from 1 to 2^31 - 1
 skip duplicate-file-name: an earlier image has this file, and another size
 skip missing-image: the image file does not exist
-repair misnamed-image: the image file is found if its name is read in another way
+repair misnamed-image: the image file is exists under a slightly different name
 skip empty-image: the image file has no bytes
 skip not-an-image: the file is in no image format that is read
 skip truncated-image: the image file is cut short
@@ -97,7 +97,7 @@ skip/masks odd-polygon: a polygon must have an even number of numbers
 skip/masks polygon-off-image: the polygons lie outside of the image: nothing of them is left
 mend polygon-outside: a polygon reaches more than 2 pixels out of the image: it is clipped
 skip/masks rle-size: the size of an RLE must be the image's [height, width]
-skip/masks bad-rle: the counts of an RLE must be whole runs of pixels that fill its size
+skip/masks bad-rle: the counts of an RLE must be whole numbers that add up to its size
 
 repair/keypoints missing-keypoints: the category has keypoints, the object has none: repair takes
   them as not labelled

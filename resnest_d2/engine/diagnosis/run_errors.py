@@ -69,7 +69,7 @@ def explain(error: BaseException) -> str | None:
             "RESNEST.RECOMPUTE_NORM and RESNEST.ACTIVATION_CHECKPOINTING"
         )
     if is_out_of_memory(error):
-        return f"the memory is full: {first_line(error) or 'no more could be had'}"
+        return f"the memory is full: {first_line(error) or 'none is available'}"
     if isinstance(error, OSError):
         full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
         return _message(error) + (" (the disk is full: make room)" if full else "")
@@ -127,7 +127,7 @@ def log_failure(error: Exception) -> None:
 
 
 def end_soon(seconds: int = 20) -> None:
-    """Let the kernel end this process if it hangs at its end: PyTorch's process groups may wait
+    """Let the kernel end this process if it hangs on exit: PyTorch's process groups may wait
     for their threads when another process is gone.
     """
     if hasattr(signal, "alarm"):

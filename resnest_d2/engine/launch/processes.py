@@ -68,7 +68,7 @@ def run_in_processes(work: Callable[["Plan"], dict], plan: "Plan") -> dict:
 
 
 def _share(work: Callable, plan: "Plan") -> dict:
-    """One process's share of the work, its failure logged."""
+    """Do one process's share of the work, and log its failure."""
     try:
         return work(plan)
     except Exception as error:

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from ...data import CocoSummary, Problem
 from ...data.check.data_sets import check_data_sets
 from ...data.check.kinds import BEHAVIOURS, REPAIRABLE, UNUSABLE
-from ...data.check.problems import count_kinds, report
+from ...data.check.problems import count_kinds, counted, report
 from ...data.check.repair import (
     UsableSet,
     make_usable,
@@ -139,7 +139,10 @@ def _log_changes(sets: dict[_Pair, UsableSet], warned: list[Problem]) -> None:
     repaired = [problem for usable in sets.values() for problem in usable.mended]
     shown = [*warned, *(problem for problem in repaired if problem.severity == "error")]
     if shown:
-        logger.info(f"The data has {len(shown)} oddities:\n{report(shown, limit=5)}")
+        logger.info(
+            f"The data has {counted(len(shown), 'problem')}, repaired or harmless:\n"
+            f"{report(shown, limit=5)}"
+        )
     for usable in sets.values():
         usable.warn_of_losses()
 
@@ -157,7 +160,7 @@ def _refusal(
             ways.append(f"--on-bad-data repair mends up to {repairable} of them")
         ways.append("--on-bad-data skip leaves out what stays broken")
     return (
-        f"the data has {len(errors)} problems ({'; '.join(ways)}).\n{report(errors)}\n"
+        f"the data has {counted(len(errors), 'problem')} ({'; '.join(ways)}).\n{report(errors)}\n"
         f"All of them: resnest-d2 data check {arguments}"
     )
 

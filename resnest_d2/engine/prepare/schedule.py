@@ -2,13 +2,13 @@
 
 A recipe's learning rate is for its batch: with another ``SOLVER.IMS_PER_BATCH`` and the same rate,
 the loss becomes infinite, or AP falls far below the published one. ``RESNEST.AUTO_SCALE`` therefore
-scales. The rate belongs to the batch that was in force where the rate was last stated, in the order
+scales both. The rate is for the batch size that was valid when the rate was last set, in the order
 of the YAML files and ``opts``. If the run has a batch k times as large, the rate is multiplied by k
 (Goyal et al., arXiv 1706.02677), for AdamW by the square root of k (Malladi et al., arXiv
 2205.10287), and numbers of iterations are divided by k, so that as many images are seen. Values
-that are stated together with the batch, or after it, are kept. If ``SOLVER.MAX_ITER`` is one of
-them, the steps, the warm-up and the iteration that fixes the batch norms keep their share of it. A
-config that a run has written states all values in one file, so it is never scaled again.
+that are set together with the batch size, or after it, are kept. If ``SOLVER.MAX_ITER`` is one of
+them, the steps, the warm-up and the iteration that fixes the batch norms scale with it. A
+config that a run has written sets all values in one file, so it is never scaled again.
 
 ``RESNEST.EPOCHS`` is turned into iterations here, by the number of images that the loader draws
 from.

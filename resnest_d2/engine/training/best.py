@@ -27,7 +27,7 @@ _QUALITIES = tuple(name + part for part in ("", "_th", "_st") for name in ("PQ",
 class BestCheckpoint(hooks.BestCheckpointer):
     """Keeps ``model_best.pth``, and ends the training after evaluations without a better value.
 
-    Unlike Detectron2's hook it goes on with its state in a resumed run, stops all processes, and
+    Unlike Detectron2's hook it keeps its state when a run is resumed, stops all processes, and
     refuses an unknown metric. Register it in all processes, after the hook that evaluates.
 
     Args:

@@ -1,4 +1,4 @@
-"""Metrics and logs of a run, which must never end it.
+"""Metrics and logs of a run; no failure here ends it.
 
 On a full disk only a missing checkpoint is a failure. Metrics and log lines are lost until there is
 room, with one message. A resumed run removes the metrics after its checkpoint: it repeats these
