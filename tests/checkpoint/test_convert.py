@@ -624,7 +624,7 @@ def test_command_fails_with_1_where_it_cannot_write(small, tmp_path, capsys, mon
 
     monkeypatch.setattr(os, "replace", fail)
     assert main(["convert", str(small), str(tmp_path / "new.pth")]) == 1
-    assert "new.pth is not written: Read-only file system (mend that)" in capsys.readouterr().err
+    assert "new.pth is not written: Read-only file system (fix that)" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
