@@ -438,6 +438,7 @@ def _torch_files(markers: Path) -> Iterator[tuple[str, bytes]]:
     old = _torch_pickled({"model": {"w": tensor(_TWO_LEGACY)}})
     yield "legacy_keys.pth", legacy(pickled({}), pickled(Call("os.system", f"touch {markers}/ran")))
     yield "legacy_no_storage.pth", legacy(old, keys)
+    yield "legacy_unlisted.pth", legacy(old)
     yield "legacy_short_storage.pth", legacy(old, keys, storages[:-1])
     yield "legacy_wrong_size.pth", legacy(old, keys, struct.pack("<q2f", 9, 1, 2))
     yield "legacy_wrong_key.pth", legacy(old, pickle.dumps(["1"], 2), storages)
