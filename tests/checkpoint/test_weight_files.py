@@ -13,6 +13,7 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
+from hostile import legacy, torch_pickle, torch_pickles, zipped
 
 from resnest_d2.checkpoint import RECORD_KEY, read_weights, write_weights
 
@@ -306,3 +307,22 @@ def test_nothing_hides_between_the_records_of_an_archive(tmp_path):
     assert read_weights(tmp_path / "0.pth").tensors.keys() == {"x"}
     with pytest.raises(ValueError, match="something before or between its records"):
         read_weights(tmp_path / "100.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        (
+            "w.pth",
+            zipped(torch_pickle(), {"archive/data/0": bytes(12)}),
+            "record 0 should have 8 bytes and has 12",
+        ),
+        ("w.pkl", pickle.dumps({"w": np.ones(2, "f4")}) + b"x", "its pickle ends before the file"),
+        ("w.pth", legacy(torch_pickles()["legacy_numel"]), "claim more bytes than the file has"),
+    ],
+    ids=["long record", "trailing byte", "huge storage"],
+)
+def test_a_file_whose_parts_do_not_fit_is_refused_with_the_reason(tmp_path, name, content, reason):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=reason):
+        read_weights(tmp_path / name)
