@@ -12,7 +12,7 @@ Examples:
   on the CPU, for a program:
     %(prog)s runs/mine/nonfinite_0000003_rank0.pth --device cpu --json
 
-Exit codes: 0 reproduced: the loss is not finite; 1 the loss is finite, 2 refused input.
+Exit codes: 0 reproduced (the loss is not finite), 1 the loss is finite, 2 refused input.
 """
 
 

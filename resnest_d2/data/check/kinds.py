@@ -63,7 +63,7 @@ skip bad-file-name: file_name must be a text, and not empty
 skip bad-image-size: height and width must be whole numbers from 1 to 2^31 - 1
 skip duplicate-file-name: an earlier image has this file, and another size
 skip missing-image: the image file does not exist
-repair misnamed-image: the image file is exists under a slightly different name
+repair misnamed-image: the image file exists under a slightly different name
 skip empty-image: the image file has no bytes
 skip not-an-image: the file is in no image format that is read
 skip truncated-image: the image file is cut short

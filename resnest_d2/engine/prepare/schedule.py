@@ -7,8 +7,8 @@ of the YAML files and ``opts``. If the run has a batch k times as large, the rat
 (Goyal et al., arXiv 1706.02677), for AdamW by the square root of k (Malladi et al., arXiv
 2205.10287), and numbers of iterations are divided by k, so that as many images are seen. Values
 that are set together with the batch size, or after it, are kept. If ``SOLVER.MAX_ITER`` is one of
-them, the steps, the warm-up and the iteration that fixes the batch norms scale with it. A
-config that a run has written sets all values in one file, so it is never scaled again.
+them, the steps, the warm-up and the iteration that fixes the batch norms scale with it. A config
+that a run has written sets all values in one file, so it is never scaled again.
 
 ``RESNEST.EPOCHS`` is turned into iterations here, by the number of images that the loader draws
 from.
