@@ -75,7 +75,7 @@ class EvaluatedRun:
         return tuple(self.truth.coco.cats[i]["name"] for i in sorted(self.truth.coco.cats))
 
     @cached_property
-    def picture_size(self) -> tuple[int, int]:
+    def image_size(self) -> tuple[int, int]:
         """Median height and width of the images, pixels; 480, 640 if the data has no sizes."""
         sizes = [(i.get("height"), i.get("width")) for i in self.truth.coco.imgs.values()]
         sizes = [size for size in sizes if all(size)] or [(480, 640)]

@@ -16,7 +16,7 @@ from torch import nn
 
 from detectron2.data import transforms as T
 
-from ..data.image_reader import read_picture
+from ..data.image_reader import read_image
 from ..export import model_inputs
 
 
@@ -53,7 +53,7 @@ def part_times(
         for _ in range(1 + runs):
             clock.times = Counter()
             start = time.perf_counter()
-            image = clock.timed("decode", read_picture)(file).pixels
+            image = clock.timed("decode", read_image)(file).pixels
             run(clock.timed("preprocess", preprocess)(image))
             clock.wait()
             rest = 1000 * (time.perf_counter() - start) - clock.times.total()

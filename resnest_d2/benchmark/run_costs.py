@@ -44,7 +44,7 @@ class RunCost(Measurement):
 def measure_runs(
     configs: Mapping[str, CfgNode],
     *,
-    picture: tuple[int, int] = (480, 640),
+    image_size: tuple[int, int] = (480, 640),
     device: str = "cpu",
     runs: int = 10,
     reference: str | None = None,
@@ -53,7 +53,7 @@ def measure_runs(
 
     Args:
         configs: by the names that the result has. They are not changed.
-        picture: height and width of the image, pixels; each config resizes it by its
+        image_size: height and width of the image, pixels; each config resizes it by its
             ``INPUT.MIN_SIZE_TEST`` and ``INPUT.MAX_SIZE_TEST``.
         runs: timed runs of each; with 0 runs nothing is timed.
         reference: baseline for the ratios, one of the names; by default the first.
@@ -63,19 +63,18 @@ def measure_runs(
     """
     reference = next(iter(configs)) if reference is None else reference
     check_choice("the reference", reference, configs)
-    if min(picture) < 1 or runs < 0:
+    if min(image_size) < 1 or runs < 0:
         raise ValueError(
-            f"an image must have at least one pixel, and runs must not be negative: got {picture}, "
-            f"{runs}"
+            f"image_size must be positive, and runs must not be negative: got {image_size}, {runs}"
         )
     calls, untimed = [], []
     for config in progress_bar(configs.values(), desc="building and counting"):
         model = _build(config, device)
-        size = picture
+        size = image_size
         if config.INPUT.MIN_SIZE_TEST:
             limits = config.INPUT.MIN_SIZE_TEST, config.INPUT.MAX_SIZE_TEST
-            size = ResizeShortestEdge.get_output_shape(*picture, *limits)
-        inputs = random_input(size, picture)
+            size = ResizeShortestEdge.get_output_shape(*image_size, *limits)
+        inputs = random_input(size, image_size)
         found: dict[str, Any] = {"size": tuple(size), "params": count_params(model)}
         bottom_up = getattr(model.backbone, "bottom_up", model.backbone)
         found["backbone_params"] = count_params(bottom_up)

@@ -37,7 +37,7 @@ def compare(args: argparse.Namespace) -> int:
         costs = None
         if not args.no_cost:  # of the first run of each side
             configs = {"baseline": baseline[0].config, "other": other[0].config}
-            size = baseline[0].picture_size
+            size = baseline[0].image_size
             costs = measure_costs(configs, size, args, advice="--no-cost leaves it out")
     except (*REFUSALS, OSError) as error:
         return refuse(error)

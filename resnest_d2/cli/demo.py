@@ -27,8 +27,8 @@ def run_demo(output_dir: str | Path = "output/demo", *, opts: tuple[str, ...] = 
         ``{"bbox": {"AP": …}, "segm": {…}}``, AP on 0-100.
     """
     folder = Path(output_dir)
-    run_dir, pictures = folder / "run", folder / "predictions"
-    for old in (run_dir, pictures):
+    run_dir, drawings = folder / "run", folder / "predictions"
+    for old in (run_dir, drawings):
         shutil.rmtree(old, ignore_errors=True)
     data = sample_set()
     results = run(
@@ -43,7 +43,7 @@ def run_demo(output_dir: str | Path = "output/demo", *, opts: tuple[str, ...] = 
     table = ap_table(results)
     (folder / "results.md").write_text(table + "\n")
     plot_losses(run_dir / "metrics.json", folder / "losses.png")
-    save_comparisons(Predictor(run_dir), data["val"], pictures, count=12)
+    save_comparisons(Predictor(run_dir), data["val"], drawings, count=12)
     print(
         f"""
 {table}

@@ -25,7 +25,7 @@ def read_runs(path: str, args: argparse.Namespace) -> list["EvaluatedRun"]:
 
 def measure_costs(
     configs: Mapping[str, "CfgNode"],
-    picture: tuple[int, int],
+    image_size: tuple[int, int],
     args: argparse.Namespace,
     *,
     advice: str,
@@ -41,7 +41,7 @@ def measure_costs(
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return measure_runs(configs, picture=picture, device=device)
+        return measure_runs(configs, image_size=image_size, device=device)
     except (*REFUSALS, RuntimeError) as error:
         text = f"the cost cannot be measured: {error_text(error)} ({advice})"
         raise ValueError(text) from error

@@ -31,7 +31,7 @@ def report(args: argparse.Namespace) -> int:
         costs = None
         if args.speed:
             configs = {n: run.config for n, run in zip(study.names, study.runs, strict=True)}
-            size = study.runs[0].picture_size
+            size = study.runs[0].image_size
             costs = measure_costs(configs, size, args, advice="leave --speed out")
     except (*REFUSALS, ModuleNotFoundError) as error:
         return refuse(error)

@@ -52,7 +52,7 @@ _UPRIGHT = {
 }
 
 
-class PictureError(ValueError):
+class ImageError(ValueError):
     """A file that is not an image, damaged, or too large.
 
     Args:
@@ -69,14 +69,14 @@ class PictureError(ValueError):
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedImage:
     """An image: RGB, uint8, (H, W, 3); ``note`` says what of its file is left out, if anything."""
 
     pixels: np.ndarray
     note: str = ""
 
 
-def read_picture(path: str | os.PathLike, intensity: Intensity = BY_TYPE) -> Picture:
+def read_image(path: str | os.PathLike, intensity: Intensity = BY_TYPE) -> DecodedImage:
     """Read a file.
 
     Args:
@@ -84,20 +84,20 @@ def read_picture(path: str | os.PathLike, intensity: Intensity = BY_TYPE) -> Pic
 
     Raises:
         FileNotFoundError: the file does not exist.
-        PictureError: it cannot be read.
+        ImageError: it cannot be read.
     """
     image, note = load_image(path, intensity)
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     for top in range(0, image.height, 1024):  # at once it would take another copy
         part = image.crop((0, top, image.width, min(top + 1024, image.height)))
         pixels[top : top + 1024] = part
-    return Picture(pixels, note)
+    return DecodedImage(pixels, note)
 
 
 def load_image(
     path: str | os.PathLike, intensity: Intensity = BY_TYPE, mode: str = "RGB"
 ) -> tuple[Image.Image, str]:
-    """What :func:`read_picture` reads, as Pillow's image, and its note.
+    """What :func:`read_image` reads, as Pillow's image, and its note.
 
     Args:
         mode: ``"RGB"``, or ``"RGBA"`` for a network that takes transparency as a channel.
@@ -130,7 +130,7 @@ def load_image(
 def read_mask(path: str | os.PathLike) -> np.ndarray:
     """The classes in a semantic mask, uint8 (H, W): those above 255 are 255, palettes are ignored.
 
-    Errors are those of :func:`read_picture`.
+    Errors are those of :func:`read_image`.
     """
     with open_image(path) as image:
         image.load()
@@ -139,7 +139,7 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
 
 
 def count_pixels(path: str | os.PathLike) -> int:
-    """Number of pixels by the header. Errors are those of :func:`read_picture`."""
+    """Number of pixels by the header. Errors are those of :func:`read_image`."""
     with open_image(path) as image:
         return image.width * image.height
 
@@ -151,7 +151,7 @@ def value_ranges(paths: Iterable[str | os.PathLike]) -> list[ValueRange]:
     """
     found: dict[str, ValueRange] = {}
     for path in paths:
-        with contextlib.suppress(FileNotFoundError, PictureError), open_image(path) as image:
+        with contextlib.suppress(FileNotFoundError, ImageError), open_image(path) as image:
             if has_many_bits(image):
                 new = _range(_values(image, path))
                 old = found.get(new.kind, ValueRange(new.kind, new.low, new.high, images=0))
@@ -162,7 +162,7 @@ def value_ranges(paths: Iterable[str | os.PathLike]) -> list[ValueRange]:
 
 @contextlib.contextmanager
 def open_image(path: str | os.PathLike) -> Iterator[Image.Image]:
-    """The file with its header read. Whatever fails in the block is raised as a PictureError.
+    """The file with its header read. Whatever fails in the block is raised as a ImageError.
 
     The path may also be one of Detectron2's ``PathManager``.
     """
@@ -170,9 +170,9 @@ def open_image(path: str | os.PathLike) -> Iterator[Image.Image]:
         if "://" not in os.fspath(path) or os.path.exists(path):
             status = os.stat(path)
             if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for a writer
-                raise PictureError(path, "it is a folder or a device, not a file")
+                raise ImageError(path, "it is a folder or a device, not a file")
             if not status.st_size:
-                raise PictureError(path, "it has 0 bytes")
+                raise ImageError(path, "it has 0 bytes")
         Image.init()
         formats = [name for name in _FORMATS if name in Image.OPEN]
         with (
@@ -180,10 +180,10 @@ def open_image(path: str | os.PathLike) -> Iterator[Image.Image]:
             Image.open(file, formats=formats) as image,
         ):
             yield image
-    except (FileNotFoundError, PictureError):
+    except (FileNotFoundError, ImageError):
         raise
     except Exception as error:  # Pillow's readers raise many kinds for broken files
-        raise PictureError(path, _reason(path, error)) from error
+        raise ImageError(path, _reason(path, error)) from error
 
 
 def has_many_bits(image: Image.Image) -> bool:

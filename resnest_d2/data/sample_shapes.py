@@ -156,7 +156,7 @@ class DrawnObject:
     keypoints: tuple[tuple[int, int, int], ...]
 
 
-def draw_picture(
+def draw_image(
     *, seed: int, split: str, index: int, image_size: int
 ) -> tuple[np.ndarray, list[DrawnObject]]:
     """Draw image ``index`` of a split: RGB uint8 (H, W, 3) and its objects, nearest first."""
@@ -167,7 +167,7 @@ def draw_picture(
     ground = _patterned(rng, palette[0], size * (0.04 + 0.12 * rng.random()), size)
 
     # From the nearest object to the ground: each one gets what the nearer ones left over.
-    picture, light = np.zeros((size, size, 3)), np.ones((size, size, 1))
+    image, light = np.zeros((size, size, 3)), np.ones((size, size, 1))
     taken = np.zeros((size, size), dtype=bool)
     objects = []
     for _ in range(rng.integers(1, _MAX_OBJECTS + 1)):
@@ -186,11 +186,11 @@ def draw_picture(
 
         palette.append(_colour_pair(rng, palette, spread=0.35))
         surface = _patterned(rng, palette[-1], size * (0.02 + 0.03 * rng.random()), size)
-        picture += light * coverage[..., None] * surface
+        image += light * coverage[..., None] * surface
         light *= 1 - coverage[..., None]
-    picture += light * ground
-    picture += 0.05 * (rng.random(picture.shape) - 0.5)  # a camera's grain
-    return np.floor(picture.clip(0, 1) * 255 + 0.5).astype(np.uint8), objects
+    image += light * ground
+    image += 0.05 * (rng.random(image.shape) - 0.5)  # a camera's grain
+    return np.floor(image.clip(0, 1) * 255 + 0.5).astype(np.uint8), objects
 
 
 def _annotation(drawn: DrawnObject) -> dict:
@@ -231,11 +231,9 @@ def _write_split(folder: str, split: str, *, image_size: int, num_images: int, s
     }
     annotations = content["annotations"]
     for image_id in range(1, num_images + 1):
-        picture, objects = draw_picture(
-            seed=seed, split=split, index=image_id, image_size=image_size
-        )
+        image, objects = draw_image(seed=seed, split=split, index=image_id, image_size=image_size)
         file_name = f"{image_id:06d}.png"
-        Image.fromarray(picture).save(os.path.join(image_root, file_name), compress_level=1)
+        Image.fromarray(image).save(os.path.join(image_root, file_name), compress_level=1)
         content["images"].append(
             {"id": image_id, "file_name": file_name, "height": image_size, "width": image_size}
         )

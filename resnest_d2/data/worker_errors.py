@@ -19,7 +19,7 @@ from torch.utils.data import get_worker_info
 
 from detectron2.utils.serialize import PicklableWrapper
 
-from .image_reader import PictureError
+from .image_reader import ImageError
 from .packing import pack, unpack
 
 _WORKER_REMEDY = (
@@ -44,7 +44,7 @@ class Failure:
     def of_record(cls, record: Any, cause: Exception) -> "Failure":
         """Of a data set's record that cannot be read or mapped."""
         record = record if isinstance(record, Mapping) else {}
-        unread = isinstance(cause, PictureError)
+        unread = isinstance(cause, ImageError)
         file = cause.path if unread else getattr(cause, "filename", None)
         file = file or record.get("file_name", "a file without a name")
         where = f"{file} (image id {record.get('image_id', 'unknown')})"
@@ -67,7 +67,7 @@ def _for_sending(error: Exception) -> Exception:
     """The error itself where it can be pickled and is of a file, else its text and stack."""
     with contextlib.suppress(Exception):
         sent = pickle.loads(pickle.dumps(error))
-        if isinstance(sent, (OSError, PictureError)):
+        if isinstance(sent, (OSError, ImageError)):
             return sent
     return RuntimeError(f"in a data worker:\n{''.join(traceback.format_exception(error))}")
 

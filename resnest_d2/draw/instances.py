@@ -24,7 +24,7 @@ from detectron2.structures import BoxMode, Instances, ROIMasks
 from detectron2.utils.visualizer import GenericMask, Visualizer
 
 from ..data import register_coco
-from ..data.image_reader import read_picture
+from ..data.image_reader import read_image
 from ..data.intensity import BY_TYPE
 from ..modeling.box_masks import mask_parts
 from .charts import COLORS, short_name
@@ -164,7 +164,7 @@ def save_comparisons(
     intensity = getattr(predict, "intensity", BY_TYPE)
     files = []
     for record in DatasetCatalog.get(name)[:count]:
-        image = read_picture(record["file_name"], intensity).pixels
+        image = read_image(record["file_name"], intensity).pixels
         drawn = draw_comparison(image, record["annotations"], predict(image), class_names)
         files.append(folder / f"{Path(record['file_name']).stem}.png")
         Image.fromarray(drawn).save(files[-1])

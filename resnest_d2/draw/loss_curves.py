@@ -34,11 +34,11 @@ _CURVES = 24  # of a kind in a chart
 History = Iterable[Mapping[str, Any]]
 
 
-def plot_losses(metrics_json: str | os.PathLike, picture: str | os.PathLike) -> None:
+def plot_losses(metrics_json: str | os.PathLike, chart: str | os.PathLike) -> None:
     """Draw the losses of a run and the main metric of each task and data set, as PNG.
 
     Args:
-        picture: file to write.
+        chart: file to write.
 
     Raises:
         ValueError: the file holds no loss.
@@ -48,7 +48,7 @@ def plot_losses(metrics_json: str | os.PathLike, picture: str | os.PathLike) -> 
         raise ValueError(f"{metrics_json} holds no {_LOSS}: nothing was trained yet")
     figure = draw_losses(lines)
     with any_script(figure):
-        figure.savefig(picture, dpi=120)
+        figure.savefig(chart, dpi=120)
 
 
 def draw_losses(history: History) -> Figure:

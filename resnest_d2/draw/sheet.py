@@ -11,7 +11,7 @@ from pycocotools import mask as mask_util
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..data import register_coco
-from ..data.image_reader import PictureError, load_image
+from ..data.image_reader import ImageError, load_image
 from ..data.intensity import BY_TYPE, Intensity
 from ..progress import progress_bar
 from .fonts import image_font
@@ -85,8 +85,8 @@ def _draw_record(record: dict, class_names: list[str], intensity: Intensity) -> 
         size = record.get("width", image.width), record.get("height", image.height)
         if image.size != size:
             reason = f"it has {image.size} pixels, and its data says {size}"
-            raise PictureError(record["file_name"], reason)
-    except (FileNotFoundError, PictureError) as error:
+            raise ImageError(record["file_name"], reason)
+    except (FileNotFoundError, ImageError) as error:
         logger.warning(error)
         field = Image.new("RGB", (_CELL, _CELL // 2), "#cccccc")
         ImageDraw.Draw(field).text(

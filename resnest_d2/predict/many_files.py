@@ -22,7 +22,7 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
 
 from ..checkpoint.weight_files import file_sha256
-from ..data.image_reader import Picture, PictureError, count_pixels, read_picture
+from ..data.image_reader import DecodedImage, ImageError, count_pixels, read_image
 from ..data.intensity import Intensity
 from ..errors import check_choice
 from ..evaluation.coco_evaluator import encode_masks
@@ -130,15 +130,15 @@ def predict_files(
         ):
             batches = _batches(files.root, todo, batch_size)
             for batch in _read_ahead(files.root, batches, predictor.intensity):
-                read = [item for item in batch if item.picture is not None]
-                failed |= {item.name: item.reason for item in batch if item.picture is None}
-                notes |= {item.name: item.picture.note for item in read if item.picture.note}
-                found = predictor.batch([item.picture.pixels for item in read], paste_masks=False)
+                read = [item for item in batch if item.image is not None]
+                failed |= {item.name: item.reason for item in batch if item.image is None}
+                notes |= {item.name: item.image.note for item in read if item.image.note}
+                found = predictor.batch([item.image.pixels for item in read], paste_masks=False)
                 records = []
                 for item, instances in zip(read, found, strict=True):
                     drawing = drawings.get(item.name)
                     if drawing is not None:
-                        _draw(item.picture.pixels, instances, predictor.class_names, out / drawing)
+                        _draw(item.image.pixels, instances, predictor.class_names, out / drawing)
                     records.append(_record(item, instances, drawing))
                 journal.append(records)
                 bar.update(len(batch))
@@ -162,7 +162,7 @@ class _Item(NamedTuple):
 
     name: str
     stamp: list[int] | None
-    picture: Picture | None = None
+    image: DecodedImage | None = None
     reason: str = ""
 
 
@@ -181,7 +181,7 @@ def _batches(root: Path, names: Iterable[str], size: int) -> Iterator[list[str]]
     for name in names:
         try:
             more = count_pixels(root / name)
-        except (PictureError, FileNotFoundError):
+        except (ImageError, FileNotFoundError):
             more = 0  # reading will fail too
         if batch and (len(batch) == size or pixels + more > _BATCH_PIXELS):
             yield batch
@@ -209,8 +209,8 @@ def _read(root: Path, name: str, intensity: Intensity) -> _Item:
     path = root / name
     stamp = _stamp(path)  # before reading: a file that changes meanwhile is predicted again
     try:
-        return _Item(name, stamp, read_picture(path, intensity))
-    except PictureError as error:
+        return _Item(name, stamp, read_image(path, intensity))
+    except ImageError as error:
         return _Item(name, stamp, reason=error.reason)
     except FileNotFoundError:
         reason = "there is no such file any more"
@@ -231,7 +231,7 @@ def _record(item: _Item, instances: Instances, drawing: str | None) -> dict[str,
         "name": item.name,
         "stamp": item.stamp,
         "drawing": drawing,
-        "note": item.picture.note,
+        "note": item.image.note,
         "width": width,
         "height": height,
         "instances": results,

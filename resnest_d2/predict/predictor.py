@@ -14,7 +14,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Instances
 
 from ..checkpoint import RunCheckpointer
-from ..data.image_reader import read_picture
+from ..data.image_reader import read_image
 from ..data.intensity import Intensity
 from ..errors import check_choice
 from ..inference import optimize_for_inference
@@ -183,10 +183,10 @@ class Predictor:
 
     def _read(self, image: Image) -> np.ndarray:
         if isinstance(image, (str, os.PathLike)):
-            picture = read_picture(image, self.intensity)
-            if picture.note:
-                logger.warning(printable(f"{os.fspath(image)}: {picture.note}"))
-            image = picture.pixels
+            decoded = read_image(image, self.intensity)
+            if decoded.note:
+                logger.warning(printable(f"{os.fspath(image)}: {decoded.note}"))
+            image = decoded.pixels
         if not isinstance(image, np.ndarray):
             raise ValueError(f"an image is a file or a numpy array, got {type(image).__name__}")
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:

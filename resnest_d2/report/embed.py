@@ -11,10 +11,10 @@ from PIL import Image
 from ..draw.fonts import any_script
 
 
-def picture_address(picture: np.ndarray) -> str:
+def image_address(image: np.ndarray) -> str:
     """An image, RGB, uint8, (H, W, 3), as JPEG."""
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "JPEG", quality=82, optimize=True)
+    Image.fromarray(image).save(file, "JPEG", quality=82, optimize=True)
     return _address("image/jpeg", file)
 
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from ..analysis.evaluated_run import EvaluatedRun
 from ..analysis.mistakes import Analysis, Outcome
-from ..data.image_reader import PictureError, read_picture
+from ..data.image_reader import ImageError, read_image
 from ..data.intensity import Intensity
 from ..draw.outcomes import draw_objects, draw_outcomes, draw_surroundings
 from ..progress import progress_bar
-from .embed import picture_address
+from .embed import image_address
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def worst_scenes(
         counts = Counter(classes[annotation["category_id"]] for annotation in objects)
         text = ", ".join(f"{number} {name}" for name, number in counts.items()) or "no object"
         drawn = draw_objects(image, objects, classes, masks="segm" in first.tasks)
-        scene.panels.append(Panel(None, text, picture_address(drawn)))
+        scene.panels.append(Panel(None, text, image_address(drawn)))
         for run, analysis, name in zip(runs, analyses, names, strict=True):
             outcomes = analysis.images[image_id]
             counts = Counter(detection.outcome for detection in outcomes.detections)
@@ -73,7 +73,7 @@ def worst_scenes(
             counts[Outcome.MISSED] += len(missed)
             text = ", ".join(f"{counts[o]} {o.value}" for o in Outcome if counts[o])
             drawn = draw_outcomes(image, outcomes, classes, masks="segm" in run.tasks)
-            scene.panels.append(Panel(name, text or "no detection", picture_address(drawn)))
+            scene.panels.append(Panel(name, text or "no detection", image_address(drawn)))
     return scenes
 
 
@@ -87,7 +87,7 @@ def mistake_panels(run: EvaluatedRun, analysis: Analysis, count: int) -> list[Pa
             images[image_id] = _read(run, image_id)
         image, address = images[image_id], ""
         if not isinstance(image, str):
-            address = picture_address(draw_surroundings(image, detection, classes))
+            address = image_address(draw_surroundings(image, detection, classes))
         found = f"{classes[detection.result['category_id']]} {detection.result['score']:.0%}"
         text = f"{found}: {detection.outcome.value}"
         if detection.outcome in (Outcome.WRONG_CLASS, Outcome.BOTH):
@@ -101,10 +101,10 @@ def _read(run: EvaluatedRun, image_id: Any) -> np.ndarray | str:
     record = run.truth.coco.imgs[image_id]
     try:
         file = os.path.join(run.image_root, record["file_name"])
-        image = read_picture(file, Intensity.from_config(run.config)).pixels
+        image = read_image(file, Intensity.from_config(run.config)).pixels
     except FileNotFoundError:
         return "the file is missing"
-    except PictureError as error:
+    except ImageError as error:
         return error.reason
     stated = record.get("height", image.shape[0]), record.get("width", image.shape[1])
     if stated != image.shape[:2]:

@@ -108,7 +108,7 @@ def _overview(study: Study) -> dict[str, Any]:
         "colors": RUN_COLORS,
         "objects": sum(not annotation.get("iscrowd") for annotation in objects),
         "classes": first.class_names,
-        "size": first.picture_size,
+        "size": first.image_size,
         "metrics": METRICS,
         "outcomes": (Outcome.CORRECT, *ERRORS),
         "written": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),

@@ -14,7 +14,7 @@ def test_counts_are_those_of_the_detector_and_of_its_backbone():
     opts = ["MODEL.DEVICE", "cpu", "INPUT.MIN_SIZE_TEST", "160"]
     config = get_config("mask_rcnn_resnest50_fpn", opts)
     before = config.dump()
-    (cost,) = measure_runs({"a": config}, picture=(120, 160), runs=0).values()
+    (cost,) = measure_runs({"a": config}, image_size=(120, 160), runs=0).values()
     assert config.dump() == before
     assert cost.size == (160, 213)
     config.MODEL.BACKBONE.FREEZE_AT = 0
@@ -30,21 +30,21 @@ def test_detectors_run_in_turn():
         "larger": get_config(SAMPLE, ["INPUT.MIN_SIZE_TEST", "128"]),
         "as it is": get_config(SAMPLE, ["INPUT.MIN_SIZE_TEST", "0"]),
     }
-    costs = measure_runs(configs, picture=(64, 96), runs=3)
+    costs = measure_runs(configs, image_size=(64, 96), runs=3)
     larger, same = costs.values()
     assert (list(costs), larger.name) == (list(configs), "larger")
     assert (larger.size, same.size) == ((107, 160), (64, 96))  # MAX_SIZE_TEST is 160
     assert larger.multiply_adds > same.multiply_adds
     assert len(larger.latency_ms) == 3 and larger.ratios == (1.0, 1.0, 1.0)
     assert same.ratios[1] == larger.latency_ms[1] / same.latency_ms[1]
-    assert measure_runs(configs, picture=(64, 96), runs=1, reference="as it is")[
+    assert measure_runs(configs, image_size=(64, 96), runs=1, reference="as it is")[
         "as it is"
     ].ratios == (1.0,)
 
 
 def test_other_families_are_measured_too():
     config = get_config("retinanet_resnest50_fpn", ["INPUT.MIN_SIZE_TEST", "64"])
-    (cost,) = measure_runs({"a": config}, picture=(64, 64), runs=1).values()
+    (cost,) = measure_runs({"a": config}, image_size=(64, 64), runs=1).values()
     assert cost.size == (64, 64) and len(cost.latency_ms) == 1
 
 

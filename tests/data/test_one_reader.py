@@ -21,8 +21,8 @@ from detectron2.data import transforms as T
 
 from resnest_d2 import Predictor, get_config
 from resnest_d2.data import build_test_loader, build_train_mapper, check_coco
-from resnest_d2.data.check import image_files as check_pictures
-from resnest_d2.data.image_reader import PictureError, read_mask, read_picture
+from resnest_d2.data.check import image_files as check_image_files
+from resnest_d2.data.image_reader import ImageError, read_image, read_mask
 from resnest_d2.data.intensity import Intensity, ValueRange, fitting_keys
 from resnest_d2.data.mapper import ImageMapper
 from resnest_d2.draw import instances as predictions
@@ -199,7 +199,7 @@ def test_training_evaluation_prediction_and_drawings_have_the_same_pixels(
 
     monkeypatch.setattr(predictions, "draw_comparison", compare)
     monkeypatch.setattr(predictions, "register_coco", lambda *data: registered)
-    seen["predict files"] = predict_run._read(tmp_path, name, Intensity(*rule)).picture.pixels
+    seen["predict files"] = predict_run._read(tmp_path, name, Intensity(*rule)).image.pixels
     predict = Mock(intensity=Intensity(*rule))
     save_comparisons(predict, ("", ""), tmp_path / "drawn")
     seen["compare, predicted"] = predict.call_args.args[0]
@@ -274,7 +274,7 @@ def test_colours_of_16_bits_are_read_in_full_where_the_rule_needs_it(name, alpha
     stored = np.dstack([values, np.full_like(values[..., :1], 65535)]) if alpha else values
     path = tmp_path / f"image.{name}"
     path.write_bytes(_png16(stored) if name == "png" else _tiff(stored, 1))
-    shown = read_picture(path, Intensity("range", (0, 4095))).pixels
+    shown = read_image(path, Intensity("range", (0, 4095))).pixels
     np.testing.assert_array_equal(shown, np.rint(values * (255 / 4095)))
 
 
@@ -473,16 +473,16 @@ def test_other_formats_and_what_is_no_file_are_read_nowhere(
     path = tmp_path / "1.png"
     _unread(kind, path)
     registered, record = data_set(path)
-    with pytest.raises(PictureError, match=r"1\.png"):
+    with pytest.raises(ImageError, match=r"1\.png"):
         build_train_mapper(cfg)(record)
     with pytest.raises(OSError, match=r"1\.png \(image id 1\) cannot be read: it is "):
         next(iter(build_test_loader(cfg, registered)))
-    with pytest.raises(PictureError, match=r"1\.png"):
+    with pytest.raises(ImageError, match=r"1\.png"):
         read_mask(path)
     assert sheet._draw_record(record, ["a"], Intensity()).size == (420, 210)
     if not path.is_file():
-        with pytest.raises(PictureError, match=r"1\.png"):
-            check_pictures.file_digests([str(path)])
+        with pytest.raises(ImageError, match=r"1\.png"):
+            check_image_files.file_digests([str(path)])
     for number in (2, 3, 4):
         os.link(os.path.join(twelve_bits[1], f"{number}.png"), tmp_path / f"{number}.png")
     found = {(problem.kind, problem.id) for problem in check_coco(twelve_bits[0], tmp_path)}
@@ -491,12 +491,12 @@ def test_other_formats_and_what_is_no_file_are_read_nowhere(
 
 def test_the_check_turns_a_tiff_file_once(tmp_path):
     Image.fromarray(RGB).save(tmp_path / "a.tif", exif=_exif(6))
-    entry = check_pictures.PictureEntry(0, 1, "a.tif", (HEIGHT, WIDTH))
-    assert check_pictures.check_pictures("a.json", str(tmp_path), [entry]) == []
+    entry = check_image_files.ImageEntry(0, 1, "a.tif", (HEIGHT, WIDTH))
+    assert check_image_files.check_image_files("a.json", str(tmp_path), [entry]) == []
 
 
 def test_images_are_decoded_together_only_within_a_number_of_pixels():
-    budget, lock = check_pictures._Budget(100), threading.Lock()
+    budget, lock = check_image_files._Budget(100), threading.Lock()
     taken, most, done = [0], [0], []
 
     def work(amount):
@@ -520,16 +520,16 @@ def test_images_are_decoded_together_only_within_a_number_of_pixels():
 
 def test_the_check_decodes_within_its_budget(tmp_path, monkeypatch):
     taken = []
-    take = check_pictures._Budget.take
+    take = check_image_files._Budget.take
     monkeypatch.setattr(
-        check_pictures._Budget, "take", lambda self, n: taken.append(n) or take(self, n)
+        check_image_files._Budget, "take", lambda self, n: taken.append(n) or take(self, n)
     )
     for number in range(3):
         Image.fromarray(RGB).save(tmp_path / f"{number}.png")
     with open(tmp_path / "0.png", "ab") as file:
         file.write(b"more")  # so that it is decoded
-    entries = [check_pictures.PictureEntry(n, n, f"{n}.png", (WIDTH, HEIGHT)) for n in range(3)]
-    assert check_pictures.check_pictures("a.json", str(tmp_path), entries) == []
+    entries = [check_image_files.ImageEntry(n, n, f"{n}.png", (WIDTH, HEIGHT)) for n in range(3)]
+    assert check_image_files.check_image_files("a.json", str(tmp_path), entries) == []
     assert taken == [WIDTH * HEIGHT]
 
 

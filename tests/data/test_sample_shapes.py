@@ -16,7 +16,7 @@ from detectron2.data import DatasetMapper, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 
 from resnest_d2.data import check_coco_json, register_coco, sample_set
-from resnest_d2.data.sample_shapes import CLASS_NAMES, KEYPOINTS, SHAPES, draw_picture
+from resnest_d2.data.sample_shapes import CLASS_NAMES, KEYPOINTS, SHAPES, draw_image
 
 SMALL = {"image_size": 64, "train_images": 4, "val_images": 2}
 SMALL_SHA256 = "0c146ea213e13467d06ea589ef82b3b1e2795d2e5eb105c770e2dabcd57b8d85"
@@ -41,7 +41,7 @@ def digest(files):
 
 @functools.cache
 def picture(split, index):
-    return draw_picture(seed=0, split=split, index=index, image_size=160)
+    return draw_image(seed=0, split=split, index=index, image_size=160)
 
 
 def pictures(split, count):
@@ -235,7 +235,7 @@ def test_an_interrupted_drawing_leaves_nothing_behind(monkeypatch, tmp_path):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("resnest_d2.data.sample_shapes.draw_picture", interrupted)
+    monkeypatch.setattr("resnest_d2.data.sample_shapes.draw_image", interrupted)
     with pytest.raises(KeyboardInterrupt):
         sample_set(str(tmp_path), **SMALL)
     assert os.listdir(tmp_path) == []

@@ -31,7 +31,7 @@ from resnest_d2.draw.loss_curves import (
 )
 from resnest_d2.draw.sheet import draw_sheet
 from resnest_d2.evaluation import ap_table
-from resnest_d2.report.embed import picture_address
+from resnest_d2.report.embed import image_address
 
 
 def _instances(height, width, boxes):
@@ -81,7 +81,7 @@ def test_red_images_are_red_in_comparisons_sheets_and_reports(tmp_path):
     (saved,) = save_comparisons(
         lambda image: _instances(40, 60, []), data, tmp_path / "out", count=1
     )
-    address = picture_address(red)
+    address = image_address(red)
     embedded = Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
     for picture in (
         compared[:, :half],

@@ -63,7 +63,7 @@ def picture(seed: int, height: int = 40, width: int = 56) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def write_pictures(folder: Path, number: int) -> Path:
+def write_images(folder: Path, number: int) -> Path:
     """Pictures ``00.png`` …, every other one of another size, the odd ones in ``sub``."""
     (folder / "sub").mkdir(parents=True)
     for i in range(number):
@@ -88,7 +88,7 @@ def names_done(folder: Path) -> list[str]:
 
 
 def test_results_are_what_the_predictor_finds(predictor, tmp_path):
-    pictures = write_pictures(tmp_path / "pictures", 5)
+    pictures = write_images(tmp_path / "pictures", 5)
     done = predict_files(predictor, [pictures], tmp_path / "out", batch_size=2)
     assert (done.predicted, done.earlier, done.failed, done.notes) == (5, 0, {}, {})
 
@@ -179,7 +179,7 @@ def test_keypoints_are_in_the_results(tmp_path):
 
 
 def test_files_that_cannot_be_read_are_listed_and_the_others_done(predictor, tmp_path):
-    pictures = write_pictures(tmp_path / "pictures", 3)
+    pictures = write_images(tmp_path / "pictures", 3)
     (pictures / "empty.png").touch()
     (pictures / "00_text.jpg").write_text("no picture")
     Image.fromarray(picture(1)).resize((1, 1)).save(pictures / "one.png")
@@ -205,7 +205,7 @@ def test_an_empty_result_is_a_result(checkpoint, tmp_path):
 
 
 def test_a_second_call_does_only_what_is_new_or_changed(predictor, tmp_path, calls):
-    pictures = write_pictures(tmp_path / "pictures", 4)
+    pictures = write_images(tmp_path / "pictures", 4)
     out = tmp_path / "out"
     predict_files(predictor, [pictures], out)
     before = contents(out)
@@ -223,7 +223,7 @@ def test_a_second_call_does_only_what_is_new_or_changed(predictor, tmp_path, cal
 
 
 def test_other_settings_need_another_folder(predictor, checkpoint, tmp_path):
-    pictures = write_pictures(tmp_path / "pictures", 2)
+    pictures = write_images(tmp_path / "pictures", 2)
     predict_files(predictor, [pictures], tmp_path / "out")
     other = Predictor(checkpoint, device="cpu", score_threshold=0.3)
     with pytest.raises(ValueError, match=r"score_threshold 0\.32 \(now 0\.3\)\. Name another"):
@@ -233,7 +233,7 @@ def test_other_settings_need_another_folder(predictor, checkpoint, tmp_path):
 
 
 def test_the_sources_themselves_are_no_place_for_results(predictor, tmp_path, calls):
-    pictures = write_pictures(tmp_path / "pictures", 1)
+    pictures = write_images(tmp_path / "pictures", 1)
     before = contents(pictures)
     with pytest.raises(ValueError, match="no images in"):  # all lie in the folder of the results
         predict_files(predictor, [pictures], pictures)
@@ -244,22 +244,22 @@ def test_the_sources_themselves_are_no_place_for_results(predictor, tmp_path, ca
 
 def test_few_pictures_are_in_memory_at_a_time(predictor, tmp_path, monkeypatch):
     """Batches end at a number of pixels, and one batch is read ahead."""
-    pictures = write_pictures(tmp_path / "pictures", 12)
+    pictures = write_images(tmp_path / "pictures", 12)
     monkeypatch.setattr(run, "_BATCH_PIXELS", 3 * 56 * 56)
     read, predicted, ahead = [], [], []
-    read_picture, batch = run.read_picture, predictor.batch
+    read_image, batch = run.read_image, predictor.batch
 
     def count_read(path, intensity):
         assert intensity is predictor.intensity
         read.append(path)
-        return read_picture(path, intensity)
+        return read_image(path, intensity)
 
     def count_batch(images, **options):
         ahead.append(len(read) - len(predicted))
         predicted.extend(images)
         return batch(images, **options)
 
-    monkeypatch.setattr(run, "read_picture", count_read)
+    monkeypatch.setattr(run, "read_image", count_read)
     monkeypatch.setattr(predictor, "batch", count_batch)
     done = predict_files(predictor, [pictures], tmp_path / "out", batch_size=8)
     assert done.predicted == len(predicted) == 12
@@ -279,7 +279,7 @@ def test_a_huge_picture_is_drawn_smaller(predictor, tmp_path, monkeypatch):
 def test_no_mask_is_pasted_into_its_whole_image(predictor, tmp_path, monkeypatch, drawn_side):
     monkeypatch.setattr(run, "_DRAWN_SIDE", drawn_side)
     monkeypatch.setattr(ROIMasks, "to_bitmasks", None)  # how Detectron2 pastes them
-    pictures = write_pictures(tmp_path / "pictures", 3)
+    pictures = write_images(tmp_path / "pictures", 3)
     done = predict_files(predictor, [pictures], tmp_path / "out")
     results = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert not done.failed and done.instances > 3
@@ -304,7 +304,7 @@ def test_shrunk_boxes_and_masks_stay_where_they_are():
 def test_killed_and_started_again_nothing_is_done_twice_or_missing(
     predictor, checkpoint, tmp_path, calls
 ):
-    pictures = write_pictures(tmp_path / "pictures", 60)
+    pictures = write_images(tmp_path / "pictures", 60)
     (pictures / "55_cut.png").write_bytes((pictures / "00.png").read_bytes()[:900])
     predict_files(predictor, [pictures], tmp_path / "whole", batch_size=1)
     del calls[:]
@@ -335,8 +335,8 @@ def test_killed_and_started_again_nothing_is_done_twice_or_missing(
 def test_a_file_that_changes_while_it_is_predicted_is_predicted_again(
     predictor, tmp_path, monkeypatch
 ):
-    pictures = write_pictures(tmp_path / "pictures", 3)
-    read = run.read_picture
+    pictures = write_images(tmp_path / "pictures", 3)
+    read = run.read_image
 
     def read_and_replace(path, *args):
         found = read(path, *args)
@@ -345,7 +345,7 @@ def test_a_file_that_changes_while_it_is_predicted_is_predicted_again(
         return found
 
     with monkeypatch.context() as patched:
-        patched.setattr(run, "read_picture", read_and_replace)
+        patched.setattr(run, "read_image", read_and_replace)
         assert predict_files(predictor, [pictures], tmp_path / "out").predicted == 3
     again = predict_files(predictor, [pictures], tmp_path / "out")
     assert (again.predicted, again.earlier) == (1, 2)
@@ -354,7 +354,7 @@ def test_a_file_that_changes_while_it_is_predicted_is_predicted_again(
 
 
 def test_a_file_of_another_size_or_of_another_time_is_predicted_again(predictor, tmp_path):
-    pictures = write_pictures(tmp_path / "pictures", 3)
+    pictures = write_images(tmp_path / "pictures", 3)
     predict_files(predictor, [pictures], tmp_path / "out")
     first, second, _ = sorted(pictures.rglob("*.png"))
     for file, bytes_added, nanoseconds_added in ((first, b" ", 0), (second, b"", 10**9)):
@@ -378,7 +378,7 @@ def full_disk(num_bytes: int):
 
 @pytest.mark.parametrize("picture_format", ["png", "none"], ids=["drawing", "journal"])
 def test_a_full_disk_leaves_nothing_half_written(picture_format, predictor, tmp_path, calls):
-    pictures = write_pictures(tmp_path / "pictures", 8)
+    pictures = write_images(tmp_path / "pictures", 8)
     arguments = {"batch_size": 1, "picture_format": picture_format}
     predict_files(predictor, [pictures], tmp_path / "whole", **arguments)
     whole = contents(tmp_path / "whole")

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .file_names import describe_rules, find_files
-from .image_files import check_pictures, shared_pictures
+from .image_files import check_image_files, shared_images
 from .normalise import dicts
 from .objects import check_objects
 from .problems import Problem, shown
@@ -51,27 +51,27 @@ def check_data_sets(*groups: Sequence[_Pair]) -> dict[tuple[str, str], Structure
     found = {}
     for json_file, root in pairs:
         found[json_file, root] = checked = check_file(json_file)
-        _find_pictures(checked, root)
-        checked.problems += check_pictures(json_file, root, checked.pictures)
+        _find_images(checked, root)
+        checked.problems += check_image_files(json_file, root, checked.image_entries)
     _compare_categories([checked for checked in found.values() if checked.summary])
     for first, second in itertools.combinations(plain, 2):
-        _compare_pictures(found, first, second)
+        _compare_images(found, first, second)
     return found
 
 
-def _find_pictures(checked: Structure, root: str) -> None:
+def _find_images(checked: Structure, root: str) -> None:
     """Search missing files under other names, which their entries then get."""
-    names = [entry.file_name for entry in checked.pictures if entry.file_name]
+    names = [entry.file_name for entry in checked.image_entries if entry.file_name]
     missing = [name for name in names if not os.path.exists(os.path.join(root, name))]
     found = find_files(missing, root, taken=set(names).difference(missing)) if missing else {}
     rules = describe_rules(found, len(missing))
-    for place, entry in enumerate(checked.pictures):
+    for place, entry in enumerate(checked.image_entries):
         if file := found.get(entry.file_name):
             value = {"file_name": shown(entry.file_name), "found": file.file_name, "note": rules}
             at = ("images", entry.index)
             problem = Problem(checked.json_file, entry.id, "misnamed-image", value, at)
             checked.problems.append(problem)
-            checked.pictures[place] = dataclasses.replace(entry, file_name=file.file_name)
+            checked.image_entries[place] = dataclasses.replace(entry, file_name=file.file_name)
 
 
 def require_paths(json_file: str, folder: str, kind: str = "image") -> None:
@@ -141,7 +141,7 @@ def _compare_categories(found: Sequence[Structure]) -> None:
             checked.problems.append(Problem(files[1], number, "different-category", text))
 
 
-def _compare_pictures(
+def _compare_images(
     found: Mapping[tuple[str, str], Structure],
     first: Sequence[tuple[str, str]],
     second: Sequence[tuple[str, str]],
@@ -153,8 +153,8 @@ def _compare_pictures(
         if same:
             found[pair].add_to_file("same-set", same[0][0])
         sides = [
-            [(place[1], entry) for place in pairs for entry in found[place].pictures]
+            [(place[1], entry) for place in pairs for entry in found[place].image_entries]
             for pairs in ([pair], [other for other in second if other not in same])
         ]
-        for entry, path, other in shared_pictures(*sides):
+        for entry, path, other in shared_images(*sides):
             found[pair].problems.append(entry.problem(path, "same-picture", other))

@@ -20,7 +20,7 @@ from typing import TypeVar
 from PIL import UnidentifiedImageError
 
 from ...progress import progress_bar
-from ..image_reader import PictureError, has_many_bits, open_image, orientation, value_ranges
+from ..image_reader import ImageError, has_many_bits, open_image, orientation, value_ranges
 from ..intensity import BY_TYPE, fitting_keys
 from .problems import Problem, shown
 
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class PictureEntry:
+class ImageEntry:
     """An entry of a file's ``images``: its index and id (or place) there, what it says of the file.
 
     ``size`` is (width, height) in pixels; it and ``file_name`` are None where they are invalid.
@@ -52,7 +52,7 @@ class PictureEntry:
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _ImageFile:
     """A kind of problem, or the size as shown and the number of bytes."""
 
     kind: str | None = None
@@ -63,27 +63,27 @@ class _Picture:
     many_bits: bool = False
 
 
-def check_pictures(
-    json_file: str, image_root: str, entries: Sequence[PictureEntry]
+def check_image_files(
+    json_file: str, image_root: str, entries: Sequence[ImageEntry]
 ) -> list[Problem]:
     """The problems of the entries' files, in the entries' order."""
     problems = []
-    seen: dict[str, PictureEntry] = {}
+    seen: dict[str, ImageEntry] = {}
     named = [entry for entry in entries if entry.file_name is not None]
-    pictures = _look_at(os.path.join(image_root, entry.file_name) for entry in named)
-    for entry, (path, picture) in zip(named, pictures, strict=True):
+    files = _look_at(os.path.join(image_root, entry.file_name) for entry in named)
+    for entry, (path, file) in zip(named, files, strict=True):
         first = seen.setdefault(os.path.normpath(entry.file_name), entry)
         if first is not entry:
             value = {"file_name": entry.file_name, "first": first.id}
             problems.append(entry.problem(json_file, "duplicate-file-name", value))
-        if picture.kind:
-            problems.append(entry.problem(path, picture.kind, picture.value))
-        elif entry.size and entry.size != picture.size:
-            value = {"json": list(entry.size), "file": list(picture.size)}
-            if picture.orientation:
-                value["exif_orientation"] = picture.orientation
+        if file.kind:
+            problems.append(entry.problem(path, file.kind, file.value))
+        elif entry.size and entry.size != file.size:
+            value = {"json": list(entry.size), "file": list(file.size)}
+            if file.orientation:
+                value["exif_orientation"] = file.orientation
             problems.append(entry.problem(path, "size-mismatch", value))
-    sampled = sample([path for path, picture in pictures if picture.many_bits], _SAMPLED)
+    sampled = sample([path for path, file in files if file.many_bits], _SAMPLED)
     seen = value_ranges(sampled)
     if reasons := [reason for values in seen if (reason := BY_TYPE.misfit(values))]:
         value = f"{'; '.join(reasons)}. For training: {fitting_keys(seen)}"
@@ -96,9 +96,9 @@ def sample(items: Sequence[T], count: int) -> list[T]:
     return [items[i * len(items) // count] for i in range(count)] if len(items) > count else items
 
 
-def shared_pictures(
-    first: Iterable[tuple[str, PictureEntry]], second: Iterable[tuple[str, PictureEntry]]
-) -> list[tuple[PictureEntry, str, str]]:
+def shared_images(
+    first: Iterable[tuple[str, ImageEntry]], second: Iterable[tuple[str, ImageEntry]]
+) -> list[tuple[ImageEntry, str, str]]:
     """Equal files of two sets of (image folder, entry), whatever their names.
 
     Returns:
@@ -119,14 +119,14 @@ def shared_pictures(
     ]
 
 
-def _readable(side: Iterable[tuple[str, PictureEntry]]) -> list[tuple[PictureEntry, str, tuple]]:
+def _readable(side: Iterable[tuple[str, ImageEntry]]) -> list[tuple[ImageEntry, str, tuple]]:
     """Entries, paths, and what equal files have in common."""
     named = [(root, entry) for root, entry in side if entry.file_name is not None]
-    pictures = _look_at(os.path.join(root, entry.file_name) for root, entry in named)
+    files = _look_at(os.path.join(root, entry.file_name) for root, entry in named)
     return [
-        (entry, path, (picture.num_bytes, picture.size))
-        for (_, entry), (path, picture) in zip(named, pictures, strict=True)
-        if not picture.kind
+        (entry, path, (file.num_bytes, file.size))
+        for (_, entry), (path, file) in zip(named, files, strict=True)
+        if not file.kind
     ]
 
 
@@ -138,7 +138,7 @@ def file_digests(paths: Sequence[str]) -> list[bytes]:
 def _digest(path: str) -> bytes:
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
-        raise PictureError(path, "it is a folder or a device, not a file")
+        raise ImageError(path, "it is a folder or a device, not a file")
     return _digest_of_state(path, status.st_mtime_ns, status.st_size)
 
 
@@ -151,7 +151,7 @@ def _digest_of_state(path: str, mtime_ns: int, size: int) -> bytes:
     return digest.digest()
 
 
-def _look_at(paths: Iterable[str]) -> list[tuple[str, _Picture]]:
+def _look_at(paths: Iterable[str]) -> list[tuple[str, _ImageFile]]:
     paths = list(paths)
     return list(zip(paths, _in_threads(_look, paths, "reading images"), strict=True))
 
@@ -161,28 +161,28 @@ def _in_threads(function: Callable[[str], T], paths: Sequence[str], doing: str) 
         return list(progress_bar(pool.map(function, paths), desc=doing, total=len(paths)))
 
 
-def _look(path: str) -> _Picture:
+def _look(path: str) -> _ImageFile:
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a file"
-            return _Picture("not-an-image", what)
+            return _ImageFile("not-an-image", what)
         if not status.st_size:
-            return _Picture("empty-image", "0 bytes")
+            return _ImageFile("empty-image", "0 bytes")
         return _read(path, status.st_mtime_ns, status.st_size)
     except (FileNotFoundError, NotADirectoryError):
-        return _Picture("missing-image", "no such file")
-    except PictureError as error:
+        return _ImageFile("missing-image", "no such file")
+    except ImageError as error:
         if isinstance(error.__cause__, UnidentifiedImageError):
-            return _Picture("not-an-image", error.reason)
+            return _ImageFile("not-an-image", error.reason)
         truncated = "truncated" in error.reason.lower()
-        return _Picture("truncated-image" if truncated else "unreadable-image", error.reason)
+        return _ImageFile("truncated-image" if truncated else "unreadable-image", error.reason)
     except (OSError, ValueError) as error:  # ValueError: a null character
-        return _Picture("unreadable-image", str(error))
+        return _ImageFile("unreadable-image", str(error))
 
 
 @functools.lru_cache(maxsize=1 << 18)  # a file is read again when it has changed
-def _read(path: str, mtime_ns: int, num_bytes: int) -> _Picture:
+def _read(path: str, mtime_ns: int, num_bytes: int) -> _ImageFile:
     with open(path, "rb") as f:
         f.seek(max(0, num_bytes - len(_PNG_END)))
         end = f.read()
@@ -197,7 +197,7 @@ def _read(path: str, mtime_ns: int, num_bytes: int) -> _Picture:
                     image.load()
             turned = orientation(image)
         size = image.size[::-1] if turned in _TURNED else image.size
-    return _Picture(size=size, num_bytes=num_bytes, orientation=turned, many_bits=many_bits)
+    return _ImageFile(size=size, num_bytes=num_bytes, orientation=turned, many_bits=many_bits)
 
 
 class _Budget:

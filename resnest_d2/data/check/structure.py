@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .image_files import PictureEntry
+from .image_files import ImageEntry
 from .kinds import MERGED
 from .normalise import GIVEN_ID, dicts, is_id, normalise
 from .problems import SINGULAR, Problem, errors, shown
@@ -31,7 +31,7 @@ class Structure:
         problems: of the file, and of its images where they are checked too.
         images, categories: usable ones by id, categories ascending.
         merged: section and index of entries that are taken together with an earlier one.
-        pictures: what has to be checked of the images.
+        image_entries: what has to be checked of the images.
         summary: None where the file is unusable as a whole.
     """
 
@@ -41,7 +41,7 @@ class Structure:
     images: dict[int, dict] = field(default_factory=dict)
     categories: dict[int, dict] = field(default_factory=dict)
     merged: set[tuple[str, int]] = field(default_factory=set)
-    pictures: list[PictureEntry] = field(default_factory=list)
+    image_entries: list[ImageEntry] = field(default_factory=list)
     summary: CocoSummary | None = None
 
     def name(self, section: str, index: int) -> int | float | str:
@@ -62,7 +62,10 @@ class Structure:
     def without_content(self) -> "Structure":
         """The same without what takes memory."""
         return Structure(
-            self.json_file, problems=self.problems, pictures=self.pictures, summary=self.summary
+            self.json_file,
+            problems=self.problems,
+            image_entries=self.image_entries,
+            summary=self.summary,
         )
 
 
@@ -193,8 +196,8 @@ def _check_images(structure: Structure) -> None:
         if size is None and "width" in image and "height" in image:
             found = {side: image[side] for side in ("width", "height")}
             structure.add("bad-image-size", "images", index, found)
-        entry = PictureEntry(index, structure.name("images", index), name, size)
-        structure.pictures.append(entry)
+        entry = ImageEntry(index, structure.name("images", index), name, size)
+        structure.image_entries.append(entry)
 
 
 def _check_categories(structure: Structure) -> None:

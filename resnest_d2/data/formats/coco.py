@@ -62,7 +62,7 @@ def check_coco_json(json_file: str | os.PathLike, image_root: str | os.PathLike)
     require_paths(json_file, image_root)
     checked = examine(json_file)
     raise_errors(json_file, [p for p in checked.problems if p.kind not in OF_SOME_MODELS])
-    require_images((entry.file_name for entry in checked.pictures), json_file, image_root)
+    require_images((entry.file_name for entry in checked.image_entries), json_file, image_root)
     return checked.summary
 
 
@@ -155,7 +155,7 @@ def usable_copy(
     require_paths(json_file, image_root)
     root = image_root
     if on_bad_data == "refuse":
-        names = (entry.file_name for entry in examine(json_file).pictures)
+        names = (entry.file_name for entry in examine(json_file).image_entries)
         require_images(names, json_file, image_root)
         root = None  # only their presence is checked
     usable = usable_part(

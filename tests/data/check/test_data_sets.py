@@ -26,7 +26,7 @@ from resnest_d2.data.check.kinds import (
     WARNINGS,
 )
 from resnest_d2.data.check.rle import check_counts, check_texts
-from resnest_d2.data.image_reader import read_picture
+from resnest_d2.data.image_reader import read_image
 from resnest_d2.engine import RunRequest, prepare, run
 from resnest_d2.predict.predictor import Predictor
 from resnest_d2_command import main
@@ -347,7 +347,7 @@ def test_the_size_of_a_turned_picture_is_that_of_what_is_seen(orientation, suffi
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.new("RGB", (64, 32)).save(tmp_path / f"a.{suffix}", exif=exif)
-    seen = read_picture(tmp_path / f"a.{suffix}").pixels.shape[:2]
+    seen = read_image(tmp_path / f"a.{suffix}").pixels.shape[:2]
     assert seen == ((64, 32) if orientation > 4 else (32, 64))
     category = {"id": 1, "name": "a"}
     for height, width in (seen, seen[::-1]):
