@@ -62,7 +62,7 @@ def train(
 
     Args:
         config: a packaged config's name, a YAML file, or a config. All values of a config count as
-            stated together, so that ``RESNEST.AUTO_SCALE`` scales only for values of ``opts``.
+            given together, so that ``RESNEST.AUTO_SCALE`` scales only for values of ``opts``.
         train: what to train on. Your own COCO-format data is a pair (json file, image folder) or a
             list of pairs; a string or a list of strings names registered data sets. The number of
             classes is that of the data.

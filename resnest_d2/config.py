@@ -6,8 +6,8 @@ and :func:`get_config` returns a complete config by name.
 The YAML files of the original plugin load unchanged, and their names work too. Unlike that plugin,
 no default of Detectron2 changes. The plugin set ``MODEL.RESNETS.STRIDE_IN_1X1`` to False for every
 model, so seven of its eight ResNet baselines ran on weights that were trained with the stride in
-the 1x1 convolution. Here the default stays True, the ResNeSt recipes state False, and
-:func:`get_config` sets it for ResNeSt files that do not state it.
+the 1x1 convolution. Here the default stays True, the ResNeSt recipes set False, and
+:func:`get_config` sets it for ResNeSt files that do not set it.
 """
 
 import ast
@@ -90,8 +90,8 @@ RESNEST.FREEZE = () | patterns that each match a parameter
 
 # Schedule
 RESNEST.AUTO_SCALE = True
-    Where `SOLVER.IMS_PER_BATCH` is stated and `SOLVER.BASE_LR` is not, the learning rate and the
-    schedule are scaled from the batch size of the recipe to the stated one. False leaves every
+    Where `SOLVER.IMS_PER_BATCH` is given and `SOLVER.BASE_LR` is not, the learning rate and the
+    schedule are scaled from the batch size of the recipe to the given one. False leaves every
     value as it is, as Detectron2 does.
 RESNEST.EPOCHS.MAX = 0.0 | at least 0 | epochs of the training data; fractions are allowed
     Length of the training, instead of `SOLVER.MAX_ITER`. Where it is set alone, the steps, the
@@ -216,10 +216,10 @@ _OLD_KEYS = {
     "RESNEST.OPTIMIZER": ("", "SOLVER.OPTIMIZER"),
     "RESNEST.EMA.DECAY": (-1.0, "MODEL_EMA.ENABLED and MODEL_EMA.DECAY"),
 }
-"""Keys that were renamed: the value that means "not stated", and the present name.
+"""Keys that were renamed: the value that means "unset", and the present name.
 
 They stay in the config, so that Detectron2's own ``merge_from_file`` accepts them.
-:func:`read_config` and :func:`merge_opts` move stated values to the present keys.
+:func:`read_config` and :func:`merge_opts` move given values to the present keys.
 """
 
 _ORIGINALS = {
@@ -292,7 +292,7 @@ def present_keys(values: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: the value of an old key is invalid.
     """
     present = {key: value for key, value in values.items() if key not in _OLD_KEYS}
-    for old in _stated_old_keys(values):
+    for old in _given_old_keys(values):
         value = values[old]
         if old == "RESNEST.OPTIMIZER":
             present["SOLVER.OPTIMIZER"] = value
@@ -315,30 +315,28 @@ def move_old_keys(cfg: CfgNode, layers: Sequence[Mapping[str, Any]] | None = Non
     """
     if layers is None:
         layers = [{old: get_value(cfg, old) for old in _OLD_KEYS}]
-    old_keys = {old for layer in layers for old in _stated_old_keys(layer)}
+    old_keys = {old for layer in layers for old in _given_old_keys(layer)}
     if not old_keys:
         return
     targets = ("SOLVER.OPTIMIZER", "MODEL_EMA.ENABLED", "MODEL_EMA.DECAY")
     for layer in map(present_keys, layers):
         merge_opts(cfg, [word for key in targets if key in layer for word in (key, layer[key])])
     for old in sorted(old_keys):
-        unstated, present = _OLD_KEYS[old]
-        set_value(cfg, old, unstated)
+        unset, present = _OLD_KEYS[old]
+        set_value(cfg, old, unset)
         warnings.warn(f"{old} is now {present}", DeprecationWarning, stacklevel=3)
 
 
-def _stated_old_keys(values: Mapping[str, Any]) -> list[str]:
-    return [
-        old for old, (unstated, _) in _OLD_KEYS.items() if values.get(old, unstated) != unstated
-    ]
+def _given_old_keys(values: Mapping[str, Any]) -> list[str]:
+    return [old for old, (unset, _) in _OLD_KEYS.items() if values.get(old, unset) != unset]
 
 
 def get_config(name: str | os.PathLike, opts: Sequence[Any] = ()) -> CfgNode:
     """A complete config: Detectron2's defaults, this project's keys, a YAML file and ``opts``.
 
     Where the backbone is a ResNeSt (``MODEL.BACKBONE.NAME`` starts with ``build_resnest``) and
-    neither the files nor ``opts`` state ``MODEL.RESNETS.STRIDE_IN_1X1``, it becomes False, and a
-    log line says so. Files for the original plugin do not state it, because that plugin changed
+    neither the files nor ``opts`` set ``MODEL.RESNETS.STRIDE_IN_1X1``, it becomes False, and a
+    log line says so. Files for the original plugin do not set it, because that plugin changed
     the default.
 
     Python tags in a YAML file (``!!python/object/apply:…``) are refused, not executed.
@@ -365,14 +363,14 @@ def get_config(name: str | os.PathLike, opts: Sequence[Any] = ()) -> CfgNode:
 def read_config(
     config: str | os.PathLike | CfgNode, opts: Sequence[Any] = ()
 ) -> tuple[CfgNode, list[dict[str, Any]]]:
-    """A config as :func:`get_config` returns it, and where each value was stated.
+    """A config as :func:`get_config` returns it, and where each value was given.
 
     Args:
-        config: a name, a path, or a config, all of whose values count as stated.
+        config: a name, a path, or a config, all of whose values count as given.
 
     Returns:
         The config, and its layers; a later layer overrides an earlier one. A layer has the dotted
-        keys and values that one source states: each YAML file, a base before the file that names
+        keys and values that one source gives: each YAML file, a base before the file that names
         it, and finally ``opts``.
     """
     if isinstance(config, CfgNode):
@@ -393,8 +391,8 @@ def read_config(
             cfg.SOLVER.OPTIMIZER = name  # "ADAMW" of Mask2Former, "sgd" of D2Go
     if isinstance(config, CfgNode):
         return cfg, layers
-    is_stated = any(_STRIDE in layer for layer in layers)
-    if cfg.MODEL.BACKBONE.NAME.startswith("build_resnest") and not is_stated:
+    is_given = any(_STRIDE in layer for layer in layers)
+    if cfg.MODEL.BACKBONE.NAME.startswith("build_resnest") and not is_given:
         cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
         logger.info(f"{_STRIDE} is now False, as {cfg.MODEL.BACKBONE.NAME} needs: {path} is silent")
     return cfg, layers
@@ -496,7 +494,7 @@ def _config_dir() -> Path:
 
 
 def _merge_file(cfg: CfgNode, path: Path) -> list[dict[str, Any]]:
-    """Merge a YAML file and its bases; return what each of them states, by dotted key."""
+    """Merge a YAML file and its bases; return what each of them gives, by dotted key."""
     layers = []
 
     class Reader(CfgNode):
@@ -509,7 +507,7 @@ def _merge_file(cfg: CfgNode, path: Path) -> list[dict[str, Any]]:
 
     try:
         values = Reader.load_yaml_with_base(str(path))
-        stated = list(_dotted_keys(values))
+        given = list(_dotted_keys(values))
         # yacs refuses 12 where the default is 0.0.
         whole = [key for key, value in flat_values(values).items() if _is_whole(cfg, key, value)]
         for key in whole:
@@ -520,7 +518,7 @@ def _merge_file(cfg: CfgNode, path: Path) -> list[dict[str, Any]]:
             set_value(cfg, key, float(get_value(cfg, key)))
     except KeyError as error:
         known = set(_dotted_keys(cfg))
-        unknown = [key for key in stated if key not in known]
+        unknown = [key for key in given if key not in known]
         if not unknown:
             raise
         raise KeyError(_unknown_keys(unknown, known, str(path))) from error
@@ -557,10 +555,10 @@ def merge_opts(cfg: CfgNode, opts: Sequence[Any]) -> None:
     unknown = [str(key) for key in opts[0::2] if key not in known]
     if unknown:
         raise KeyError(_unknown_keys(unknown, known, "opts"))
-    stated = list(zip(opts[0::2], opts[1::2], strict=True))
-    for old in _stated_old_keys(dict(stated)):
+    given = list(zip(opts[0::2], opts[1::2], strict=True))
+    for old in _given_old_keys(dict(given)):
         warnings.warn(f"{old} is now {_OLD_KEYS[old][1]}", DeprecationWarning, stacklevel=2)
-    pairs = [pair for key, value in stated for pair in present_keys({key: value}).items()]
+    pairs = [pair for key, value in given for pair in present_keys({key: value}).items()]
     cfg.merge_from_list(
         [
             word
@@ -571,7 +569,7 @@ def merge_opts(cfg: CfgNode, opts: Sequence[Any]) -> None:
 
 
 def _is_whole(cfg: CfgNode, key: str, value: Any) -> bool:
-    """Whether a whole number is stated for a key that holds a float."""
+    """Whether a whole number is given for a key that holds a float."""
     try:
         return isinstance(get_value(cfg, key), float) and bool(
             re.fullmatch(r"[+-]?\d+", str(value))

@@ -164,9 +164,9 @@ def recognise(names: Iterable[str]) -> str:
     heads = sorted({match[1] for match in map(_MM_DETECTOR.match, foreign) if match})
     if format == "mmcls" and heads:
         raise ValueError(
-            f"it is an MMDetection detector (it has {', '.join(heads)}). Its heads are other "
-            "modules than Detectron2's, and would not be known to compute the same. Its backbone "
-            "converts: give a file of its backbone.* tensors alone"
+            f"it is an MMDetection detector (it has {', '.join(heads)}). Detectron2's heads differ "
+            "from MMDetection's and cannot take its weights. Only its backbone can be converted: "
+            "give a file with the backbone.* tensors alone"
         )
     raise ValueError(f"its names are those of {format} weights, but for {_some(foreign)}")
 

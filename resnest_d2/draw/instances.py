@@ -152,7 +152,7 @@ def save_comparisons(
     """Write :func:`draw_comparison` of the first images of a data set as PNG files.
 
     Args:
-        predict: from an RGB image to instances. A ``Predictor`` also states how images of more than
+        predict: from an RGB image to instances. A ``Predictor`` also knows how images of more than
             8 bits are read, otherwise their type does.
         data: (COCO json file, image folder).
         folder: for the files, which are named like the images.

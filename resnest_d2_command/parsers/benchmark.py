@@ -30,19 +30,32 @@ def add_commands(commands) -> None:
     add = parser.add_argument
     networks = "what to measure; default: all variants, as classifiers"
     add("networks", nargs="*", metavar="NETWORK", help=networks)
-    add("--size", type=int, nargs=2, default=(224, 224), metavar=("H", "W"), help="224 224")
-    add("--batch", type=int, default=1, metavar="N", help="images; %(default)s")
-    add("--training", action="store_true", help="forward and backward pass, not inference")
-    add("--classifier", action="store_true", help="with 1000 classes, not feature maps")
+    add(
+        "--size",
+        type=int,
+        nargs=2,
+        default=(224, 224),
+        metavar=("H", "W"),
+        help="height and width of the images, pixels; default: 224 224",
+    )
+    add("--batch", type=int, default=1, metavar="N", help="number of images; default: %(default)s")
+    add("--training", action="store_true", help="measure forward and backward pass, not inference")
+    add("--classifier", action="store_true", help="measure with 1000 classes, not feature maps")
     add(
         "--scaling",
         nargs="*",
         metavar="QUANTITY",
-        help="how cost grows with pixels, batch, radix, cardinality, depth, proposals, processes, "
-        "and the fitted exponents; default: with all of them",
+        help="measure how cost grows with pixels, batch, radix, cardinality, depth, proposals, "
+        "processes, and fit exponents; default: with all of them",
     )
-    add("--device", default="cpu", metavar="NAME", help="cpu, cuda; %(default)s")
-    add("--runs", type=int, default=10, metavar="N", help="timed runs; %(default)s; 0: none")
+    add("--device", default="cpu", metavar="NAME", help="such as cpu, cuda; default: %(default)s")
+    add(
+        "--runs",
+        type=int,
+        default=10,
+        metavar="N",
+        help="number of timed runs; 0: count only; default: %(default)s",
+    )
     add("--reference", metavar="NETWORK", help="baseline for the ratios; default: the last")
     add("--out", metavar="DIR", help="write benchmark.json, benchmark.md and benchmark.png")
     add_json_option(parser, "the measurements")

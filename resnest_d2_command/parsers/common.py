@@ -54,7 +54,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help=CHECKPOINT)
     add_model_config_option(parser)
     parser.add_argument(
-        "--score-threshold", type=float, default=0.5, metavar="P", help="0-1; default: %(default)s"
+        "--score-threshold",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="lowest score of a detection, 0-1; default: %(default)s",
     )
     add_device_option(parser)
 

@@ -32,16 +32,28 @@ def add_commands(commands) -> None:
     add("baseline", metavar="BASELINE", help="run to compare with")
     add("other", metavar="OTHER", help="run whose gain is computed")
     add_data_options(parser, "val", text="the {split} data, if it has moved")
-    add("--resamples", type=int, default=1000, metavar="N", help="default: %(default)s")
+    add(
+        "--resamples",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="number of resampled sets of images; default: %(default)s",
+    )
     add(
         "--confidence",
         type=float,
         default=0.95,
         metavar="P",
-        help="of the intervals, 0-1; default: %(default)s",
+        help="confidence level of the intervals, 0-1; default: %(default)s",
     )
-    add("--seed", type=int, default=0, metavar="N", help="of resampling; default: %(default)s")
-    add("--no-cost", action="store_true", help="do not measure the cost of each")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of the resampling; default: %(default)s",
+    )
+    add("--no-cost", action="store_true", help="do not measure parameters, operations and latency")
     add_device_option(parser, "to measure cost on: ")
     add("--out", metavar="DIR", help="write the comparison and a chart there")
     add("--json", action="store_true", help="print comparison.json")

@@ -29,7 +29,7 @@ def add_commands(commands) -> None:
         dest="source_format",
         choices=_FORMATS,
         metavar="F",
-        help=f"{', '.join(_FORMATS)}; default: what the names in the file say",
+        help=f"format of the file: {', '.join(_FORMATS)}; default: told by its names",
     )
     parser.add_argument(
         "--to",
@@ -37,7 +37,7 @@ def add_commands(commands) -> None:
         choices=_FORMATS,
         default="detectron2",
         metavar="F",
-        help="default: %(default)s",
+        help="format to write; default: %(default)s",
     )
     parser.add_argument(
         "--trust-pickle",

@@ -125,9 +125,19 @@ def add_commands(commands) -> None:
         help="their folder: images whose files hold the same bytes then stay on one side",
     )
     split.add_argument(
-        "--val", type=float, default=0.2, metavar="P", help="share of the images; %(default)s"
+        "--val",
+        type=float,
+        default=0.2,
+        metavar="P",
+        help="share of the images; default: %(default)s",
     )
-    split.add_argument("--seed", type=int, default=0, metavar="N", help="%(default)s")
+    split.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of the random split; default: %(default)s",
+    )
     split.add_argument(
         "--out", required=True, metavar="DIR", help="for train.json and val.json, never overwritten"
     )

@@ -43,7 +43,7 @@ def add_commands(commands) -> None:
     add = parser.add_argument
     add("image", metavar="IMAGE", help="an image file")
     add_model_options(parser)
-    add("--out", default="explained", metavar="DIR", help="default: %(default)s")
+    add("--out", default="explained", metavar="DIR", help="folder to write; default: %(default)s")
     add("--block", metavar="NAME", help="e.g. res4.1; default: the most selective for the image")
     add(
         "--detection",

@@ -49,7 +49,12 @@ def add_commands(commands) -> None:
         metavar="IMAGE",
         help="images to verify the file with, ten at most; default: some of the sample set",
     )
-    add("--score-threshold", type=float, metavar="P", help="default: the config's, mostly 0.05")
+    add(
+        "--score-threshold",
+        type=float,
+        metavar="P",
+        help="lowest score of a detection; default: the config's, mostly 0.05",
+    )
     add("--no-verify", action="store_true", help="write the file unverified; its metadata say so")
     add(
         "--runs",

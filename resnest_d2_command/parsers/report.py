@@ -33,14 +33,14 @@ def add_commands(commands) -> None:
     parser = add_parser(commands, "report", "report.report", epilog=_EPILOG)
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="what to report on")
-    add("--out", default="report.html", metavar="FILE", help="default: %(default)s")
+    add("--out", default="report.html", metavar="FILE", help="page to write; default: %(default)s")
     add_data_options(parser, "val", text="the {split} data, if it has moved")
     add(
         "--score-threshold",
         type=float,
         default=0.5,
         metavar="P",
-        help="of the detections that are shown and counted, 0-1; default: %(default)s",
+        help="lowest score of the detections shown and counted, 0-1; default: %(default)s",
     )
     add(
         "--num-images",

@@ -114,7 +114,12 @@ def _add_run_arguments(parser: argparse.ArgumentParser, *, evaluates: bool) -> N
         metavar="N",
         help="processes on this machine: one per GPU, or N on the CPU; default: 1, or torchrun's",
     )
-    add("--num-machines", type=int, metavar="N", help="default: 1, or torchrun's")
+    add(
+        "--num-machines",
+        type=int,
+        metavar="N",
+        help="number of machines; default: 1, or torchrun's",
+    )
     text = "number of this machine, from 0"
     add("--machine-rank", type=int, default=0, metavar="K", help=text)
     text = "tcp://HOST:PORT of machine 0; needed for several machines"

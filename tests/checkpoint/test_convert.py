@@ -443,7 +443,7 @@ def names_of(pattern: str, count: int) -> list[str]:
         (lambda s: {f"x.{name}": v for name, v in s.items()}, "no ResNeSt's"),
         (
             lambda s: {**as_mmcls(s), "neck.lateral_convs.0.conv.weight": 0, "rpn_head.x": 0},
-            "is an MMDetection detector .it has neck, rpn_head.*backbone converts",
+            "is an MMDetection detector .it has neck, rpn_head.*backbone can be converted",
         ),
         (
             lambda s: {**as_mmcls(s), "roi_head.bbox_head.0.fc_cls.weight": 0},

@@ -157,10 +157,10 @@ def _schedule(cfg: CfgNode, data: TrainingData, origin: Origin, start: int) -> _
         every = f"every {epochs(period)} and " if 0 < period < solver.MAX_ITER - start else ""
         return f"{every}at the end"
 
-    stated = {change.key: change.stated for change in origin.changes}
+    given = {change.key: change.given for change in origin.changes}
     rate = f"{solver.BASE_LR:.6g}, {cfg.SOLVER.OPTIMIZER}"
-    if "SOLVER.BASE_LR" in stated:
-        rate += f"; scaled from {stated['SOLVER.BASE_LR']:g} to the images per step"
+    if "SOLVER.BASE_LR" in given:
+        rate += f"; scaled from {given['SOLVER.BASE_LR']:g} to the images per step"
     length = f"{epochs(solver.MAX_ITER)} of {_count(data.images, 'image')}"
     if start:
         length += f"; starts at iteration {start}, {max(solver.MAX_ITER - start, 0)} left"

@@ -8,8 +8,8 @@ from detectron2.data import MetadataCatalog
 
 from ...model_zoo.trained import class_names_of
 from ...text import printable
+from .given_values import GivenValues
 from .request import RunRequest
-from .stated import Stated
 
 logger = logging.getLogger(__name__)
 
@@ -21,14 +21,14 @@ def classes_key(cfg: CfgNode) -> str:
     return "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
 
 
-def use_classes(cfg: CfgNode, request: RunRequest, stated: Stated) -> None:
+def use_classes(cfg: CfgNode, request: RunRequest, given: GivenValues) -> None:
     """Take the number of classes from data that the user named in place of the config's.
 
     That is: own files, or ``DATASETS.TRAIN`` in ``opts``. Other data sets leave the config's
     number as it is.
 
     Raises:
-        ValueError: ``opts`` state a number that named data do not have, or the model has fewer
+        ValueError: ``opts`` give a number that named data do not have, or the model has fewer
             classes than its training data.
     """
     data_sets = cfg.DATASETS.TEST if request.eval_only else cfg.DATASETS.TRAIN
@@ -38,8 +38,8 @@ def use_classes(cfg: CfgNode, request: RunRequest, stated: Stated) -> None:
     key, value = f"MODEL.{part}.NUM_CLASSES", cfg.MODEL[part].NUM_CLASSES
     data = MetadataCatalog.get(data_sets[0]).get("json_file", data_sets[0])
     named = request.train or request.val
-    named = named or (stated.in_opts("DATASETS.TRAIN") and not request.eval_only)
-    if named and not stated.in_opts(key):
+    named = named or (given.in_opts("DATASETS.TRAIN") and not request.eval_only)
+    if named and not given.in_opts(key):
         if value != classes:
             logger.info(f"{key} is now {classes}, the number of classes of {data}")
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = classes

@@ -24,22 +24,22 @@ from ..launch.lock import check_unlocked
 from ..training.best import check_best
 from ..training.freeze import freeze_parameters
 from ..training.optimizer import CLIP_TYPES
+from .given_values import GivenValues
 from .request import RunRequest
 from .schedule import check_schedule
-from .stated import Stated
 
 logger = logging.getLogger(__name__)
 
 
-def choose_config(request: RunRequest) -> tuple[CfgNode, Stated, TrainedModel | None]:
-    """The request's config, what the user stated of it, and the model of ``checkpoint``, if given.
+def choose_config(request: RunRequest) -> tuple[CfgNode, GivenValues, TrainedModel | None]:
+    """The config, the values that the user gave, and the model of ``checkpoint``, if there is one.
 
     Raises:
         ValueError: also if the checkpoint's data is unknown here, and the request names no other.
     """
     if request.checkpoint is None:
         cfg, layers = read_config(request.config, request.opts)
-        return cfg, Stated(layers), None
+        return cfg, GivenValues(layers), None
     trained = find_trained_model(
         request.checkpoint, request.config, trust_pickle=request.trust_pickle
     )
@@ -47,16 +47,16 @@ def choose_config(request: RunRequest) -> tuple[CfgNode, Stated, TrainedModel | 
     if not trained.is_published:
         trained.cfg.OUTPUT_DIR = os.path.dirname(trained.weights) or "."
     cfg, layers = read_config(trained.cfg, request.opts)
-    stated, tests = Stated(layers), trained.cfg.DATASETS.TEST
+    given, tests = GivenValues(layers), trained.cfg.DATASETS.TEST
     unknown = [name for name in tests if name not in DatasetCatalog]
-    named = request.config or request.val or stated.in_opts("DATASETS.TEST")
+    named = request.config or request.val or given.in_opts("DATASETS.TEST")
     if not named and (unknown or not tests):
         raise ValueError(
             f"{trained.weights} was evaluated on {', '.join(unknown) or 'nothing'} in training, "
             "and this process knows no such data set: give --val-json FILE --val-images DIR (in "
             "Python: val=(json file, image folder))"
         )
-    return cfg, stated, trained
+    return cfg, given, trained
 
 
 def expect_published(cfg: CfgNode, request: RunRequest) -> None:
@@ -129,7 +129,7 @@ def _resumes(cfg: CfgNode, request: RunRequest) -> bool:
     return request.resume and RunCheckpointer.has_last(cfg.OUTPUT_DIR)
 
 
-def choose_weights(cfg: CfgNode, request: RunRequest, stated: Stated) -> None:
+def choose_weights(cfg: CfgNode, request: RunRequest, given: GivenValues) -> None:
     """Use ``init_from``, and replace a run's folder by its checkpoint.
 
     A run that is resumed keeps its own ``MODEL.WEIGHTS``, which it does not read again.
@@ -139,7 +139,7 @@ def choose_weights(cfg: CfgNode, request: RunRequest, stated: Stated) -> None:
         raise ValueError(
             f"--init-from {source} starts a training; to evaluate it: MODEL.WEIGHTS {source}"
         )
-    if source and stated.in_opts("MODEL.WEIGHTS"):
+    if source and given.in_opts("MODEL.WEIGHTS"):
         raise ValueError(
             f"--init-from {source} and MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} are two sources of "
             "weights: give one of them"

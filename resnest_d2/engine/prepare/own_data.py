@@ -23,8 +23,8 @@ from ...data.flip_pairs import check_flip_pairs, flip_pairs, unpaired_names
 from ...data.formats.coco import CocoFiles, keypoint_names, register_usable
 from ...errors import check_choice
 from .config_checks import check_output_dir
+from .given_values import GivenValues
 from .request import RunRequest
-from .stated import Stated
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ _LIST = "bad_data.json"
 _Pair = tuple[str, str]  # JSON file, image folder
 
 
-def use_own_data(cfg: CfgNode, request: RunRequest, stated: Stated) -> list[CocoFiles]:
+def use_own_data(cfg: CfgNode, request: RunRequest, given: GivenValues) -> list[CocoFiles]:
     """Check the request's files and register them, or what is usable of them.
 
     Keypoints and mask format are taken from them.
@@ -68,9 +68,9 @@ def use_own_data(cfg: CfgNode, request: RunRequest, stated: Stated) -> list[Coco
     if cfg.MODEL.MASK_ON:
         _use_masks(cfg, learned, scored)
     if cfg.MODEL.KEYPOINT_ON:
-        _use_keypoints(cfg, summaries, stated)
+        _use_keypoints(cfg, summaries, given)
         if request.train:
-            _check_flip(cfg, keypoint_names(summaries[0]), stated)
+            _check_flip(cfg, keypoint_names(summaries[0]), given)
     flips = cfg.RESNEST.KEYPOINT_FLIP_PAIRS or None
     data_sets = [register_usable(*usable[pair], flip_pairs=flips) for pair in pairs]
     names = tuple(data_set.name for data_set in data_sets)
@@ -193,7 +193,7 @@ def _use_masks(cfg: CfgNode, learned: list[CocoSummary], scored: list[CocoSummar
             cfg.INPUT.MASK_FORMAT = "bitmask"
 
 
-def _use_keypoints(cfg: CfgNode, summaries: list[CocoSummary], stated: Stated) -> None:
+def _use_keypoints(cfg: CfgNode, summaries: list[CocoSummary], given: GivenValues) -> None:
     """Refuse files without usable keypoints, and take the number of keypoints."""
     names = keypoint_names(summaries[0])
     for summary in summaries:
@@ -212,16 +212,16 @@ def _use_keypoints(cfg: CfgNode, summaries: list[CocoSummary], stated: Stated) -
     head, key = cfg.MODEL.ROI_KEYPOINT_HEAD, "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"
     if not names or head.NUM_KEYPOINTS == len(names):
         return
-    if stated.in_opts(key):
+    if given.in_opts(key):
         raise ValueError(
-            f"{key} is stated as {head.NUM_KEYPOINTS}, and {summaries[0].json_file} has "
+            f"{key} is set to {head.NUM_KEYPOINTS}, and {summaries[0].json_file} has "
             f"{len(names)} keypoints: leave the key out"
         )
     logger.info(f"{key} is now {len(names)}, the number of keypoints of the data")
     head.NUM_KEYPOINTS = len(names)
 
 
-def _check_flip(cfg: CfgNode, names: tuple[str, ...], stated: Stated) -> None:
+def _check_flip(cfg: CfgNode, names: tuple[str, ...], given: GivenValues) -> None:
     """Turn flips off where the names do not say which keypoints a flip exchanges."""
     if not names or cfg.INPUT.RANDOM_FLIP != "horizontal":
         return
@@ -229,13 +229,13 @@ def _check_flip(cfg: CfgNode, names: tuple[str, ...], stated: Stated) -> None:
     check_flip_pairs("RESNEST.KEYPOINT_FLIP_PAIRS", pairs, names)
     found = pairs or flip_pairs(names)
     single = unpaired_names(names, found)
-    if stated.in_opts("INPUT.RANDOM_FLIP") or (found and not single):
+    if given.in_opts("INPUT.RANDOM_FLIP") or (found and not single):
         return
     cfg.INPUT.RANDOM_FLIP = "none"
     what = f"no other side of {', '.join(single)}" if single else "no left and no right"
     logger.warning(
         f"The names of the keypoints ({', '.join(names)}) have {what}, and a flip would teach one "
         "side for the other: INPUT.RANDOM_FLIP is now none. Name the pairs in "
-        "RESNEST.KEYPOINT_FLIP_PAIRS, such as \"(('a', 'b'),)\", or state INPUT.RANDOM_FLIP "
+        "RESNEST.KEYPOINT_FLIP_PAIRS, such as \"(('a', 'b'),)\", or set INPUT.RANDOM_FLIP "
         "horizontal if the others have no other side"
     )

@@ -73,13 +73,13 @@ def prepare(request: RunRequest) -> Plan:
 
 
 def _prepare(request: RunRequest) -> Plan:
-    cfg, stated, trained = choose_config(request)
+    cfg, given, trained = choose_config(request)
     recorded = trained is not None and request.config is None  # config and classes are the model's
     expect_published(cfg, request)
-    data_sets = use_own_data(cfg, request, stated)
+    data_sets = use_own_data(cfg, request, given)
     if not recorded:
-        use_classes(cfg, request, stated)
-    choose_weights(cfg, request, stated)
+        use_classes(cfg, request, given)
+    choose_weights(cfg, request, given)
     choose_model_device(cfg, request)
 
     check_step(cfg)
@@ -97,7 +97,7 @@ def _prepare(request: RunRequest) -> Plan:
     origin = Origin()
     if not request.eval_only:
         check_sizes(cfg)
-        origin = set_schedule(cfg, stated)
+        origin = set_schedule(cfg, given)
         check_training(cfg, request)
     cfg.freeze()
     output_dir = ("OUTPUT_DIR", cfg.OUTPUT_DIR)

@@ -30,7 +30,7 @@ from detectron2.config import CfgNode
 
 from ...config import get_value, set_value
 from ...data import summarise_training_data
-from .stated import Stated
+from .given_values import GivenValues
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +50,10 @@ _EPOCHS = {
 
 @dataclass(frozen=True)
 class Change:
-    """A value that differs from the stated one."""
+    """A value that differs from the given one."""
 
     key: str
-    stated: Any
+    given: Any
     used: Any
 
 
@@ -62,7 +62,7 @@ class Origin:
     """Where a run's schedule comes from, for the start-up report.
 
     Attributes:
-        changes: the values that differ from the stated ones, the learning rate first.
+        changes: the values that differ from the given ones, the learning rate first.
         rate_batch: images per step that the learning rate is for.
     """
 
@@ -70,20 +70,20 @@ class Origin:
     rate_batch: int | None = None
 
 
-def set_schedule(cfg: CfgNode, stated: Stated) -> Origin:
+def set_schedule(cfg: CfgNode, given: GivenValues) -> Origin:
     """Scale learning rate and schedule and turn epochs into iterations, in place.
 
     Raises:
         ValueError: an epoch key has an invalid value, or contradicts a key in iterations.
     """
     _check_epochs(cfg)
-    _scale(cfg, stated)
-    _use_epochs(cfg, stated)
-    changes = [Change(key, stated.value(key), get_value(cfg, key)) for key in (_RATE, *_ITERATIONS)]
-    scaled = cfg.SOLVER.BASE_LR != changes[0].stated
+    _scale(cfg, given)
+    _use_epochs(cfg, given)
+    changes = [Change(key, given.value(key), get_value(cfg, key)) for key in (_RATE, *_ITERATIONS)]
+    scaled = cfg.SOLVER.BASE_LR != changes[0].given
     return Origin(
-        tuple(change for change in changes if change.stated != change.used),
-        cfg.SOLVER.IMS_PER_BATCH if scaled else stated.value(_BATCH, stated.layer(_RATE)),
+        tuple(change for change in changes if change.given != change.used),
+        cfg.SOLVER.IMS_PER_BATCH if scaled else given.value(_BATCH, given.layer(_RATE)),
     )
 
 
@@ -134,11 +134,11 @@ def _check_epochs(cfg: CfgNode) -> None:
         )
 
 
-def _scale(cfg: CfgNode, stated: Stated) -> None:
-    batch, reference = cfg.SOLVER.IMS_PER_BATCH, stated.value(_BATCH, stated.layer(_RATE))
+def _scale(cfg: CfgNode, given: GivenValues) -> None:
+    batch, reference = cfg.SOLVER.IMS_PER_BATCH, given.value(_BATCH, given.layer(_RATE))
     if batch == reference:
-        before = stated.value(_BATCH, stated.opts - 1)
-        if stated.in_opts(_RATE) and batch != before and cfg.RESNEST.AUTO_SCALE:
+        before = given.value(_BATCH, given.opts - 1)
+        if given.in_opts(_RATE) and batch != before and cfg.RESNEST.AUTO_SCALE:
             logger.info(
                 f"{_RATE} {cfg.SOLVER.BASE_LR:g} is given: neither it nor the schedule is scaled "
                 f"to {_BATCH} {batch} from the config's {before}"
@@ -152,16 +152,16 @@ def _scale(cfg: CfgNode, stated: Stated) -> None:
             "by the number of processes, and RESNEST.AUTO_SCALE does nothing"
         )
         return
-    factor, given_at = batch / reference, stated.layer(_BATCH)
+    factor, batch_layer = batch / reference, given.layer(_BATCH)
     root = cfg.SOLVER.OPTIMIZER == "AdamW"
     rows = [_set(cfg, _RATE, cfg.SOLVER.BASE_LR * (math.sqrt(factor) if root else factor))]
     times = Fraction(reference, batch)
-    share, whole = times, stated.value(_MAX, given_at - 1)
-    if stated.layer(_MAX) >= given_at and min(whole, cfg.SOLVER.MAX_ITER) > 0:
+    share, whole = times, given.value(_MAX, batch_layer - 1)
+    if given.layer(_MAX) >= batch_layer and min(whole, cfg.SOLVER.MAX_ITER) > 0:
         share = Fraction(cfg.SOLVER.MAX_ITER, whole)
     multi_step = cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupMultiStepLR"
     used = [key for key in _ITERATIONS if key != _STEPS or multi_step]
-    kept = [key for key in used if stated.layer(key) >= given_at]
+    kept = [key for key in used if given.layer(key) >= batch_layer]
     for key in used:
         if key not in kept:
             by = share if key in _SHARES else times
@@ -169,28 +169,28 @@ def _scale(cfg: CfgNode, stated: Stated) -> None:
     rule = f"rate x {'sqrt(' if root else ''}{batch}/{reference}{')' if root else ''}"
     stays = f" Given with the batch, and kept: {', '.join(kept)}." if kept else ""
     if share != times:
-        names = [row.key for row in rows if row.key in _SHARES and row.stated != row.used]
+        names = [row.key for row in rows if row.key in _SHARES and row.given != row.used]
         stays += f" {', '.join(names) or 'Nothing else'} x {cfg.SOLVER.MAX_ITER}/{whole}: the share"
         stays += f" of {_MAX}."
     logger.info(
-        f"{_BATCH} is {batch}, and {_RATE} {stated.value(_RATE):g} is for {reference}: {rule}, "
+        f"{_BATCH} is {batch}, and {_RATE} {given.value(_RATE):g} is for {reference}: {rule}, "
         f"iterations x {reference}/{batch}.{stays} To turn this off, set RESNEST.AUTO_SCALE False "
         f"or give a {_RATE}.\n{_table(rows)}"
     )
 
 
-def _use_epochs(cfg: CfgNode, stated: Stated) -> None:
+def _use_epochs(cfg: CfgNode, given: GivenValues) -> None:
     epochs = cfg.RESNEST.EPOCHS
-    given = {name: key for name, key in _EPOCHS.items() if epochs[name]}
+    in_epochs = {name: key for name, key in _EPOCHS.items() if epochs[name]}
     batch = cfg.SOLVER.IMS_PER_BATCH
-    for name, key in given.items():
-        if stated.in_opts(key):
+    for name, key in in_epochs.items():
+        if given.in_opts(key):
             off = "()" if name == "STEPS" else "0"
             raise ValueError(
                 f"RESNEST.EPOCHS.{name} {epochs[name]} and {key} {get_value(cfg, key)} contradict "
                 f"each other: leave {key} out, or set RESNEST.EPOCHS.{name} {off}"
             )
-    if not given or batch < 1:  # which is refused later
+    if not in_epochs or batch < 1:  # which is refused later
         return
     images = summarise_training_data(cfg).images
 
@@ -198,17 +198,17 @@ def _use_epochs(cfg: CfgNode, stated: Stated) -> None:
         return math.ceil(Fraction(str(value)) * images / batch)  # exact: 1.1 epochs of 10 are 11
 
     rows, recipe_max = [], cfg.SOLVER.MAX_ITER
-    for name, key in given.items():
+    for name, key in in_epochs.items():
         value = epochs[name]
         used = tuple(map(iterations, value)) if name == "STEPS" else iterations(value)
         rows.append(_set(cfg, key, used))
-    if "MAX" in given and recipe_max > 0:
+    if "MAX" in in_epochs and recipe_max > 0:
         share = Fraction(cfg.SOLVER.MAX_ITER, recipe_max)
         multi_step = cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupMultiStepLR"
         for key in _SHARES if multi_step else _SHARES[1:]:
-            layer = stated.layer(key)  # given for these epochs, not for the recipe's iterations?
-            own = layer > stated.layer(_MAX) and layer >= stated.layer("RESNEST.EPOCHS.MAX")
-            if key not in given.values() and not own:
+            layer = given.layer(key)  # given for these epochs, not for the recipe's iterations?
+            own = layer > given.layer(_MAX) and layer >= given.layer("RESNEST.EPOCHS.MAX")
+            if key not in in_epochs.values() and not own:
                 rows.append(_set(cfg, key, _rounded(get_value(cfg, key), share)))
     elif epochs.STEPS and cfg.SOLVER.STEPS[-1] >= cfg.SOLVER.MAX_ITER:
         raise ValueError(
@@ -237,11 +237,11 @@ def _set(cfg: CfgNode, key: str, value: Any) -> Change:
 def _table(rows: list[Change]) -> str:
     return tabulate(
         [
-            [row.key, *(f"{v:g}" if isinstance(v, float) else v for v in (row.stated, row.used))]
+            [row.key, *(f"{v:g}" if isinstance(v, float) else v for v in (row.given, row.used))]
             for row in rows
-            if row.stated != row.used
+            if row.given != row.used
         ],
-        headers=["key", "stated", "used"],
+        headers=["key", "given", "used"],
         tablefmt="pipe",
         disable_numparse=True,
     )

@@ -14,8 +14,8 @@ from resnest_d2.config import get_config, get_config_file, read_config
 from resnest_d2.data import sample_set, summarise_training_data
 from resnest_d2.engine import RunRequest, prepare, run
 from resnest_d2.engine.prepare.classes import check_same_classes, use_classes
+from resnest_d2.engine.prepare.given_values import GivenValues
 from resnest_d2.engine.prepare.own_data import use_own_data
-from resnest_d2.engine.prepare.stated import Stated
 from resnest_d2.evaluation.coco_evaluator import RESULTS
 from resnest_d2.model_zoo.trained import class_names_of
 
@@ -86,7 +86,7 @@ def _register(shapes, name):
         ("80", r"NUM_CLASSES must be 5, .*train\.json, got 80: .*Leave the key out"),
     ],
 )
-def test_a_stated_number_of_classes_is_refused_where_it_is_not_the_datas(
+def test_a_given_number_of_classes_is_refused_where_it_is_not_the_datas(
     number, message, kind, shapes, tmp_path
 ):
     kwargs, opts = _register(shapes, "own_data_stated") if kind == "registered" else ({}, ())
@@ -137,7 +137,7 @@ def test_an_evaluation_takes_no_number_of_classes_from_registered_data(shapes):
     for eval_only, classes in ((True, 80), (False, 5)):
         cfg, layers = read_config("mask_rcnn_resnest50_fpn", opts)
         request = RunRequest("mask_rcnn_resnest50_fpn", opts, eval_only=eval_only)
-        use_classes(cfg, request, Stated(layers))
+        use_classes(cfg, request, GivenValues(layers))
         assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == classes
 
 
@@ -244,11 +244,11 @@ def test_validation_data_turns_no_flips_off(change, tmp_path):
     opts = (*TINY, "OUTPUT_DIR", str(tmp_path))
     request = RunRequest("keypoint_rcnn_resnest50_fpn", opts, val=(data["val"],))
     cfg, layers = read_config(request.config, opts)
-    use_own_data(cfg, request, Stated(layers))
+    use_own_data(cfg, request, GivenValues(layers))
     assert cfg.INPUT.RANDOM_FLIP == "horizontal"
 
 
-def test_stated_pairs_leave_no_side_alone(change, tmp_path, caplog):
+def test_given_pairs_leave_no_side_alone(change, tmp_path, caplog):
     data = change(_keypoints(["L_eye", "R_eye", "L_ear", "R_ear"]))
     sigmas = ("TEST.KEYPOINT_OKS_SIGMAS", "(0.1, 0.1, 0.1, 0.1)")
     pairs = ("RESNEST.KEYPOINT_FLIP_PAIRS", "(('L_eye', 'R_eye'),)")
@@ -256,9 +256,9 @@ def test_stated_pairs_leave_no_side_alone(change, tmp_path, caplog):
     assert "no other side of L_ear, R_ear" in caplog.text
 
 
-def test_a_stated_number_of_keypoints_is_refused_where_it_is_not_the_datas(change, tmp_path):
+def test_a_given_number_of_keypoints_is_refused_where_it_is_not_the_datas(change, tmp_path):
     number = ("MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", "17")
-    with pytest.raises(ValueError, match="NUM_KEYPOINTS is stated as 17.*2 keypoints"):
+    with pytest.raises(ValueError, match="NUM_KEYPOINTS is set to 17.*2 keypoints"):
         _keypoint_cfg(change(_keypoints(["L_eye", "R_eye"])), tmp_path, *number)
 
 

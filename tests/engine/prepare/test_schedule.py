@@ -15,8 +15,8 @@ from resnest_d2.config import get_config, get_config_file, list_configs, read_co
 from resnest_d2.data import sample_set
 from resnest_d2.engine import RunRequest, Trainer, prepare
 from resnest_d2.engine.prepare import schedule
+from resnest_d2.engine.prepare.given_values import GivenValues
 from resnest_d2.engine.prepare.schedule import set_schedule
-from resnest_d2.engine.prepare.stated import Stated
 
 RECIPE = "mask_rcnn_resnest50_fpn"
 
@@ -28,7 +28,7 @@ def scheduled(name, *opts):
 def planned(name, *opts):
     """The config, and where its schedule comes from."""
     cfg, layers = read_config(name, opts)
-    return cfg, set_schedule(cfg, Stated(layers))
+    return cfg, set_schedule(cfg, GivenValues(layers))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_smaller_batch_gets_a_smaller_rate_and_a_longer_schedule():
     assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (8 * 90000, (8 * 60000, 8 * 80000))
     assert (cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.CHECKPOINT_PERIOD) == (8000, 40000)
     assert cfg.TEST.EVAL_PERIOD == 0
-    # the rate is scaled by the time that it is last stated for, not by Detectron2's default batch
+    # the rate is scaled by the time that it is last given for, not by Detectron2's default batch
     assert scheduled("retinanet_resnest50_fpn", "SOLVER.IMS_PER_BATCH", "32").SOLVER.BASE_LR == 0.02
 
 
@@ -112,7 +112,7 @@ def test_what_is_given_with_the_batch_is_meant(caplog):
         ("", 8000, (480000, 640000), 72000),
     ],
 )
-def test_warm_up_and_steps_keep_their_share_of_a_stated_training(
+def test_warm_up_and_steps_keep_their_share_of_a_given_training(
     opts, warm_up, steps, freeze, tmp_path, caplog
 ):
     recipe = tmp_path / "recipe.yaml"

@@ -1,4 +1,4 @@
-"""Which values the user stated, and where: in which file of a YAML chain, or in ``opts``."""
+"""Which values the user gave, and where: in which file of a YAML chain, or in ``opts``."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -9,7 +9,7 @@ from detectron2.config import CfgNode, get_cfg
 from ...config import add_resnest_config, get_value, merge_opts
 
 
-class Stated:
+class GivenValues:
     """The layers of a config. Layer -1 stands for the defaults, the last one for ``opts``.
 
     Args:
@@ -28,7 +28,7 @@ class Stated:
         return key in self._layers[-1]
 
     def layer(self, key: str) -> int:
-        """The last layer that states a key."""
+        """The last layer that gives a key a value."""
         return max((i for i, layer in enumerate(self._layers) if key in layer), default=-1)
 
     def value(self, key: str, layer: int | None = None) -> Any:
