@@ -73,6 +73,10 @@ MODEL.RESNETS.BOTTLENECK_WIDTH = 64 | at least 1
 MODEL.RESNETS.RES4_DILATION = 1 | 1, 2 or 4
     Above 1, res4 keeps the resolution of res3 and dilates its convolutions, as in Detectron2's
     DeepLab project. Detectron2 itself has `RES5_DILATION` only.
+MODEL.RESNETS.DILATION_STYLE = "plugin" | "plugin" or "classifier"
+    The first block of a stage whose dilation is above 1. `"plugin"`: as the stage's other blocks,
+    as in the original Detectron2 plugin. `"classifier"`: with an average pool and the previous
+    stage's dilation, as in the official classifiers and the published segmentation models.
 
 # Weights
 RESNEST.ALLOW_FROZEN_RANDOM = False

@@ -4,9 +4,10 @@ A ResNet-D whose 3x3 convolutions are split-attention convolutions and whose str
 pools (sections 3 and 4). Built on Detectron2's ``ResNet`` and ``CNNBlockBase``; parameter names are
 those of the released detection checkpoints, arithmetic that of the official classification models.
 
-Dilated stages follow the original Detectron2 plugin: a stage without stride has no average pool,
-and all of its blocks take its dilation. The official classifiers pool (3x3, stride 1) in the first
-block of such a stage and give that block the previous stage's dilation; timm keeps the latter only.
+Dilated stages exist in two styles. In the original Detectron2 plugin, a stage without stride has no
+average pool, and all of its blocks take its dilation. In the official classifiers, and so in the
+published segmentation models, the first block of such a stage pools (3x3, stride 1) and takes the
+previous stage's dilation. (timm's first block takes that dilation and does not pool.)
 """
 
 from collections.abc import Callable
@@ -58,6 +59,7 @@ VARIANTS = {
 
 _STAGES = ("res2", "res3", "res4", "res5")
 _DILATIONS = (1, 2, 4)
+_DILATION_STYLES = ("plugin", "classifier")
 
 
 def _conv(c_in: int, c_out: int, kernel_size: int, *, stride: int = 1, norm) -> Conv2d:
@@ -128,6 +130,7 @@ class Bottleneck(CNNBlockBase):
         norm: see :func:`resnest_d2.modeling.norm.get_norm`.
         avd: a 3x3 average pool has the stride, after the 3x3 convolution (before it with
             ``avd_first``).
+        avd_unstrided: the pool of ``avd`` is there without a stride too.
         avg_down: in the shortcut, an average pool before the 1x1 convolution has the stride.
         stride_in_1x1: the first 1x1 convolution has the stride; excludes ``avd``.
     """
@@ -148,6 +151,7 @@ class Bottleneck(CNNBlockBase):
         norm="BN",
         avd: bool = True,
         avd_first: bool = False,
+        avd_unstrided: bool = False,
         avg_down: bool = True,
         stride_in_1x1: bool = False,
     ):
@@ -159,7 +163,7 @@ class Bottleneck(CNNBlockBase):
                 "stride_in_1x1",
                 "must be False where AVD is on (its average pool already has the stride), got True",
             )
-        pool = avd and stride > 1
+        pool = avd and (stride > 1 or avd_unstrided)
         stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, 1 if pool else stride)
         self.shortcut_pool, self.shortcut = nn.Identity(), nn.Identity()
         if stride > 1 or in_channels != out_channels:
@@ -339,6 +343,7 @@ class ResNeSt(ResNet):
         stem_out_channels: channels of the 7x7 stem (the deep stem has ``2 * stem_width``).
         avd, avd_first, avg_down, stride_in_1x1: see :class:`Bottleneck`.
         res4_dilation, res5_dilation: 1, 2 or 4; above 1 the stage keeps the resolution.
+        dilation_style: ``"plugin"`` or ``"classifier"``, see the module.
         deform_on_per_stage: for res2 ... res5, whether its 3x3 convolutions are deformable.
         deform_modulated, deform_num_groups: see :class:`DeformBottleneck`.
         norm: see :func:`resnest_d2.modeling.norm.get_norm`.
@@ -370,6 +375,7 @@ class ResNeSt(ResNet):
         stride_in_1x1: bool = False,
         res4_dilation: int = 1,
         res5_dilation: int = 1,
+        dilation_style: str = "plugin",
         deform_on_per_stage: tuple[bool, ...] = (False, False, False, False),
         deform_modulated: bool = False,
         deform_num_groups: int = 1,
@@ -381,6 +387,7 @@ class ResNeSt(ResNet):
         check_choice("depth", depth, DEPTHS)
         check_choice("res4_dilation", res4_dilation, _DILATIONS)
         check_choice("res5_dilation", res5_dilation, _DILATIONS)
+        check_choice("dilation_style", dilation_style, _DILATION_STYLES)
         check_choice("freeze_at", freeze_at, range(6))
         minima = {
             "in_channels": (in_channels, 1),
@@ -434,7 +441,11 @@ class ResNeSt(ResNet):
                 options = dict(
                     deform_modulated=deform_modulated, deform_num_groups=deform_num_groups
                 )
-            first_stride = 1 if k == 0 or dilations[k] > 1 else 2
+            dilated, more_blocks = dilations[k] > 1, blocks_per_stage[k] - 1
+            first_dilation = dilations[k]
+            pools = dilated and dilation_style == "classifier"
+            if pools:
+                first_dilation = dilations[k - 1]
             group_width = int(width_per_group * 2**k * bottleneck_width / 64)
             stages.append(
                 ResNet.make_stage(
@@ -443,8 +454,9 @@ class ResNeSt(ResNet):
                     in_channels=channels,
                     out_channels=out_channels,
                     bottleneck_channels=group_width * num_groups,
-                    stride_per_block=[first_stride] + [1] * (blocks_per_stage[k] - 1),
-                    dilation=dilations[k],
+                    stride_per_block=[1 if k == 0 or dilated else 2] + [1] * more_blocks,
+                    dilation_per_block=[first_dilation] + [dilations[k]] * more_blocks,
+                    avd_unstrided_per_block=[pools] + [False] * more_blocks,
                     radix=radix,
                     num_groups=num_groups,
                     norm=norm,

@@ -15,7 +15,7 @@ from references import (
 )
 from torch import nn
 
-from resnest_d2.modeling import VARIANTS
+from resnest_d2.modeling import VARIANTS, ResNeSt
 
 SIZES = [(97, 131), (224, 224), (225, 230)]
 # The rest of each matrix is marked slow.
@@ -69,8 +69,12 @@ def test_float32_evaluation_outputs_equal_the_references(variant):
 )
 def test_training_step_equals_the_references(variant, kind):
     ours, references = same_weights(variant, [kind])
-    reference = references[kind]
     tolerance = 1e-6 if variant in ("resnest200", "resnest269") else 1e-8
+    compare_training_steps(ours, references[kind], tolerance=tolerance)
+
+
+def compare_training_steps(ours: nn.Module, reference: nn.Module, *, tolerance: float) -> None:
+    """Outputs, gradients and statistics of one step of both are equal."""
     x = torch.randn(4, 3, 65, 97, dtype=torch.float64)
 
     def step(network, forward):
@@ -106,29 +110,62 @@ def test_training_step_equals_the_references(variant, kind):
 
 
 @pytest.mark.parametrize("dilations", [(1, 2), (2, 4)], ids=str)
-def test_dilated_stages_differ_from_the_official_in_the_two_stated_details_only(dilations):
-    """The official first block has the dilation before, and a 3x3 average pool of stride 1."""
+@pytest.mark.parametrize(
+    "variant, size",
+    [
+        slow_unless(v == "resnest50" or s == SIZES[0], v, s)
+        for v in ("resnest50", "resnest101")
+        for s in (SIZES[0], SIZES[2])
+    ],
+)
+def test_dilated_networks_equal_the_official_ones(variant, size, dilations):
+    ours, official = dilated(variant, dilations)
+    x = torch.randn(1, 3, *size, dtype=torch.float64)
+    with torch.no_grad():
+        actual, expected = ours.eval()(x), reference_outputs(official.eval(), x)
+    assert actual["res5"].shape[-2:] == actual["res4" if dilations[0] == 1 else "res3"].shape[-2:]
+    for name in expected:
+        assert relative_error(actual[name], expected[name]) < 1e-9, name
+
+
+@pytest.mark.parametrize(
+    "variant", [slow_unless(v == "resnest50", v) for v in ("resnest50", "resnest101")]
+)
+def test_training_step_of_a_dilated_network_equals_the_official_one(variant):
+    compare_training_steps(*dilated(variant, (2, 4)), tolerance=1e-8)
+
+
+def dilated(variant: str, dilations: tuple[int, int]):
+    """Our dilated network in the classifiers' style, and the official one."""
     ours, references = same_weights(
-        "resnest50",
+        variant,
         ["official"],
         res4_dilation=dilations[0],
         res5_dilation=dilations[1],
-        reference_kwargs={"dilation": max(dilations)},
+        dilation_style="classifier",
+        reference_kwargs={"dilated": True} if dilations[0] > 1 else {"dilation": dilations[1]},
     )
-    x = torch.randn(1, 3, 65, 97, dtype=torch.float64)
+    return ours, references["official"]
+
+
+@pytest.mark.parametrize("dilations", [(1, 2), (2, 4)], ids=str)
+def test_the_plugins_dilated_stages_differ_from_the_classifiers_in_two_details(dilations):
+    """The classifiers' first block has the dilation before, and a 3x3 average pool of stride 1."""
+    settings = {"res4_dilation": dilations[0], "res5_dilation": dilations[1]}
+    plugin = ResNeSt.from_variant("resnest14", **settings).eval()
+    classifier = ResNeSt.from_variant("resnest14", dilation_style="classifier", **settings).eval()
+    classifier.load_state_dict(plugin.state_dict())
+    x = torch.randn(1, 3, 65, 97)
     with torch.no_grad():
-        expected = reference_outputs(references["official"].eval(), x)
-        actual = ours.eval()(x)
-        assert relative_error(actual["res3"], expected["res3"]) < 1e-9
-        assert relative_error(actual["res5"], expected["res5"]) > 1e-2
+        assert relative_error(plugin(x)["res5"], classifier(x)["res5"]) > 1e-3
         for name, dilation in zip(("res4", "res5"), dilations, strict=True):
             if dilation > 1:
-                block = getattr(ours, name)[0]
+                block = getattr(plugin, name)[0]
                 block.conv2.conv.dilation = block.conv2.conv.padding = (dilation // 2,) * 2
                 block.pool_after = nn.AvgPool2d(3, stride=1, padding=1)
-        actual = ours(x)
-        for name in expected:
-            assert relative_error(actual[name], expected[name]) < 1e-9, name
+        actual, expected = plugin(x), classifier(x)
+    for name in expected:
+        assert torch.equal(actual[name], expected[name]), name
 
 
 def test_dilated_stages_differ_from_timm_in_the_two_stated_details_only():
