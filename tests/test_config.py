@@ -167,7 +167,7 @@ def test_new_keys_stand_in_resnets_in_our_own_node_or_have_the_name_of_a_known_p
 def test_the_table_of_keys_says_what_is_added_and_its_defaults():
     added = set(flat(plugin_cfg())) - set(flat(get_cfg()))
     keys = [key for group in KEYS.values() for key in group]
-    assert len({key.name for key in keys}) == len(keys) == 40
+    assert len({key.name for key in keys}) == len(keys) == 41
     assert {key.name for key in keys} == added - OLD_KEYS | {"SOLVER.CLIP_GRADIENTS.CLIP_TYPE"}
     for key in keys:
         assert get_value(plugin_cfg(), key.name) == key.default, key
