@@ -53,6 +53,7 @@ def train(
     opts: Sequence[Any] = (),
     resume: bool = False,
     init_from: str | os.PathLike | None = None,
+    classes: str | os.PathLike | None = None,
     keypoint_flip_pairs: Sequence[tuple[str, str]] | None = None,
     on_bad_data: str = "refuse",
     num_processes: int = 1,
@@ -64,13 +65,15 @@ def train(
         config: a packaged config's name, a YAML file, or a config. All values of a config count as
             given together, so that ``RESNEST.AUTO_SCALE`` scales only for values of ``opts``.
         train: what to train on. Your own COCO-format data is a pair (json file, image folder) or a
-            list of pairs; a string or a list of strings names registered data sets. The number of
+            list of pairs; for semantic segmentation a pair is (folder of label maps, image
+            folder). A string or a list of strings names registered data sets. The number of
             classes is that of the data.
         val: what to evaluate on, in the same form; None evaluates nothing.
         output_dir: folder for checkpoints, log and metrics. It must not hold another run.
         opts: ``[KEY, VALUE, …]``, as for :func:`resnest_d2.get_config`.
         resume: go on from the last checkpoint of ``output_dir``, if it has one.
         init_from: weights to start from, in place of ``MODEL.WEIGHTS``.
+        classes: file with the names of the classes of label maps, one per line or a JSON list.
         keypoint_flip_pairs: pairs of names of keypoints that a horizontal flip exchanges, such as
             ``[("l_eye", "r_eye")]``; None for names with left and right.
         on_bad_data: ``"refuse"`` refuses own data with errors; ``"repair"`` repairs what it can and
@@ -107,6 +110,7 @@ def train(
         val=val_pairs,
         resume=resume,
         init_from=None if init_from is None else os.fspath(init_from),
+        classes=None if classes is None else os.fspath(classes),
         on_bad_data=on_bad_data,
         num_processes=num_processes,
         quiet=quiet,

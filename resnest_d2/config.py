@@ -78,6 +78,34 @@ MODEL.RESNETS.DILATION_STYLE = "plugin" | "plugin" or "classifier"
     as in the original Detectron2 plugin. `"classifier"`: with an average pool and the previous
     stage's dilation, as in the official classifiers and the published segmentation models.
 
+# Semantic segmentation
+MODEL.SEM_SEG_HEAD.AUX_LOSS_WEIGHT = 0.2 | at least 0
+    Weight of the auxiliary head of `ResNeStFCNHead` and `ResNeStDeepLabV3Head`. It takes the first
+    feature map of `MODEL.SEM_SEG_HEAD.IN_FEATURES`, the head the second one. 0: no auxiliary head.
+MODEL.SEM_SEG_HEAD.LOSS_TYPE = "hard_pixel_mining" | "cross_entropy" or "hard_pixel_mining"
+    The mean loss of all pixels, or of the fifth with the highest loss. This key and the following
+    ones are those of Detectron2's DeepLab project, with its defaults.
+MODEL.SEM_SEG_HEAD.ASPP_CHANNELS = 256 | at least 1 | channels
+    Channels of each branch of ASPP, and of its output.
+MODEL.SEM_SEG_HEAD.ASPP_DILATIONS = [6, 12, 18] | three numbers
+    Dilations of the 3×3 convolutions of ASPP.
+MODEL.SEM_SEG_HEAD.ASPP_DROPOUT = 0.1 | at least 0 and less than 1
+    Dropout after ASPP.
+MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS = [48] | at least 1 | channels
+    `DeepLabV3PlusHead`: channels that each earlier feature map is reduced to.
+MODEL.SEM_SEG_HEAD.USE_DEPTHWISE_SEPARABLE_CONV = False
+    Depthwise separable convolutions in `DeepLabV3Head` and `DeepLabV3PlusHead`.
+RESNEST.SEGMENT.SCALES = () | above 0
+    Evaluate and predict semantic segmentation at several scales, in windows: at each scale the long
+    side is `BASE_SIZE` times the scale, windows overlap by a third, and the exponentials of the
+    logits are averaged over windows and summed over scales. (): once, at `INPUT.MIN_SIZE_TEST`.
+RESNEST.SEGMENT.BASE_SIZE = 520 | at least 1 | pixels
+    Long side of the image at scale 1.
+RESNEST.SEGMENT.WINDOW = 480 | at least 1 | pixels
+    Side of the square windows.
+RESNEST.SEGMENT.FLIP = True
+    Add the logits of each window's mirror image.
+
 # Weights
 RESNEST.ALLOW_FROZEN_RANDOM = False
     Train although `MODEL.BACKBONE.FREEZE_AT` freezes layers for which no weights are loaded. By
@@ -111,7 +139,16 @@ RESNEST.EPOCHS.CHECKPOINT_PERIOD = 0.0 | at least 0 | epochs
     Time between checkpoints, instead of `SOLVER.CHECKPOINT_PERIOD`. 0 keeps the value in
     iterations.
 
+SOLVER.POLY_LR_POWER = 0.9 | above 0
+    Power of `SOLVER.LR_SCHEDULER_NAME WarmupPolyLR`: the learning rate is multiplied by (1 -
+    iteration / `SOLVER.MAX_ITER`) to this power. A key of Detectron2's DeepLab project.
+SOLVER.POLY_LR_CONSTANT_ENDING = 0.0 | at least 0
+    The lowest factor of that schedule. A key of Detectron2's DeepLab project.
+
 # Training step
+SOLVER.BACKBONE_MULTIPLIER = 1.0 | at least 0
+    Factor of the backbone's learning rate; that of the other layers is `SOLVER.BASE_LR`. The name
+    is that of Mask2Former.
 SOLVER.OPTIMIZER = "SGD" | "SGD" or "AdamW"
     The optimizer. The name is that of Mask2Former and D2Go; a key that such a project has added
     before keeps its value. Lower and upper case mean the same.
@@ -159,6 +196,8 @@ RESNEST.JITTER.SIZE = 0 | at least 0 | pixels
     here, because they are set there even where the jitter is off.
 RESNEST.JITTER.SCALE = (0.1, 2.0) | above 0
     Lowest and highest scale.
+RESNEST.JITTER.CROP = 0 | at least 0 | pixels
+    Side of the square that the image is cropped to. 0: `RESNEST.JITTER.SIZE`.
 RESNEST.KEYPOINT_FLIP_PAIRS = () | (("a", "b"), …)
     Pairs of keypoint names that a horizontal flip exchanges, for your own COCO files. Where it is
     empty, names that differ in left and right are pairs.

@@ -12,6 +12,7 @@ import yaml
 
 import detectron2.model_zoo
 from detectron2.config import CfgNode, get_cfg
+from detectron2.projects.deeplab import add_deeplab_config
 
 from resnest_d2 import config as config_module
 from resnest_d2.config import (
@@ -40,6 +41,12 @@ PLUGIN_KEYS = {
 }
 
 
+DEEPLAB_KEYS = {
+    *(f"SOLVER.POLY_LR_{name}" for name in ("POWER", "CONSTANT_ENDING")),
+    *(f"MODEL.SEM_SEG_HEAD.ASPP_{name}" for name in ("CHANNELS", "DILATIONS", "DROPOUT")),
+    *("MODEL.SEM_SEG_HEAD.LOSS_TYPE", "MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS"),
+    "MODEL.SEM_SEG_HEAD.USE_DEPTHWISE_SEPARABLE_CONV",
+}
 OLD_KEYS = {"RESNEST.OPTIMIZER", "RESNEST.EMA.DECAY"}
 
 
@@ -159,15 +166,29 @@ def test_new_keys_stand_in_resnets_in_our_own_node_or_have_the_name_of_a_known_p
     assert PLUGIN_KEYS <= added
     elsewhere = {key for key in added if not key.startswith(("MODEL.RESNETS.", "RESNEST."))}
     assert elsewhere == {
+        "SOLVER.BACKBONE_MULTIPLIER",  # Mask2Former
         "SOLVER.OPTIMIZER",  # Mask2Former, D2Go
         *("MODEL_EMA.ENABLED", "MODEL_EMA.DECAY"),  # D2Go
+        "MODEL.SEM_SEG_HEAD.AUX_LOSS_WEIGHT",  # ours, beside LOSS_WEIGHT
+        *DEEPLAB_KEYS,
     }
+
+
+def test_the_keys_of_detectron2s_deeplab_project_have_its_defaults():
+    theirs = get_cfg()
+    add_deeplab_config(theirs)
+    for key in DEEPLAB_KEYS:
+        assert get_value(plugin_cfg(), key) == get_value(theirs, key), key
+    add_deeplab_config(theirs)
+    theirs.MODEL.SEM_SEG_HEAD.ASPP_CHANNELS = 8
+    add_resnest_config(theirs)  # a project may call both, in any order
+    assert theirs.MODEL.SEM_SEG_HEAD.ASPP_CHANNELS == 8
 
 
 def test_the_table_of_keys_says_what_is_added_and_its_defaults():
     added = set(flat(plugin_cfg())) - set(flat(get_cfg()))
     keys = [key for group in KEYS.values() for key in group]
-    assert len({key.name for key in keys}) == len(keys) == 41
+    assert len({key.name for key in keys}) == len(keys) == 56
     assert {key.name for key in keys} == added - OLD_KEYS | {"SOLVER.CLIP_GRADIENTS.CLIP_TYPE"}
     for key in keys:
         assert get_value(plugin_cfg(), key.name) == key.default, key

@@ -1,4 +1,4 @@
-"""Names of ResNeSt weights in six formats.
+"""Names of ResNeSt weights in seven formats.
 
 ===========  ========================================  ==========================  ==============
 format       used by                                   backbone                    classifier
@@ -10,6 +10,7 @@ detectron2   a Detectron2 model's, and the original    backbone.bottom_up.res2.0
              plugin's second
 mmdet        MMDetection's backbones                   stem.0, layer1.0            fc
 mmcls        MMClassification's                        backbone.stem.0, …          head.fc
+encoding     PyTorch-Encoding's segmentation models    pretrained.conv1.0, …       pretrained.fc
 ===========  ========================================  ==========================  ==============
 
 A conversion renames tensors and does not change them; converting back gives the first names. Names
@@ -23,13 +24,13 @@ for several.
 import itertools
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from ..modeling.resnest import DEPTHS, VARIANTS
 
-FORMATS = ("official", "timm", "resnest_d2", "detectron2", "mmdet", "mmcls")
+FORMATS = ("official", "timm", "resnest_d2", "detectron2", "mmdet", "mmcls", "encoding")
 
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
@@ -71,7 +72,8 @@ class _Dialect:
     first_stage: int
     head: str
     prefix: str = ""  # of all names but the head's
-    has_more: bool = False  # whether other parts of a detector may be in a file
+    has_more: bool = False  # whether other parts of a model may be in a file
+    heads: dict[str, str] = field(default_factory=dict)  # a Detectron2 model's names -> these
 
     def names(self, blocks: int) -> dict[str, str]:
         """Our name -> this format's name, of all tensors where a stage has so many blocks."""
@@ -93,6 +95,32 @@ def _numbered(prefix: str, last: str) -> dict[str, str]:
     return dict(zip(_STEM, (*(f"{prefix}.{i}" for i in (0, 1, 3, 4, 6)), last), strict=True))
 
 
+def _encoding_heads() -> dict[str, str]:
+    """Tensors of ``ResNeStFCNHead`` and ``ResNeStDeepLabV3Head`` -> their published names."""
+    branches = {f"aspp.b{i}": f"head.aspp.b{i}." for i in range(4)}
+    branches |= {"aspp.b4.conv": "head.aspp.b4.gap.", "aspp.project": "head.aspp.project."}
+    modules = []
+    for ours, theirs in branches.items():
+        first = 1 if ours == "aspp.b4.conv" else 0  # behind the pooling
+        modules += [(ours, f"{theirs}{first}", ("weight",))]
+        modules += [(f"{ours}.norm", f"{theirs}{first + 1}", _NORM)]
+    for ours, theirs in (
+        ("classifier", "head.block"),
+        ("fcn", "head.conv5"),
+        ("aux_head", "auxlayer.conv5"),
+    ):
+        modules += [
+            (f"{ours}.conv", f"{theirs}.0", ("weight",)),
+            (f"{ours}.conv.norm", f"{theirs}.1", _NORM),
+            (f"{ours}.predictor", f"{theirs}.4", ("weight", "bias")),
+        ]
+    return {
+        f"sem_seg_head.{our}.{p}": f"{their}.{p}"
+        for our, their, parameters in modules
+        for p in parameters
+    }
+
+
 _MM_BLOCK = {**_OFFICIAL_BLOCK, "conv2_offset": "conv2.conv.conv_offset"}
 _OFFICIAL = _Dialect(
     _numbered("conv1", "bn1"), {**_OFFICIAL_BLOCK, "conv2_offset": ""}, "layer", 1, "fc"
@@ -108,18 +136,30 @@ _DIALECTS = {
     "mmcls": _Dialect(
         _numbered("stem", "stem.7"), _MM_BLOCK, "layer", 1, "head.fc", prefix="backbone."
     ),
+    "encoding": _Dialect(
+        _OFFICIAL.stem,
+        _OFFICIAL.block,
+        "layer",
+        1,
+        "pretrained.fc",
+        "pretrained.",
+        has_more=True,
+        heads=_encoding_heads(),
+    ),
 }
 
-# A Detectron2 model without FPN: read, never written.
+# A Detectron2 model without FPN.
 _WITHOUT_FPN = _Dialect({}, {}, "res", 2, "backbone.linear", "backbone.", has_more=True)
 _DETECTRON2_BACKBONE = re.compile(r"backbone\.(bottom_up\.)?(stem\.conv1|res2\.0\.)")
 _MM_DETECTOR = re.compile(r"(neck|rpn_head|roi_head|bbox_head|mask_head|semantic_head)\.")
 _ANY_BLOCK = re.compile(
-    r"(?:backbone\.)?(?:bottom_up\.)?(?:res([2-5])|layer([1-4]))[._](\d+)[._](?:conv1|branch2a)[._]"
+    r"(?:backbone\.|pretrained\.)?(?:bottom_up\.)?(?:res([2-5])|layer([1-4]))[._](\d+)[._](?:conv1|branch2a)[._]"
 )
 _ATTENTION = "res2.0.conv2.conv.weight"
 _EVERY_RESNEST = ("stem.conv1_1.weight", _ATTENTION)
-_IN_BLOCK = re.compile(r"(?:backbone\.)?(?:bottom_up\.)?(?:res[2-5]|layer[1-4])\.(\d{1,2})\.")
+_IN_BLOCK = re.compile(
+    r"(?:backbone\.|pretrained\.)?(?:bottom_up\.)?(?:res[2-5]|layer[1-4])\.(\d{1,2})\."
+)
 _TOGETHER = (  # parts of a detector: with one of them, a file has the others
     ("backbone.fpn_lateral", "backbone.fpn_output"),
     ("proposal_generator.", "roi_heads.box_predictor.cls_", "roi_heads.box_predictor.bbox_"),
@@ -186,7 +226,13 @@ def _some(names: Iterable[str]) -> str:
 
 
 def _dialect(format: str, names: Iterable[str]) -> _Dialect:
-    if format == "detectron2" and any(name.startswith("backbone.res2.") for name in names):
+    """The dialect of a format, for a model with these names, or with these names of other parts."""
+    names = list(names)
+    bare = any(name.startswith("backbone.res2.") for name in names)
+    segments = any(name.startswith("sem_seg_head.") for name in names)
+    if segments and not any(name.startswith("backbone.") for name in names):
+        bare = True  # the parts of a model whose semantic head is on the backbone, not on an FPN
+    if format == "detectron2" and bare:
         return _WITHOUT_FPN
     return _DIALECTS[format]
 
@@ -196,9 +242,9 @@ def convert(
 ) -> dict[str, torch.Tensor]:
     """The same tensors under the names of another format.
 
-    Other parts of a detector (FPN, heads) keep their names; only ``detectron2`` and ``resnest_d2``
-    have them. What a file lacks, e.g. the ``num_batches_tracked`` that MMDetection drops, the
-    result lacks.
+    Other parts of a model (FPN, heads) keep their names; only ``detectron2`` and ``resnest_d2``
+    have them, and ``encoding`` has heads for semantic segmentation. What a file lacks, e.g. the
+    ``num_batches_tracked`` that MMDetection drops, the result lacks.
 
     Args:
         tensors: by the names of ``source``.
@@ -217,22 +263,22 @@ def convert(
     ours, more = _canonical(tensors, source)
     if _ATTENTION not in ours:
         raise ValueError(_unknown(list(tensors)))
-    reader, writer = _dialect(source, tensors), _DIALECTS[target]
+    reader, writer = _dialect(source, tensors), _dialect(target, more)
     written = writer.names(_most_blocks(tensors))
     for name, value in ours.items():
         if not (value.is_floating_point() or name.endswith(".num_batches_tracked")):
             raise ValueError(f"its {name} is of the type {value.dtype}: weights are floating-point")
-    if more and not writer.has_more:
-        raise ValueError(
-            f"{target} weights are a backbone's, and it is a detector with {_some(more)}"
-        )
+    surplus = more.keys() - writer.heads.keys() if writer.heads else more.keys()
+    if surplus and (writer.heads or not writer.has_more):
+        what = "a backbone's" + " and a head's for semantic segmentation" * bool(writer.heads)
+        raise ValueError(f"{target} weights are {what}, and it is a model with {_some(surplus)}")
     if reader.block != writer.block:
         _check_offsets(ours, target, packed=reader.block is _MM_BLOCK)
     converted = {written[name]: value for name, value in ours.items()}
     clash = converted.keys() & more.keys()
     if clash:
         raise ValueError(f"its names occur twice: {_some(clash)}")
-    return {**converted, **more}
+    return {**converted, **{writer.heads.get(name, name): value for name, value in more.items()}}
 
 
 def missing_parts(names: Collection[str], format: str) -> list[str]:
@@ -278,11 +324,14 @@ def missing_parts(names: Collection[str], format: str) -> list[str]:
 
 
 def _canonical(tensors: Mapping, source: str) -> tuple[dict, dict]:
-    """A ResNeSt's tensors by our names, and the others by theirs."""
-    written = _dialect(source, tensors).names(_most_blocks(tensors))
+    """A ResNeSt's tensors by our names, and the others by a Detectron2 model's."""
+    dialect = _dialect(source, tensors)
+    written = dialect.names(_most_blocks(tensors))
     read = {theirs: ours for ours, theirs in written.items()}
+    heads = {theirs: ours for ours, theirs in dialect.heads.items()}
     ours = {read[name]: value for name, value in tensors.items() if name in read}
-    return ours, {name: value for name, value in tensors.items() if name not in read}
+    more = {heads.get(name, name): tensors[name] for name in tensors if name not in read}
+    return ours, more
 
 
 def _check_offsets(ours: Mapping[str, torch.Tensor], target: str, *, packed: bool) -> None:

@@ -68,6 +68,7 @@ _BY_FORMAT = {
     "official": CLASSIFIER,
     "timm": CLASSIFIER,
     "mmcls": CLASSIFIER,
+    "encoding": CLASSIFIER,
     "resnest_d2": DETECTOR,
     "detectron2": DETECTOR,
     "mmdet": DETECTOR,

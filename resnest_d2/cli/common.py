@@ -61,16 +61,21 @@ def log_on_stderr(wanted: bool = True) -> Iterator[None]:
 
 
 def data_pairs(args: argparse.Namespace, split: str) -> tuple[tuple[str, str], ...]:
-    """COCO-format data as (annotations, image folder), of ``--SPLIT-json`` and ``--SPLIT-images``.
+    """Own data as (annotations, image folder) pairs.
+
+    They are ``--SPLIT-json``, or ``--SPLIT-labels`` where a command has it, and ``--SPLIT-images``.
 
     Raises:
         ValueError: their numbers differ.
     """
-    files, folders = (getattr(args, f"{split}_{kind}") or () for kind in ("json", "images"))
+    kind = "labels" if getattr(args, f"{split}_labels", None) else "json"
+    if kind == "labels" and getattr(args, f"{split}_json"):
+        raise ValueError(f"--{split}-json and --{split}-labels are of two tasks: give one of them")
+    files, folders = (getattr(args, f"{split}_{name}") or () for name in (kind, "images"))
     files, folders = ([x] if isinstance(x, str) else x for x in (files, folders))
     if len(files) != len(folders):
         raise ValueError(
-            f"--{split}-json and --{split}-images belong together: got {len(files)} and "
+            f"--{split}-{kind} and --{split}-images belong together: got {len(files)} and "
             f"{len(folders)}"
         )
     return tuple(zip(files, folders, strict=True))

@@ -17,6 +17,7 @@ def train(args: argparse.Namespace) -> int:
             opts=tuple(args.opts),
             train=data_pairs(args, "train"),
             val=data_pairs(args, "val"),
+            classes=args.classes,
             on_bad_data=args.on_bad_data,
             resume=args.resume,
             init_from=args.init_from,

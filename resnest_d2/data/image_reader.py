@@ -127,6 +127,25 @@ def load_image(
         return shown, ", ".join(notes)
 
 
+def read_labels(path: str | os.PathLike) -> np.ndarray:
+    """The numbers in a label map, (H, W): its grey values, or the indices of its palette.
+
+    Errors are those of :func:`read_image`.
+
+    Raises:
+        ImageError: also where its colour channels differ.
+    """
+    with open_image(path) as image:
+        image.load()
+        labels = np.asarray(_upright(image, orientation(image)))
+        if labels.ndim == 3:
+            colours = labels[..., : labels.shape[2] - ("A" in image.mode)]
+            if (colours != colours[..., :1]).any():
+                raise ImageError(path, "its channels differ: colours are no class numbers")
+            labels = colours[..., 0]
+        return labels
+
+
 def read_mask(path: str | os.PathLike) -> np.ndarray:
     """The classes in a semantic mask, uint8 (H, W): those above 255 are 255, palettes are ignored.
 

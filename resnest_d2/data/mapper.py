@@ -77,8 +77,9 @@ class ImageMapper(DatasetMapper):
 def build_train_mapper(cfg: CfgNode) -> ImageMapper:
     """The mapper for training, with the jitter of ``RESNEST.JITTER`` where its ``SIZE`` is not 0.
 
-    With jitter no image has more than ``SIZE`` x ``SIZE`` pixels. What the crop leaves of an object
-    gets a box as tight as its mask, where there are masks.
+    With jitter no image has more than ``CROP`` x ``CROP`` pixels. What the crop leaves of an object
+    gets a box as tight as its mask, where there are masks. A ``SemanticSegmentor`` gets images of
+    ``CROP`` x ``CROP``, padded with black, and label maps padded with the ignored value.
 
     Raises:
         ValueError: see :func:`check_jitter`.
@@ -89,11 +90,14 @@ def build_train_mapper(cfg: CfgNode) -> ImageMapper:
         return ImageMapper(cfg, is_train=True)
     arguments = ImageMapper.from_config(cfg, is_train=True)
     _resize, *flip = build_augmentation(cfg, is_train=True)
+    crop = cfg.RESNEST.JITTER.CROP or size
+    # Small images of detectors are padded where a batch is made of them: padded here, masks in run
+    # lengths would be padded with the value that a label map has for "ignore", as object.
+    pad = cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor"
+    ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
     arguments["augmentations"] = [
         T.ResizeScale(*cfg.RESNEST.JITTER.SCALE, target_height=size, target_width=size),
-        # Small images are padded where a batch is made of them. Padded here, masks in run lengths
-        # would be padded with the value that a semantic map has for "ignore": as object.
-        T.FixedSizeCrop(crop_size=(size, size), pad=False),
+        T.FixedSizeCrop((crop, crop), pad=pad, pad_value=0, seg_pad_value=ignored),
         *flip,
     ]
     arguments["recompute_boxes"] = cfg.MODEL.MASK_ON
@@ -113,8 +117,11 @@ def check_sizes(cfg: CfgNode) -> None:
 def check_jitter(cfg: CfgNode) -> None:
     """Raise a ValueError, with its key, where ``RESNEST.JITTER`` is invalid."""
     size, scale = cfg.RESNEST.JITTER.SIZE, cfg.RESNEST.JITTER.SCALE
-    if size < 0:
-        raise ValueError(f"RESNEST.JITTER.SIZE must be at least 0, got {size}")
+    for key in ("SIZE", "CROP"):
+        if cfg.RESNEST.JITTER[key] < 0:
+            raise ValueError(
+                f"RESNEST.JITTER.{key} must be at least 0, got {cfg.RESNEST.JITTER[key]}"
+            )
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
         raise ValueError(f"RESNEST.JITTER.SCALE must be 0 < lowest <= highest, got {scale}")
     if size and cfg.INPUT.CROP.ENABLED:

@@ -79,7 +79,7 @@ def _evaluate(plan: Plan) -> dict:
     log_cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "inference")  # the run's config.yaml stays
     show_log(log_cfg.OUTPUT_DIR)
     set_up_process(log_cfg, request)
-    log_bad_data(log_cfg.OUTPUT_DIR, request)
+    log_bad_data(cfg.OUTPUT_DIR, request)
     model = Trainer.build_model(cfg)
     checkpointer = RunCheckpointer.from_config(
         cfg, model, cfg.OUTPUT_DIR, whole=True, trust_pickle=request.trust_pickle

@@ -150,8 +150,23 @@ def check_network(cfg: CfgNode, stored: StoredWeights) -> None:
     RunCheckpointer(model, whole=True).check_stored(stored)
 
 
-def class_names_of(data_set: str) -> list[str]:
-    """Names of a registered data set's classes; none where it has no classes of objects.
+HEADS = {
+    "GeneralizedRCNN": "ROI_HEADS",
+    "PanopticFPN": "ROI_HEADS",
+    "RetinaNet": "RETINANET",
+    "SemanticSegmentor": "SEM_SEG_HEAD",
+}
+"""The part of ``MODEL`` that has ``NUM_CLASSES``, by meta-architecture."""
+
+
+def head_key(cfg: CfgNode) -> str:
+    """The part of ``MODEL`` that has the model's ``NUM_CLASSES``."""
+    return HEADS.get(cfg.MODEL.META_ARCHITECTURE, "ROI_HEADS")
+
+
+def class_names_of(data_set: str, cfg: CfgNode) -> list[str]:
+    """Names of a registered data set's classes for the config's model: of stuff for a
+    ``SemanticSegmentor``, else of things. None where it has no such classes.
 
     Nor are there any where it is not registered, or its file, which would say them, is not here.
     """
@@ -159,9 +174,10 @@ def class_names_of(data_set: str) -> list[str]:
         return []
     metadata = MetadataCatalog.get(data_set)
     file = metadata.get("json_file", "")
-    if not metadata.get("thing_classes") and ("://" in file or os.path.isfile(file)):
+    key = "stuff_classes" if head_key(cfg) == "SEM_SEG_HEAD" else "thing_classes"
+    if not metadata.get(key) and ("://" in file or os.path.isfile(file)):
         DatasetCatalog.get(data_set)  # register_coco_instances learns the names by loading
-    return list(metadata.get("thing_classes", ()))
+    return list(metadata.get(key, ()))
 
 
 def known_category_ids(datasets: Sequence[str], class_names: Sequence[str]) -> list[int]:
@@ -181,11 +197,10 @@ def known_category_ids(datasets: Sequence[str], class_names: Sequence[str]) -> l
 
 def _classes_of_config(cfg: CfgNode) -> tuple[list[str], list[int]]:
     """Class names and category ids of the training data, as far as this process knows them."""
-    names = [name for data_set in cfg.DATASETS.TRAIN[:1] for name in class_names_of(data_set)]
-    head = (
-        cfg.MODEL.RETINANET if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else cfg.MODEL.ROI_HEADS
-    )
-    if len(names) > head.NUM_CLASSES:  # a recipe's data set, left there beside other data
+    names = [name for data_set in cfg.DATASETS.TRAIN[:1] for name in class_names_of(data_set, cfg)]
+    if (
+        len(names) > cfg.MODEL[head_key(cfg)].NUM_CLASSES
+    ):  # a recipe's data set, left there beside other data
         return [], []
     return names, known_category_ids(cfg.DATASETS.TRAIN, names)
 

@@ -10,11 +10,14 @@ from .build import (
     build_resnest_retinanet_fpn_backbone,
 )
 from .resnest import VARIANTS, ResNeSt
+from .sem_seg_heads import ResNeStDeepLabV3Head, ResNeStFCNHead
 from .split_attention import SplitAttentionConv2d
 
 __all__ = [
     "VARIANTS",
     "ResNeSt",
+    "ResNeStDeepLabV3Head",
+    "ResNeStFCNHead",
     "SplitAttentionConv2d",
     "build_resnest_backbone",
     "build_resnest_fpn_backbone",

@@ -1,5 +1,6 @@
 """Builds backbones from a Detectron2 config."""
 
+import importlib
 import inspect
 import itertools
 from functools import partial, reduce
@@ -10,7 +11,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 from detectron2.modeling.backbone import FPN
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 
@@ -39,6 +40,7 @@ def build_resnest_backbone(cfg, input_shape: ShapeSpec) -> ResNeSt:
         KeyError: a key is missing from the config.
         ValueError: an invalid value; the message has its key and the choices.
     """
+    _register_deeplab(cfg)
     arguments = {}
     for name, key in _KEYS.items():
         try:
@@ -52,6 +54,16 @@ def build_resnest_backbone(cfg, input_shape: ShapeSpec) -> ResNeSt:
         return ResNeSt(in_channels=input_shape.channels, **arguments)
     except ArgumentError as error:
         raise ValueError(f"{_KEYS.get(error.argument, error.argument)} {error.problem}") from None
+
+
+def _register_deeplab(cfg) -> None:
+    """Import Detectron2's DeepLab project, which registers its heads, for a config that names one.
+
+    Not earlier: a project that has a copy of them registers the same names.
+    """
+    name = cfg.MODEL.SEM_SEG_HEAD.NAME
+    if name in ("DeepLabV3Head", "DeepLabV3PlusHead") and name not in SEM_SEG_HEADS_REGISTRY:
+        importlib.import_module("detectron2.projects.deeplab")
 
 
 @BACKBONE_REGISTRY.register()

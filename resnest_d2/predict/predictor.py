@@ -1,4 +1,4 @@
-"""Detection with a trained model."""
+"""Detection and semantic segmentation with a trained model."""
 
 import logging
 import os
@@ -18,13 +18,12 @@ from ..data.image_reader import read_image
 from ..data.intensity import Intensity
 from ..errors import check_choice
 from ..inference import optimize_for_inference
-from ..model_zoo.trained import find_trained_model
+from ..model_zoo.trained import find_trained_model, head_key
 from ..modeling.box_masks import AugmentedRCNN, unpasted_masks
+from ..modeling.windows import WindowedSegmentor, use_whole_images
 from ..text import printable
 
 __all__ = ["Predictor"]
-
-_WITHOUT_INSTANCES = ("SemanticSegmentor", "ProposalNetwork")
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ Image = np.ndarray | str | os.PathLike
 
 
 class Predictor:
-    """Detects objects with a trained detector.
+    """Detects objects, or classifies pixels, with a trained model.
 
     Config, class names, input format and statistics come from the checkpoint, the catalog or
     ``config``; see :mod:`resnest_d2.model_zoo.trained`. Images are read and resized as in
@@ -45,6 +44,7 @@ class Predictor:
             Detectron2's trainer needs it: the one that it was trained with.
         device: e.g. ``"cpu"`` or ``"cuda:1"``; by default a GPU if there is one.
         score_threshold: instances with lower scores are left out, 0-1; None for the config's.
+            Semantic segmentation has no scores.
         optimize: make the model faster first, see :func:`.inference.optimize_for_inference`; the
             first image then takes up to a minute longer.
         tta: test-time augmentation: detect at all sizes of ``TEST.AUG``, mirrored too, and merge
@@ -54,8 +54,8 @@ class Predictor:
     Raises:
         FileNotFoundError: no such checkpoint.
         ValueError: no checkpoint, one without config or with missing weights; an invalid
-            threshold; ``tta`` with keypoints or a model that is no ``GeneralizedRCNN``; a model
-            without instances.
+            threshold; ``tta`` with keypoints or a model that is no ``GeneralizedRCNN``; a network
+            of proposals alone.
 
     Attributes:
         checkpoint: the file.
@@ -64,7 +64,8 @@ class Predictor:
         intensity: the rule for images of more than 8 bits, as in training.
         class_names: by class number; "class 7" where the name is unknown.
         category_ids: those of the training data by class number, None where unknown.
-        model: the detector, in evaluation mode.
+        segments: whether it classifies pixels.
+        model: the network, in evaluation mode.
     """
 
     def __init__(
@@ -82,17 +83,19 @@ class Predictor:
         trained = find_trained_model(source, config)
         cfg = trained.cfg
         check_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("RGB", "BGR"))
-        if cfg.MODEL.META_ARCHITECTURE in _WITHOUT_INSTANCES:
-            raise ValueError(
-                f"{trained.weights} holds a {cfg.MODEL.META_ARCHITECTURE}: no detector"
-            )
+        if cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork":
+            raise ValueError(f"{trained.weights} holds a ProposalNetwork: no detector")
         cfg.MODEL.WEIGHTS = ""
         cfg.MODEL.DEVICE = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        retina = cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
-        head = cfg.MODEL.RETINANET if retina else cfg.MODEL.ROI_HEADS
-        if score_threshold is None:
-            score_threshold = head.SCORE_THRESH_TEST
-        head.SCORE_THRESH_TEST = score_threshold
+        head = cfg.MODEL[head_key(cfg)]
+        self.segments = cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor"
+        if self.segments:
+            score_threshold = None
+            use_whole_images(cfg)
+        else:
+            if score_threshold is None:
+                score_threshold = head.SCORE_THRESH_TEST
+            head.SCORE_THRESH_TEST = score_threshold
         cfg.TEST.AUG.ENABLED = tta
         if tta:
             from ..engine.prepare.tasks import check_test_augmentation  # not without need: slow
@@ -116,23 +119,28 @@ class Predictor:
         RunCheckpointer.from_config(cfg, self.model, whole=True).load_stored(stored)
         if optimize:
             self.model = optimize_for_inference(self.model)
-        self._detect = AugmentedRCNN(cfg, self.model) if tta else self.model
+        self._forward = AugmentedRCNN(cfg, self.model) if tta else self.model
+        if self.segments:
+            self._forward = WindowedSegmentor.from_config(cfg, self.model)
         self._resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
 
-    def __call__(self, image: Image) -> Instances:
-        """Detect objects in one image.
+    def __call__(self, image: Image) -> Instances | torch.Tensor:
+        """Detect objects in one image, or classify its pixels.
 
         Args:
             image: RGB, uint8, (H, W, 3), or a file.
 
         Returns:
             ``Instances`` on the CPU, in pixels of the image: ``pred_boxes``, ``scores``,
-            ``pred_classes``, and ``pred_masks`` (N, H, W) where the model has masks.
+            ``pred_classes``, and ``pred_masks`` (N, H, W) where the model has masks. Of a model for
+            semantic segmentation the class number of each pixel, int64 (H, W).
         """
         return self.batch([image])[0]
 
-    def batch(self, images: Sequence[Image], *, paste_masks: bool = True) -> list[Instances]:
-        """Detect objects in several images of any sizes, with the results of one by one.
+    def batch(
+        self, images: Sequence[Image], *, paste_masks: bool = True
+    ) -> list[Instances] | list[torch.Tensor]:
+        """Predict several images of any sizes, with the results of one by one.
 
         Only images that are padded to the same size share a forward pass, because more padding
         would change the results.
@@ -148,12 +156,15 @@ class Predictor:
             padded = tuple(-(-side // multiple) for side in item["image"].shape[1:])
             groups.setdefault(padded, []).append(i)
         found = {}
-        unpasted = nullcontext() if paste_masks else unpasted_masks(self._detect)
+        unpasted = nullcontext() if paste_masks else unpasted_masks(self._forward)
         with torch.inference_mode(), unpasted:
             for group in groups.values():
-                outputs = self._detect([inputs[i] for i in group])
+                outputs = self._forward([inputs[i] for i in group])
                 for i, output in zip(group, outputs, strict=True):
-                    found[i] = output["instances"].to("cpu")
+                    if self.segments:
+                        found[i] = output["sem_seg"].argmax(dim=0).cpu()
+                    else:
+                        found[i] = output["instances"].to("cpu")
         return [found[i] for i in range(len(inputs))]
 
     def preprocess(self, image: Image) -> dict:

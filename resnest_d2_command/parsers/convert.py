@@ -2,7 +2,7 @@
 
 from .common import add_parser
 
-_FORMATS = ("official", "timm", "resnest_d2", "detectron2", "mmdet", "mmcls")
+_FORMATS = ("official", "timm", "resnest_d2", "detectron2", "mmdet", "mmcls", "encoding")
 
 _CONVERT_EPILOG = """
 Examples:

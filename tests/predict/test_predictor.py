@@ -313,16 +313,16 @@ def test_category_ids_are_known_where_the_data_set_is(checkpoint, tmp_path):
         Predictor(tmp_path / "broken.pth", device="cpu")
 
 
-@pytest.mark.parametrize("architecture", ["SemanticSegmentor", "ProposalNetwork"])
-def test_models_without_instances_are_refused(architecture, checkpoint, tmp_path, monkeypatch):
+def test_a_network_of_proposals_alone_is_refused(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "resnest_d2.model_zoo.trained.check_network", lambda *_: None
     )  # the weights fit
     stored = torch.load(checkpoint, weights_only=True)
-    cfg = get_config("sample_mask_rcnn_resnest14_fpn", ["MODEL.META_ARCHITECTURE", architecture])
+    opts = ["MODEL.META_ARCHITECTURE", "ProposalNetwork"]
+    cfg = get_config("sample_mask_rcnn_resnest14_fpn", opts)
     stored[RECORD_KEY] = make_record(cfg, CLASSES)
     torch.save(stored, tmp_path / "model.pth")
-    with pytest.raises(ValueError, match=f"model.pth holds a {architecture}: no detector"):
+    with pytest.raises(ValueError, match="model.pth holds a ProposalNetwork: no detector"):
         Predictor(tmp_path / "model.pth", device="cpu")
 
 

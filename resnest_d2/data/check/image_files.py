@@ -52,7 +52,7 @@ class ImageEntry:
 
 
 @dataclass(frozen=True)
-class _ImageFile:
+class ImageFile:
     """A kind of problem, or the size as shown and the number of bytes."""
 
     kind: str | None = None
@@ -70,7 +70,7 @@ def check_image_files(
     problems = []
     seen: dict[str, ImageEntry] = {}
     named = [entry for entry in entries if entry.file_name is not None]
-    files = _look_at(os.path.join(image_root, entry.file_name) for entry in named)
+    files = look_at(os.path.join(image_root, entry.file_name) for entry in named)
     for entry, (path, file) in zip(named, files, strict=True):
         first = seen.setdefault(os.path.normpath(entry.file_name), entry)
         if first is not entry:
@@ -122,7 +122,7 @@ def shared_images(
 def _readable(side: Iterable[tuple[str, ImageEntry]]) -> list[tuple[ImageEntry, str, tuple]]:
     """Entries, paths, and what equal files have in common."""
     named = [(root, entry) for root, entry in side if entry.file_name is not None]
-    files = _look_at(os.path.join(root, entry.file_name) for root, entry in named)
+    files = look_at(os.path.join(root, entry.file_name) for root, entry in named)
     return [
         (entry, path, (file.num_bytes, file.size))
         for (_, entry), (path, file) in zip(named, files, strict=True)
@@ -132,7 +132,7 @@ def _readable(side: Iterable[tuple[str, ImageEntry]]) -> list[tuple[ImageEntry, 
 
 def file_digests(paths: Sequence[str]) -> list[bytes]:
     """One value for each file, equal for equal contents."""
-    return _in_threads(_digest, paths, "comparing images")
+    return in_threads(_digest, paths, "comparing images")
 
 
 def _digest(path: str) -> bytes:
@@ -151,38 +151,40 @@ def _digest_of_state(path: str, mtime_ns: int, size: int) -> bytes:
     return digest.digest()
 
 
-def _look_at(paths: Iterable[str]) -> list[tuple[str, _ImageFile]]:
+def look_at(paths: Iterable[str]) -> list[tuple[str, ImageFile]]:
+    """Each path, and what is known of its file."""
     paths = list(paths)
-    return list(zip(paths, _in_threads(_look, paths, "reading images"), strict=True))
+    return list(zip(paths, in_threads(_look, paths, "reading images"), strict=True))
 
 
-def _in_threads(function: Callable[[str], T], paths: Sequence[str], doing: str) -> list[T]:
+def in_threads(function: Callable[[str], T], paths: Sequence[str], doing: str) -> list[T]:
+    """The function's results by path, in their order, with a progress bar."""
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(progress_bar(pool.map(function, paths), desc=doing, total=len(paths)))
 
 
-def _look(path: str) -> _ImageFile:
+def _look(path: str) -> ImageFile:
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a file"
-            return _ImageFile("not-an-image", what)
+            return ImageFile("not-an-image", what)
         if not status.st_size:
-            return _ImageFile("empty-image", "0 bytes")
+            return ImageFile("empty-image", "0 bytes")
         return _read(path, status.st_mtime_ns, status.st_size)
     except (FileNotFoundError, NotADirectoryError):
-        return _ImageFile("missing-image", "no such file")
+        return ImageFile("missing-image", "no such file")
     except ImageError as error:
         if isinstance(error.__cause__, UnidentifiedImageError):
-            return _ImageFile("not-an-image", error.reason)
+            return ImageFile("not-an-image", error.reason)
         truncated = "truncated" in error.reason.lower()
-        return _ImageFile("truncated-image" if truncated else "unreadable-image", error.reason)
+        return ImageFile("truncated-image" if truncated else "unreadable-image", error.reason)
     except (OSError, ValueError) as error:  # ValueError: a null character
-        return _ImageFile("unreadable-image", str(error))
+        return ImageFile("unreadable-image", str(error))
 
 
 @functools.lru_cache(maxsize=1 << 18)  # a file is read again when it has changed
-def _read(path: str, mtime_ns: int, num_bytes: int) -> _ImageFile:
+def _read(path: str, mtime_ns: int, num_bytes: int) -> ImageFile:
     with open(path, "rb") as f:
         f.seek(max(0, num_bytes - len(_PNG_END)))
         end = f.read()
@@ -197,7 +199,7 @@ def _read(path: str, mtime_ns: int, num_bytes: int) -> _ImageFile:
                     image.load()
             turned = orientation(image)
         size = image.size[::-1] if turned in _TURNED else image.size
-    return _ImageFile(size=size, num_bytes=num_bytes, orientation=turned, many_bits=many_bits)
+    return ImageFile(size=size, num_bytes=num_bytes, orientation=turned, many_bits=many_bits)
 
 
 class _Budget:

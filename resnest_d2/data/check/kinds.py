@@ -99,6 +99,16 @@ mend polygon-outside: a polygon reaches more than 2 pixels out of the image: it 
 skip/masks rle-size: the size of an RLE must be the image's [height, width]
 skip/masks bad-rle: the counts of an RLE must be whole numbers that add up to its size
 
+skip missing-label: the image has no label map of its name
+note surplus-label: the label map has no image of its name
+skip unreadable-label: the label map cannot be read
+skip label-colours: the label map has colours: its values must be class numbers, in one channel
+skip label-size: the label map has another size than its image
+skip label-value: the label map has values that are no class; pixels without a class must have the
+  value of MODEL.SEM_SEG_HEAD.IGNORE_VALUE (255)
+note ignored-label: all pixels of the label map are ignored: nothing is learned from it
+note empty-label-class: no pixel has this class
+
 repair/keypoints missing-keypoints: the category has keypoints, the object has none: repair takes
   them as not labelled
 skip/keypoints bad-keypoints: keypoints must be a list of finite numbers: x1, y1, v1, …

@@ -226,11 +226,11 @@ def keypoint_names(summary: CocoSummary) -> tuple[str, ...]:
     return summary.keypoint_names or tuple(map(str, range(summary.num_keypoints)))
 
 
-def name_of_files(json_file: str, *others: str) -> str:
+def name_of_files(file: str, *others: str, kind: str = "coco") -> str:
     """A name that is computed from paths, hence the same in every process."""
-    stem = os.path.splitext(os.path.basename(json_file))[0]
-    paths = "\0".join(map(os.path.realpath, (json_file, *others)))
-    return f"coco_{stem}_{hashlib.sha256(paths.encode()).hexdigest()[:8]}"
+    stem = os.path.splitext(os.path.basename(os.path.normpath(file)))[0]
+    paths = "\0".join(map(os.path.realpath, (file, *others)))
+    return f"{kind}_{stem}_{hashlib.sha256(paths.encode()).hexdigest()[:8]}"
 
 
 _registered: dict[str, tuple[dict[str, str], Any]] = {}  # files and state by name

@@ -67,8 +67,9 @@ def estimate_memory(
 
 def image_size(cfg: CfgNode) -> tuple[int, int]:
     """Height and width, pixels, of about the largest training image: of 4:3, padded."""
-    if cfg.RESNEST.JITTER.SIZE:
-        sides = (cfg.RESNEST.JITTER.SIZE,) * 2
+    jitter = cfg.RESNEST.JITTER
+    if jitter.SIZE:
+        sides = (jitter.CROP or jitter.SIZE,) * 2
     else:
         longest = cfg.INPUT.MAX_SIZE_TRAIN
         short = min(max(cfg.INPUT.MIN_SIZE_TRAIN), longest)

@@ -185,7 +185,8 @@ def _images(cfg: CfgNode, data: TrainingData, seen: list[ValueRange]) -> _Rows:
     jitter, intensity = cfg.RESNEST.JITTER, Intensity.from_config(cfg)
     if side := jitter.SIZE:
         low, high = jitter.SCALE
-        size = f"{side} x {side} pixels, with jitter of {low:g} to {high:g}"
+        crop = jitter.CROP or side
+        size = f"{crop} x {crop} pixels, cut out of {side} pixels times {low:g} to {high:g}"
     else:
         ranged = cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range"
         short = (" to " if ranged else ", ").join(map(str, cfg.INPUT.MIN_SIZE_TRAIN))

@@ -6,8 +6,8 @@ from detectron2.config import CfgNode
 
 from ...data import TrainingData
 from ...data.intensity import Intensity, ValueRange, fitting_keys
+from ...model_zoo.trained import head_key
 from ...text import printable
-from ..prepare.classes import classes_key
 
 _FEW = 4  # images from which a batch norm's statistics are too noisy for detection
 
@@ -127,7 +127,7 @@ def _classes(cfg: CfgNode, data: TrainingData) -> list[str]:
             f"{printable(', '.join(empty[:10]))}{more}. Add images with them, or take them out of "
             "the categories"
         )
-    name = classes_key(cfg)
+    name = head_key(cfg)
     classes, known = cfg.MODEL[name].NUM_CLASSES, len(data.class_names)
     if data.instances is not None and classes > known:
         found.append(

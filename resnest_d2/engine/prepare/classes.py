@@ -6,19 +6,12 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from ...model_zoo.trained import class_names_of
+from ...model_zoo.trained import HEADS, class_names_of, head_key
 from ...text import printable
 from .given_values import GivenValues
 from .request import RunRequest
 
 logger = logging.getLogger(__name__)
-
-_DETECTORS = ("GeneralizedRCNN", "PanopticFPN", "RetinaNet")
-
-
-def classes_key(cfg: CfgNode) -> str:
-    """The part of ``MODEL`` that has a detector's ``NUM_CLASSES``."""
-    return "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
 
 
 def use_classes(cfg: CfgNode, request: RunRequest, given: GivenValues) -> None:
@@ -32,9 +25,9 @@ def use_classes(cfg: CfgNode, request: RunRequest, given: GivenValues) -> None:
             classes than its training data.
     """
     data_sets = cfg.DATASETS.TEST if request.eval_only else cfg.DATASETS.TRAIN
-    if not data_sets or not (classes := len(class_names_of(data_sets[0]))):
+    if not data_sets or not (classes := len(class_names_of(data_sets[0], cfg))):
         return
-    part = classes_key(cfg)
+    part = head_key(cfg)
     key, value = f"MODEL.{part}.NUM_CLASSES", cfg.MODEL[part].NUM_CLASSES
     data = MetadataCatalog.get(data_sets[0]).get("json_file", data_sets[0])
     named = request.train or request.val
@@ -42,9 +35,10 @@ def use_classes(cfg: CfgNode, request: RunRequest, given: GivenValues) -> None:
     if named and not given.in_opts(key):
         if value != classes:
             logger.info(f"{key} is now {classes}, the number of classes of {data}")
-        cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = classes
+        for name in (part,) if part == "SEM_SEG_HEAD" else ("ROI_HEADS", "RETINANET"):
+            cfg.MODEL[name].NUM_CLASSES = classes
     elif value < classes and (named or not request.eval_only):
-        if cfg.MODEL.META_ARCHITECTURE in _DETECTORS:
+        if cfg.MODEL.META_ARCHITECTURE in HEADS:
             raise ValueError(
                 f"{key} must be at least {classes}, the number of classes of {data}, got {value}"
             )
@@ -55,10 +49,10 @@ def use_classes(cfg: CfgNode, request: RunRequest, given: GivenValues) -> None:
         )
 
 
-def check_same_classes(weights: str, class_names: Sequence[str], data_sets: Sequence[str]) -> None:
-    """Refuse data with other classes than a model's: its detections would get wrong names."""
-    for name in data_sets:
-        found = class_names_of(name)
+def check_same_classes(cfg: CfgNode, weights: str, class_names: Sequence[str]) -> None:
+    """Refuse test data with other classes than a model's: its results would get wrong names."""
+    for name in cfg.DATASETS.TEST:
+        found = class_names_of(name, cfg)
         if found and class_names and found != class_names:
             data = MetadataCatalog.get(name).get("json_file", name)
             ours, theirs = (printable(", ".join(names), 1000) for names in (class_names, found))

@@ -28,7 +28,6 @@ from .request import RunRequest
 
 logger = logging.getLogger(__name__)
 
-_LIST = "bad_data.json"
 _Pair = tuple[str, str]  # JSON file, image folder
 
 
@@ -82,15 +81,17 @@ def use_own_data(cfg: CfgNode, request: RunRequest, given: GivenValues) -> list[
     return data_sets
 
 
-def log_bad_data(folder: str, request: RunRequest) -> None:
-    """Log what was left out of a run's data.
+def bad_data_list(output_dir: str, request: RunRequest) -> str:
+    """The file that lists what was left out of a run's data."""
+    folder = os.path.join(output_dir, "inference") if request.eval_only else output_dir
+    return os.path.join(folder, "bad_data.json")
 
-    Args:
-        folder: of the log; :func:`use_own_data` has written the list there.
-    """
+
+def log_bad_data(output_dir: str, request: RunRequest) -> None:
+    """Log what was left out of a run's data."""
     if request.on_bad_data != "skip" or not request.train + request.val:
         return
-    file = os.path.join(folder, _LIST)
+    file = bad_data_list(output_dir, request)
     problems = read_problems(file)
     counts = ", ".join(f"{count} {kind}" for kind, count in count_kinds(problems).items())
     what = f"{len(problems)} problems of the data are left out: {counts}. " if problems else ""
@@ -121,17 +122,21 @@ def _usable_sets(
     _log_changes(sets, [problem for problem in shown if problem.severity == "warning"])
 
     skip = on_bad_data == "skip"
-    folder = os.path.join(cfg.OUTPUT_DIR, "inference") if request.eval_only else cfg.OUTPUT_DIR
+    listed = bad_data_list(cfg.OUTPUT_DIR, request)
     changed = any(usable.content is not None for usable in sets.values())
     if (changed or skip) and not request.eval_only:  # before another run's files are overwritten
         check_output_dir("OUTPUT_DIR", cfg.OUTPUT_DIR, request)
     written = {
-        pair: (write_usable(usable, os.path.join(folder, "data")), pair[1], usable.summary)
+        pair: (
+            write_usable(usable, os.path.join(os.path.dirname(listed), "data")),
+            pair[1],
+            usable.summary,
+        )
         for pair, usable in sets.items()
     }
     if skip:
         left_out = [problem for usable in sets.values() for problem in usable.left_out]
-        write_problems(left_out, os.path.join(folder, _LIST))
+        write_problems(left_out, listed)
     return written
 
 

@@ -13,10 +13,12 @@ from detectron2.modeling import build_backbone
 
 from ...data import SAMPLERS, check_jitter, check_sizes
 from ...data.formats.coco import CocoFiles
+from ...data.formats.label_maps import LabelMapFiles
 from ...data.intensity import Intensity
 from ...errors import check_choice
 from ...evaluation import IMPLEMENTATIONS
 from ...modeling.checkpointing import add_checkpointing
+from ...modeling.windows import use_whole_images
 from ..launch.torchrun import prepare_together
 from .classes import check_same_classes, use_classes
 from .config_checks import (
@@ -28,6 +30,7 @@ from .config_checks import (
     choose_weights,
     expect_published,
 )
+from .label_data import use_label_maps
 from .own_data import use_own_data
 from .request import RunRequest
 from .schedule import Origin, set_schedule
@@ -51,7 +54,7 @@ class Plan:
     cfg: Any
     device: str
     output_dir: tuple[str, str]
-    data_sets: tuple[CocoFiles, ...] = ()
+    data_sets: tuple[CocoFiles | LabelMapFiles, ...] = ()
     origin: Origin = Origin()
 
     def register(self) -> None:
@@ -76,7 +79,11 @@ def _prepare(request: RunRequest) -> Plan:
     cfg, given, trained = choose_config(request)
     recorded = trained is not None and request.config is None  # config and classes are the model's
     expect_published(cfg, request)
-    data_sets = use_own_data(cfg, request, given)
+    if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
+        class_names = trained.class_names if trained is not None else ()
+        data_sets = use_label_maps(cfg, request, class_names)
+    else:
+        data_sets = use_own_data(cfg, request, given)
     if not recorded:
         use_classes(cfg, request, given)
     choose_weights(cfg, request, given)
@@ -90,9 +97,10 @@ def _prepare(request: RunRequest) -> Plan:
     with torch.device("meta"):  # no memory, no time: only the checks of the builders
         add_checkpointing(build_backbone(cfg), cfg)
     if recorded:
-        check_same_classes(trained.weights, trained.class_names, cfg.DATASETS.TEST)
+        check_same_classes(cfg, trained.weights, trained.class_names)
     check_files(cfg, request, trained)
     check_test_augmentation(cfg)
+    use_whole_images(cfg)
     check_tasks(cfg, () if request.eval_only else cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
     origin = Origin()
     if not request.eval_only:

@@ -14,7 +14,9 @@ class RunRequest:
             the checkpoint's own.
         opts: KEY VALUE pairs that override it.
         train, val: own COCO-format data as (json file, image folder) pairs; their categories set
-            the numbers of classes and keypoints. Empty: the config's data sets.
+            the numbers of classes and keypoints. For a ``SemanticSegmentor`` (folder of label maps,
+            image folder) pairs. Empty: the config's data sets.
+        classes: file with the names of the classes of label maps.
         on_bad_data: ``"refuse"`` refuses own data with errors; ``"repair"`` repairs what it can
             and refuses the rest; ``"skip"`` leaves the rest out and lists it in ``OUTPUT_DIR``.
         resume: go on from the last readable checkpoint of ``OUTPUT_DIR``, if it has one.
@@ -42,6 +44,7 @@ class RunRequest:
     opts: tuple[str, ...] = ()
     train: tuple[tuple[str, str], ...] = ()
     val: tuple[tuple[str, str], ...] = ()
+    classes: str | None = None
     on_bad_data: str = "refuse"
     resume: bool = False
     init_from: str | None = None

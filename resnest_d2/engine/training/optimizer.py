@@ -6,6 +6,7 @@ it uses PyTorch's function.
 """
 
 import logging
+from typing import Any
 
 import torch
 from torch import nn
@@ -47,14 +48,24 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def _build(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    if cfg.SOLVER.OPTIMIZER == "SGD":
+    solver = cfg.SOLVER
+    if solver.OPTIMIZER == "SGD" and solver.BACKBONE_MULTIPLIER == 1:
         return d2_build_optimizer(cfg, model)
+
+    def factor(name: str) -> float:
+        return solver.BACKBONE_MULTIPLIER if name.startswith("backbone.") else 1.0
+
     parameters = get_default_optimizer_params(
         model,
-        base_lr=cfg.SOLVER.BASE_LR,
-        weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
-        bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
-        weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
+        base_lr=solver.BASE_LR,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        bias_lr_factor=solver.BIAS_LR_FACTOR,
+        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+        lr_factor_func=factor,
     )
-    optimizer_class = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
-    return optimizer_class(parameters, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
+    options: dict[str, Any] = {"lr": solver.BASE_LR, "weight_decay": solver.WEIGHT_DECAY}
+    optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW
+    if solver.OPTIMIZER == "SGD":
+        optimizer_class = torch.optim.SGD
+        options |= {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}
+    return maybe_add_gradient_clipping(cfg, optimizer_class)(parameters, **options)

@@ -17,7 +17,6 @@ from torch import distributed as dist
 from torch import nn
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer, TrainerBase, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import DatasetEvaluator
@@ -35,10 +34,11 @@ from ...data import (
 )
 from ...evaluation import build_evaluator
 from ...evaluation.coco_evaluator import masks_for
-from ...model_zoo.trained import known_category_ids
+from ...model_zoo.trained import class_names_of, known_category_ids
 from ...modeling.box_masks import AugmentedRCNN
 from ...modeling.checkpointing import add_checkpointing
 from ...modeling.norm import PortableSyncBatchNorm, convert_sync_batchnorm
+from ...modeling.windows import WindowedSegmentor
 from ..diagnosis.non_finite import LossGuard
 from ..diagnosis.start_report import log_report
 from ..launch.stopping import StopOnSignal
@@ -101,7 +101,7 @@ class Trainer(DefaultTrainer):
         self._trained = TrainedWeights(model)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
-        class_names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes
+        class_names = class_names_of(cfg.DATASETS.TRAIN[0], cfg)
         category_ids = known_category_ids(cfg.DATASETS.TRAIN, class_names)
         record = make_record(cfg, class_names, category_ids)
         guard = self._loss_guard(cfg, model, record)
@@ -330,7 +330,7 @@ class Trainer(DefaultTrainer):
         elif isinstance(evaluators, DatasetEvaluator):
             evaluators = [evaluators]
         with masks_for(evaluators, model):
-            return super().test(cfg, model, evaluators)
+            return super().test(cfg, WindowedSegmentor.from_config(cfg, model), evaluators)
 
     @classmethod
     def test_augmented(cls, cfg: CfgNode, model: nn.Module) -> dict:
@@ -361,7 +361,13 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer):
-        """Detectron2's, also for a rate of 0 and a step at the end of training."""
+        """Detectron2's, also for a rate of 0 and a step at the end of training, and
+        ``WarmupPolyLR`` of its DeepLab project.
+        """
+        if cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupPolyLR":
+            from detectron2.projects.deeplab import build_lr_scheduler  # registers its heads
+
+            return build_lr_scheduler(cfg, optimizer)
         cfg = cfg.clone()
         cfg.defrost()
         cfg.SOLVER.BASE_LR = cfg.SOLVER.BASE_LR or 1.0  # it builds factors of the rate: 0 stays 0

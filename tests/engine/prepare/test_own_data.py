@@ -143,10 +143,12 @@ def test_an_evaluation_takes_no_number_of_classes_from_registered_data(shapes):
 
 def test_the_same_classes_in_another_order_are_refused(shapes):
     _register(shapes, "shapes_registered_in_order")
-    names = class_names_of("shapes_registered_in_order")
-    check_same_classes("model.pth", names, ["shapes_registered_in_order"])
+    data = ("DATASETS.TEST", ("shapes_registered_in_order",))
+    cfg = get_config("mask_rcnn_resnest50_fpn", data)
+    names = class_names_of("shapes_registered_in_order", cfg)
+    check_same_classes(cfg, "model.pth", names)
     with pytest.raises(ValueError, match="must be the same, in the order of their ids"):
-        check_same_classes("model.pth", names[::-1], ["shapes_registered_in_order"])
+        check_same_classes(cfg, "model.pth", names[::-1])
 
 
 @pytest.mark.parametrize("part", ["train", "val"])
