@@ -30,7 +30,7 @@ help: ## list these targets
 env: $(STAMP) ## virtual environment with PyTorch, Detectron2 and this package, editable
 
 test: lint ## linter, formatter's check and the default tests
-	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 demo: env ## train, evaluate and predict on a small made-up data set
 	$(BIN)/python tools/demo.py $(DEMO_ARGS)

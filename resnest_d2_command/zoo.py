@@ -13,13 +13,20 @@ import sys
 from pathlib import Path
 
 _LEGEND = """\
-AP and PQ are quoted, of COCO val2017 at one scale; each gain is over the same recipe on a ResNet of
-the same depth. Parameters are measured.
+AP and PQ are quoted, of COCO val2017 at one scale, and so is mIoU, at several scales; each gain is
+over the same recipe on a ResNet of the same depth. Parameters are measured.
 
   weights and commands:       resnest-d2 zoo show NAME
   evaluate published weights: resnest-d2 evaluate --checkpoint resnest://NAME --verify
   train:                      resnest-d2 train --config-file NAME --num-gpus 8"""
-_ROW = "{:41}{:>8}{:>7}{:>9}{:>7}{:>7}{:>10}"
+_ROW = "{:40}{:>7}{:>7}{:>8}{:>7}{:>6}{:>7}{:>7}{:>9}"
+_RESULTS = {
+    "box_ap": "box AP",
+    "mask_ap": "mask AP",
+    "pq": "PQ",
+    "miou": "mIoU",
+    "pixel_accuracy": "pixel accuracy",
+}
 _NOT_MEASURED = "not yet measured"
 
 
@@ -46,7 +53,11 @@ def _list(args: argparse.Namespace) -> int:
             return _refuse(f"{key} must be one of {', '.join(choices)}, got {wanted!r}")
         models = [model for model in models if wanted in (None, model[key])]
     if args.min_ap is not None:
-        models = [m for m in models if m["published"] and m["published"]["box_ap"] >= args.min_ap]
+        models = [
+            model
+            for model in models
+            if ((model["published"] or {}).get("box_ap") or 0) >= args.min_ap
+        ]
     if args.json:
         return _print(models)
     return _print(f"{_table(models)}\n\n{_LEGEND}" if models else "no model fits")
@@ -91,18 +102,22 @@ def _refuse(problem: str) -> int:
 
 
 def _table(models: list[dict]) -> str:
-    """One line a model: published AP and PQ, the gain over its baseline, parameters."""
+    """One line a model: published results, gains over its baseline, parameters."""
 
     def text(value: float | None, form: str = ".2f") -> str:
         return "–" if value is None else format(value, form)
 
-    lines = [_ROW.format("model", "box AP", "gain", "mask AP", "gain", "PQ", "M params")]
+    lines = [
+        _ROW.format("model", "box AP", "gain", "mask AP", "gain", "PQ", "mIoU", "gain", "M params")
+    ]
     for model in models:
         published, gains, cost = model["published"] or {}, model["gains"], model["measured"]
         row = [model["name"]]
         for key in ("box_ap", "mask_ap"):
             row += [text(published.get(key)), text(gains.get(key), "+.2f")]
-        row += [text(published.get("pq")), text(cost and cost["params"] / 1e6, ".1f")]
+        row += [text(published.get("pq"))]
+        row += [text(published.get("miou")), text(gains.get("miou"), "+.2f")]
+        row += [text(cost and cost["params"] / 1e6, ".1f")]
         lines.append(_ROW.format(*row))
     return "\n".join(lines)
 
@@ -141,11 +156,12 @@ def _result(model: dict) -> list[str]:
         return ["nothing was published"]
     parts = [
         f"{label} {published[key]:.2f}" + (f" ({gains[key]:+.2f})" if key in gains else "")
-        for key, label in (("box_ap", "box AP"), ("mask_ap", "mask AP"), ("pq", "PQ"))
+        for key, label in _RESULTS.items()
         if published[key] is not None
     ]
     baseline = f"; gains over {model['baseline']}, the same recipe" if model["baseline"] else ""
-    quoted = f"quoted: {published['source']}; COCO val2017, one scale"
+    where = "several scales" if published["miou"] else "COCO val2017, one scale"
+    quoted = f"quoted: {published['source']}; {where}"
     return [", ".join(parts) + baseline, quoted]
 
 

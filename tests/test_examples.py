@@ -55,6 +55,7 @@ SLOW = {
     r"resnest-d2 export ": "each file runs in a process of its own",
     r"resnest-d2 benchmark .*(optimized|--training)": "compiles, or has large networks",
     r"resnest-d2 benchmark$": "builds every network",
+    r".* RESNEST.SEGMENT.SCALES ": "has large windows",
     r"export.md": "needs the files of all formats",
 }
 """What is left to ``-m slow``, and why."""

@@ -37,6 +37,7 @@ TITLES = {
     "instance": "Instance segmentation",
     "keypoints": "Keypoints",
     "panoptic": "Panoptic segmentation",
+    "semantic": "Semantic segmentation",
 }
 NOT_MEASURED = "not yet measured"
 FAMILY = [item for item in CLASSIFIERS.values() if "fast" not in item.name]
@@ -67,7 +68,9 @@ model = resnest_d2.model_zoo.get("mask_rcnn_resnest50_fpn")  # trained, in evalu
 Each column is either quoted or measured, as its heading says.
 
 - **Quoted**: printed by others. AP and PQ (0–100) are rows of the original plugin's README: COCO
-  val2017, one scale. This project has not trained or evaluated on the whole of COCO.
+  val2017, one scale. mIoU and pixel accuracy are rows of PyTorch-Encoding's model zoo: several
+  scales, with `RESNEST.SEGMENT`. This project has not trained or evaluated on the whole of COCO,
+  ADE20K or Pascal Context.
 - **gain**: the row minus the row of its baseline, the same recipe (head, norm, schedule, data) on
   a ResNet of the same depth. (For Mask R-CNN, box gains of 2.85 and 4.03 with ResNeSt-50 and 101
   are quoted elsewhere. The rows give 2.84 and 3.97, and rows are what is printed here.)
@@ -146,8 +149,14 @@ COSTS = ["M parameters, measured", "G multiply-adds, measured", "CPU ms, measure
 
 def models_table(models: list[Model]) -> str:
     """Rows of one task that have published results, and those results that the task has."""
-    results = {"box_ap": "box AP", "mask_ap": "mask AP", "pq": "PQ"}
-    results = {k: v for k, v in results.items() if getattr(models[0].published, k) is not None}
+    results = {"box_ap": "box AP", "mask_ap": "mask AP", "pq": "PQ", "miou": "mIoU"}
+    results["pixel_accuracy"] = "pixel accuracy"
+    published = [model.published for model in models]
+    results = {
+        key: label
+        for key, label in results.items()
+        if any(getattr(row, key) is not None for row in published)
+    }
     gained = [key for key in results if any(key in model.gains for model in models)]
     headers = ["recipe"]
     for key, label in results.items():

@@ -5,7 +5,8 @@ Without --latency: parameters of every model, multiply-adds of every backbone fo
 image (COCO's usual shape at a short side of 800, padded) and of every classifier at 224 pixels and
 at the size that its accuracy was published for. With it: the CPU latency of the same networks
 instead, of one image, in eager float32; classifiers at 224 pixels only. Run that on a quiet
-machine. Each keeps what the other measured. Afterwards: tools/make_model_zoo.py.
+machine. Each keeps what the other measured. Models for semantic segmentation are left out.
+Afterwards: tools/make_model_zoo.py.
 """
 
 import argparse
@@ -36,10 +37,15 @@ IMAGE_SIZE = (800, 1088)
 CROP = 224
 
 
+def detectors() -> list[model_zoo.Model]:
+    """Models whose backbone is measured as it is; that of a segmentation model is dilated."""
+    return [model for model in model_zoo.list_models() if model.task != "semantic"]
+
+
 def backbones() -> dict:
     """Name -> function that builds it, as the first model of the catalog that has it does."""
     built = {}
-    for model in model_zoo.list_models():
+    for model in detectors():
         built.setdefault(model.backbone, lambda model=model: build_backbone(model))
     return built
 
@@ -57,7 +63,7 @@ def build_classifier(name: str) -> torch.nn.Module:
 
 def count() -> dict:
     models, measured, classifiers = {}, {}, {}
-    for name in model_zoo.MODELS:
+    for name in (model.name for model in detectors()):
         with torch.device("meta"):  # parameters need no memory
             cfg = model_zoo.get_config(name, ["MODEL.DEVICE", "meta"])
             models[name] = {"params": count_params(build_model(cfg))}

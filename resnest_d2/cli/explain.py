@@ -29,6 +29,7 @@ def explain(args: argparse.Namespace) -> int:
             device=args.device,
             score_threshold=args.score_threshold,
         )
+        predictor.require_detector("explain")
         model = predictor.model
         check_saliency(model)
         if not Path(args.image).is_file():

@@ -94,6 +94,7 @@ def export_checkpoint(
     if target.is_dir() or not target.parent.is_dir():
         raise FileNotFoundError(f"{target} must be a file in a folder that exists")
     predictor = Predictor(source, config=config, device="cpu", score_threshold=score_threshold)
+    predictor.require_detector("export")
     threshold = predictor.settings["score_threshold"]
     nms = not (format == "torch-export" and isinstance(predictor.model, RetinaNet))
     exported = build_part(predictor.model, predictor.cfg, part, nms=nms)

@@ -1,7 +1,8 @@
 """The catalog: what was published about each model, and what was measured here.
 
 A model is named like its recipe in ``configs/``. AP are quoted from the original plugin, whose
-recipes these are; costs are measured, see :mod:`resnest_d2.model_zoo.measured`.
+recipes these are, and mIoU from PyTorch-Encoding; costs are measured, see
+:mod:`resnest_d2.model_zoo.measured`.
 """
 
 import dataclasses
@@ -21,31 +22,34 @@ from detectron2.modeling import build_model
 
 from .. import config
 from ..checkpoint import RunCheckpointer
-from ..checkpoint.statistics import DETECTOR, MSRA, InputStatistics
+from ..checkpoint.statistics import CLASSIFIER, DETECTOR, MSRA, InputStatistics
 from .download import fetch
 from .measured import Measured, measured_model
 from .weights import WEIGHTS
 
-TASKS = ("detection", "instance", "keypoints", "panoptic")
+TASKS = ("detection", "instance", "keypoints", "panoptic", "semantic")
 
 TOLERANCE = 0.2
-"""AP and PQ may differ from the published value by this much: it was rounded, and other hardware
-and versions round differently."""
+"""AP, PQ and mIoU may differ from the published value by this much: it was rounded, and other
+hardware and versions round differently."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """Quoted results, 0-100, COCO val2017, one scale.
+    """Quoted results, 0-100, on the validation data of the recipe.
 
     Attributes:
-        box_ap, mask_ap: COCO's AP of boxes and masks.
-        pq: panoptic quality.
+        box_ap, mask_ap: COCO's AP of boxes and masks, at one scale.
+        pq: panoptic quality, at one scale.
+        miou, pixel_accuracy: of semantic segmentation, at several scales.
         source: where they are printed.
     """
 
-    box_ap: float
+    box_ap: float | None = None
     mask_ap: float | None = None
     pq: float | None = None
+    miou: float | None = None
+    pixel_accuracy: float | None = None
     source: str = "README of the original plugin, github.com/zhanghang1989/ResNeSt"
 
 
@@ -90,14 +94,14 @@ class Model:
 
     @property
     def gains(self) -> dict[str, float]:
-        """``box_ap`` and ``mask_ap`` above the baseline's: differences of published rows."""
-        if self.baseline is None:
+        """``box_ap``, ``mask_ap``, ``miou`` above the baseline's: differences of published rows."""
+        if self.baseline is None or MODELS[self.baseline].published is None:
             return {}
         base, own = MODELS[self.baseline].published, self.published
         return {
             key: round(getattr(own, key) - getattr(base, key), 2)
-            for key in ("box_ap", "mask_ap")
-            if getattr(own, key) is not None
+            for key in ("box_ap", "mask_ap", "miou")
+            if None not in (getattr(own, key), getattr(base, key))
         }
 
     @property
@@ -109,6 +113,7 @@ class Model:
             ("bbox", "AP", self.published.box_ap),
             ("segm", "AP", self.published.mask_ap),
             ("panoptic_seg", "PQ", self.published.pq),
+            ("sem_seg", "mIoU", self.published.miou),
         )
         return [[*key, value, TOLERANCE] for *key, value in values if value is not None]
 
@@ -151,6 +156,9 @@ _METHODS = {
     "cascade_mask_rcnn": ("Cascade Mask R-CNN", "instance"),
     "keypoint_rcnn": ("Keypoint R-CNN", "keypoints"),
     "panoptic_fpn": ("Panoptic FPN", "panoptic"),
+    "fcn": ("FCN", "semantic"),
+    "deeplabv3": ("DeepLabV3", "semantic"),
+    "deeplabv3plus": ("DeepLabV3+", "semantic"),
 }
 
 
@@ -173,6 +181,18 @@ def _model(name: str, *ap: float | None, baseline: str | None = None, **more) ->
         "measured": measured_model(name, backbone),
     }
     return Model(name, task, title, backbone, **{**record, **more})
+
+
+def _semantic(name: str, *quoted: float, baseline: str | None = None) -> Model:
+    """A model for semantic segmentation, with its published mIoU and pixel accuracy."""
+    more = {}
+    if resnest := re.search(r"resnest\d+", name):
+        more = {"initial_weights": f"resnest://{resnest[0]}", "statistics": CLASSIFIER}
+    source = "model zoo of PyTorch-Encoding, github.com/zhanghang1989/PyTorch-Encoding"
+    if name == "deeplabv3_resnet50_ade20k":
+        source = "arXiv 2004.08955, abstract"
+    published = Published(None, None, None, *quoted, source=source) if quoted else None
+    return _model(name, baseline=baseline, **{"published": published, "measured": None, **more})
 
 
 def _pair(
@@ -223,6 +243,30 @@ MODELS: dict[str, Model] = {
             *(51.00, 43.68, 47.90),
             note="Panoptic FPN with a cascade of box heads",
         ),
+        _semantic("deeplabv3_resnet50_ade20k", 42.1),
+        _semantic("deeplabv3_resnest50_ade20k", 45.12, 81.17, baseline="deeplabv3_resnet50_ade20k"),
+        _semantic("deeplabv3_resnet101_ade20k"),
+        _semantic(
+            "deeplabv3_resnest101_ade20k", 46.91, 82.07, baseline="deeplabv3_resnet101_ade20k"
+        ),
+        _semantic("deeplabv3_resnest200_ade20k", 48.36, 82.45),
+        _semantic("deeplabv3_resnest269_ade20k", 47.60, 82.62),
+        _semantic("fcn_resnest50_ade20k", 42.94, 80.18),
+        _semantic("deeplabv3_resnet50_pcontext"),
+        _semantic(
+            "deeplabv3_resnest50_pcontext", 53.19, 80.41, baseline="deeplabv3_resnet50_pcontext"
+        ),
+        _semantic("deeplabv3_resnet101_pcontext"),
+        _semantic(
+            "deeplabv3_resnest101_pcontext", 56.49, 81.91, baseline="deeplabv3_resnet101_pcontext"
+        ),
+        _semantic("deeplabv3_resnest200_pcontext", 58.37, 82.50),
+        _semantic("deeplabv3_resnest269_pcontext", 58.92, 83.06),
+        _semantic("fcn_resnest50_pcontext", 51.98, 79.19),
+        _semantic("deeplabv3_resnest50_cityscapes"),
+        _semantic("deeplabv3_resnest101_cityscapes"),
+        _semantic("deeplabv3_resnest200_cityscapes"),
+        _semantic("deeplabv3plus_resnest101_cityscapes"),
     )
 }
 """Every model, by name; a family's models follow each other."""
@@ -265,7 +309,7 @@ def list_models(
         for model in MODELS.values()
         if task in (None, model.task)
         and backbone in (None, model.backbone)
-        and (min_ap is None or (model.published and model.published.box_ap >= min_ap))
+        and (min_ap is None or (model.published and (model.published.box_ap or 0) >= min_ap))
     ]
 
 

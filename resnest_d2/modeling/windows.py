@@ -15,6 +15,8 @@ from torch import nn
 
 from detectron2.config import CfgNode
 
+PUBLISHED_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+
 
 class WindowedSegmentor(nn.Module):
     """Calls a ``SemanticSegmentor`` window by window: the same inputs, scores in place of logits.

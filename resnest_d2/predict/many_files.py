@@ -102,6 +102,7 @@ def predict_files(
         OSError: a result cannot be written. Finished images are kept.
     """
     check_choice("picture_format", picture_format, PICTURE_FORMATS)
+    predictor.require_detector("predicting into a folder")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     out = Path(out)

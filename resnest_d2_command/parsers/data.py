@@ -188,4 +188,5 @@ def _kinds() -> str:
     return "\n".join(
         f"  {kind + '*' * (kind in table['WARNINGS']):{width}}  {text}"
         for kind, text in table["KINDS"].items()
+        if kind not in table["OF_LABELS"]
     )

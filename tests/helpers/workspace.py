@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from checkout import ROOT
+from label_sets import write_label_set
 from PIL import Image
 from runs import TINY
 
@@ -64,6 +65,7 @@ def make_material(root: Path) -> Material:
     _write_coco(folder)
     _write_weights(folder, weights)
     _train(folder, root)
+    _train_segmentor(folder)
     return Material(folder, weights)
 
 
@@ -153,6 +155,19 @@ def _train(folder: Path, root: Path) -> None:
         shutil.copy(error.file, mine / "nonfinite_0000003_rank0.pth")
     for name in ("resnet50", "resnest50", *(f"resne{x}50_{n}" for x in ("t", "st") for n in "12")):
         shutil.copytree(mine, folder / "runs" / name)
+
+
+def _train_segmentor(folder: Path) -> None:
+    """``street/``, images and label maps, and ``runs/street``."""
+    data = write_label_set(folder / "street", train=4, val=1)
+    opts = (*SMALLER, "MODEL.WEIGHTS", "", "OUTPUT_DIR", str(folder / "runs" / "street"))
+    request = RunRequest(
+        "deeplabv3_resnest50_ade20k",
+        (*opts, "RESNEST.JITTER.SIZE", "64", "RESNEST.JITTER.CROP", "48"),
+        train=(data["train"],),
+        classes=str(data["classes"]),
+    )
+    run(request)
 
 
 def _decide(checkpoint: Path) -> None:

@@ -55,11 +55,15 @@ def test_record_agrees_with_its_recipe(name):
     assert cfg.MODEL.WEIGHTS == model.initial_weights
     assert InputStatistics.from_config(cfg) == model.statistics
     kind = "resnest" if cfg.MODEL.BACKBONE.NAME.startswith("build_resnest") else "resnet"
+    if cfg.MODEL.RESNETS.RADIX == 0:
+        kind = "resnet"
     dcn = "_dcn" if any(cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE) else ""
     assert model.backbone == f"{kind}{cfg.MODEL.RESNETS.DEPTH}{dcn}"
     assert model.own_data == (not cfg.DATASETS.TRAIN)
     if cfg.MODEL.META_ARCHITECTURE == "PanopticFPN":
         task = "panoptic"
+    elif cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
+        task = "semantic"
     elif cfg.MODEL.KEYPOINT_ON:
         task = "keypoints"
     else:
@@ -81,8 +85,9 @@ def test_weights_are_known(name):
 
 
 def test_trained_weights_and_published_results_come_together():
-    assert {model.name for model in PUBLISHED} == {
-        model.name for model in MODELS.values() if model.weights
+    detectors = [model for model in MODELS.values() if model.task != "semantic"]
+    assert {model.name for model in PUBLISHED if model.task != "semantic"} == {
+        model.name for model in detectors if model.weights
     }
     assert all(model.published.source for model in PUBLISHED)
 
@@ -92,8 +97,11 @@ def test_a_baseline_is_the_same_recipe_but_for_the_backbone(model):
     baseline = MODELS[model.baseline]
     assert baseline.backbone == model.backbone.replace("resnest", "resnet")
     recipe, other = leaves(get_config(model.name)), leaves(get_config(baseline.name))
-    assert {key for key in recipe if recipe[key] != other[key]} == {
-        *("MODEL.BACKBONE.NAME", "MODEL.WEIGHTS", "MODEL.RESNETS.STRIDE_IN_1X1"),
+    network = {"MODEL.BACKBONE.NAME"}
+    if model.task == "semantic":
+        network = {f"MODEL.RESNETS.{key}" for key in ("RADIX", "DEEP_STEM", "AVD", "AVG_DOWN")}
+    assert {key for key in recipe if recipe[key] != other[key]} == network | {
+        *("MODEL.WEIGHTS", "MODEL.RESNETS.STRIDE_IN_1X1"),
         *("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "INPUT.FORMAT"),
     }
 
@@ -103,11 +111,31 @@ def test_a_baseline_is_the_same_recipe_but_for_the_backbone(model):
 
 def test_published_figures_are_the_known_ones(facts):
     rows = facts("results")["original_coco"]
-    assert len(rows) == len(PUBLISHED)
+    assert len(rows) == len([model for model in PUBLISHED if model.task != "semantic"])
     for row in rows:
         published = find_model(row["config"]).published
         figures = (published.box_ap, published.mask_ap, published.pq)
         assert figures == (row["box_ap"], row["mask_ap"], row["pq"]), row["config"]
+
+
+def test_published_miou_is_the_known_one(facts):
+    known = facts("segmentation")["published"]
+    rows = [
+        model
+        for model in PUBLISHED
+        if model.backbone.startswith("resnest") and model.published.miou
+    ]
+    assert len(rows) == len(known)
+    for row in known:
+        head, backbone, data = row["name"].split("_")
+        method = {"deeplab": "deeplabv3", "fcn": "fcn"}[head]
+        model = find_model(f"{method}_{backbone}_{ {'ade': 'ade20k'}.get(data, data) }")
+        figures = (model.published.miou, model.published.pixel_accuracy)
+        assert figures == (row["mIoU"], row["pixAcc"]), row["name"]
+        assert model.expected_results == [["sem_seg", "mIoU", row["mIoU"], 0.2]]
+    baseline = find_model("deeplabv3_resnest50_ade20k").baseline
+    assert find_model(baseline).published.miou == 42.1
+    assert find_model("deeplabv3_resnest50_ade20k").gains == {"miou": 3.02}
 
 
 def test_gains_are_differences_of_rows(facts):
@@ -119,7 +147,7 @@ def test_gains_are_differences_of_rows(facts):
             model.gains.get("mask_ap"),
         )
         for model in MODELS.values()
-        if model.gains
+        if "box_ap" in model.gains
     }
     assert found == expected
 
@@ -149,6 +177,8 @@ def test_accuracy_of_classifiers_is_the_known_one(facts):
 def test_everything_is_measured_and_says_how():
     assert MEASURED["counts"]["command"] and MEASURED["counts"]["environment"]["torch"]
     for model in MODELS.values():
+        if model.task == "semantic":
+            continue
         assert model.measured.params and model.measured.multiply_adds, model.name
         assert MEASURED["counts"]["command"] in model.measured.commands
     for item in CLASSIFIERS.values():
@@ -208,7 +238,7 @@ def test_lists_are_filtered_by_task_backbone_and_published_ap():
     fit = list_models("instance", "resnest101", 46)
     assert [model.name for model in fit] == ["cascade_mask_rcnn_resnest101_fpn"]
     above = list_models(min_ap=47.5)
-    assert above == [model for model in PUBLISHED if model.published.box_ap >= 47.5]
+    assert above == [model for model in PUBLISHED if (model.published.box_ap or 0) >= 47.5]
     assert any(model.published.box_ap == 47.5 for model in above)
 
 
@@ -229,9 +259,9 @@ def test_commands_are_ones_that_the_command_line_takes(name):
     assert (train.config_file, train.eval_only, train.verify) == (name, False, False)
     evaluate = build_parser().parse_args(shlex.split(model.eval_command)[1:])
     assert (evaluate.config_file, evaluate.eval_only, evaluate.opts) == (None, True, [])
-    assert evaluate.verify == bool(model.published)
+    assert evaluate.verify == bool(model.weights)
     output = train.opts[train.opts.index("OUTPUT_DIR") + 1]
-    assert evaluate.checkpoint == (f"resnest://{name}" if model.published else output)
+    assert evaluate.checkpoint == (f"resnest://{name}" if model.weights else output)
     assert bool(train.train_json) == bool(evaluate.val_json) == model.own_data
 
 

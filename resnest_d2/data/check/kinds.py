@@ -15,7 +15,8 @@ BEHAVIOURS = ("refuse", "repair", "skip")
 # - repair: on_bad_data="repair" mends it where it can (a box needs a mask to be taken from).
 # - skip: on_bad_data="skip" leaves out the entry, as it does with what cannot be repaired.
 # - stop: the file as a whole is unusable, whatever on_bad_data is.
-# Kinds of an action with "/masks" or "/keypoints" matter only where these are learned.
+# Kinds of an action with "/masks" or "/keypoints" matter only where these are learned; those with
+# "/labels" are of label maps for semantic segmentation.
 _TABLE = """
 stop not-json: the file is not JSON
 stop not-an-object: the file must hold an object with images, annotations and categories
@@ -99,15 +100,15 @@ mend polygon-outside: a polygon reaches more than 2 pixels out of the image: it 
 skip/masks rle-size: the size of an RLE must be the image's [height, width]
 skip/masks bad-rle: the counts of an RLE must be whole numbers that add up to its size
 
-skip missing-label: the image has no label map of its name
-note surplus-label: the label map has no image of its name
-skip unreadable-label: the label map cannot be read
-skip label-colours: the label map has colours: its values must be class numbers, in one channel
-skip label-size: the label map has another size than its image
-skip label-value: the label map has values that are no class; pixels without a class must have the
-  value of MODEL.SEM_SEG_HEAD.IGNORE_VALUE (255)
-note ignored-label: all pixels of the label map are ignored: nothing is learned from it
-note empty-label-class: no pixel has this class
+skip/labels missing-label: the image has no label map of its name
+note/labels surplus-label: the label map has no image of its name
+skip/labels unreadable-label: the label map cannot be read
+skip/labels label-colours: the label map has colours: class numbers are values of one channel
+skip/labels label-size: the label map has another size than its image
+skip/labels label-value: the label map has values that are no class; pixels without a class must
+  have the value of MODEL.SEM_SEG_HEAD.IGNORE_VALUE (255)
+note/labels ignored-label: all pixels of the label map are ignored: nothing is learned from it
+note/labels empty-label-class: no pixel has this class
 
 repair/keypoints missing-keypoints: the category has keypoints, the object has none: repair takes
   them as not labelled
@@ -130,6 +131,7 @@ for _line in re.sub(r"\n  ", " ", _TABLE).split("\n"):
 MENDED, REPAIRABLE, UNUSABLE = _actions["mend"], _actions["repair"], _actions["stop"]
 WARNINGS = _actions["note"] | MENDED
 OF_MASKS, OF_KEYPOINTS = _actions["masks"], _actions["keypoints"]
+OF_LABELS = _actions["labels"]
 MERGED = {kind for kind in KINDS if kind.startswith("merged-")}
 """Kinds of entries that are taken together with an earlier one."""
 

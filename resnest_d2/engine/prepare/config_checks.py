@@ -20,6 +20,7 @@ from ...model_zoo import MODELS, WEIGHTS, resolve_weights
 from ...model_zoo.trained import TrainedModel, find_trained_model
 from ...modeling.build import meta_model
 from ...modeling.split_attention import ONE_IMAGE, SplitAttentionConv2d
+from ...modeling.windows import PUBLISHED_SCALES
 from ..launch.lock import check_unlocked
 from ..training.best import check_best
 from ..training.freeze import freeze_parameters
@@ -79,6 +80,9 @@ def expect_published(cfg: CfgNode, request: RunRequest) -> None:
             "that, not --train-json, --val-json or another DATASETS.TEST"
         )
     cfg.TEST.EXPECTED_RESULTS = model.expected_results
+    if model.published.miou and not cfg.RESNEST.SEGMENT.SCALES:
+        cfg.RESNEST.SEGMENT.SCALES = PUBLISHED_SCALES
+        logger.info(f"RESNEST.SEGMENT.SCALES is now {PUBLISHED_SCALES}, as published")
 
 
 def choose_device(device: str, request: RunRequest, key: str) -> str:

@@ -9,7 +9,7 @@ from ...data.check.kinds import BEHAVIOURS
 from ...data.check.label_maps import LabelMaps, check_label_maps, read_class_names
 from ...data.check.problems import counted, errors, report
 from ...data.check.repair import write_problems
-from ...data.formats.label_maps import LabelMapFiles, label_map_files
+from ...data.formats.label_folders import LabelMapFiles, label_map_files
 from ...errors import check_choice
 from .config_checks import check_output_dir
 from .own_data import bad_data_list

@@ -13,7 +13,7 @@ from detectron2.modeling import build_backbone
 
 from ...data import SAMPLERS, check_jitter, check_sizes
 from ...data.formats.coco import CocoFiles
-from ...data.formats.label_maps import LabelMapFiles
+from ...data.formats.label_folders import LabelMapFiles
 from ...data.intensity import Intensity
 from ...errors import check_choice
 from ...evaluation import IMPLEMENTATIONS
