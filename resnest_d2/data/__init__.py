@@ -15,7 +15,9 @@ from .formats.coco import (
     require_registered,
     require_same_categories,
 )
+from .formats.label_folders import register_label_maps
 from .formats.panoptic import register_coco_panoptic, write_stuff_masks
+from .formats.semantic_sets import register_pascal_context, write_labels_from_zero
 from .loader import SAMPLERS, TrainLoader, build_test_loader, build_train_loader
 from .mapper import build_train_mapper, check_jitter, check_sizes
 from .sample_shapes import sample_set
@@ -44,11 +46,14 @@ __all__ = [
     "fix_coco",
     "register_coco",
     "register_coco_panoptic",
+    "register_label_maps",
+    "register_pascal_context",
     "require_registered",
     "require_same_categories",
     "sample_set",
     "split_coco",
     "summarise_training_data",
+    "write_labels_from_zero",
     "write_stuff_masks",
 ]
 

@@ -27,11 +27,18 @@ _LIMITS = {
     "POOLER_RESOLUTION": (1, 64),
     "POOLER_SAMPLING_RATIO": (-1, 8),
     "COMMON_STRIDE": (1, 32),
+    "BASE_SIZE": (1, 4096),  # of RESNEST.SEGMENT, pixels
+    "WINDOW": (1, 4096),
+    "SCALES": (0, 4),
 }
 """Lowest and highest number, by the last part of the key."""
 
 _WHOLE = (-1_000_000, 1_000_000)  # any other whole number of MODEL
-_COUNTS = {"TEST.AUG.MIN_SIZES": (1, 30), "MODEL.ROI_BOX_CASCADE_HEAD.IOUS": (1, 10)}  # of values
+_COUNTS = {  # of values
+    "TEST.AUG.MIN_SIZES": (1, 30),
+    "MODEL.ROI_BOX_CASCADE_HEAD.IOUS": (1, 10),
+    "RESNEST.SEGMENT.SCALES": (0, 30),
+}
 _MOST_ANCHORS = 1000  # of one place
 _ANCHORS = "MODEL.ANCHOR_GENERATOR"
 _GENERATOR = "MODEL.PROPOSAL_GENERATOR.NAME"

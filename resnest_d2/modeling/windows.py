@@ -124,9 +124,19 @@ class WindowedSegmentor(nn.Module):
         return padded
 
 
-def use_whole_images(cfg: CfgNode) -> None:
-    """Let images keep their size where ``RESNEST.SEGMENT.SCALES`` says the sizes, in place."""
-    if cfg.RESNEST.SEGMENT.SCALES:
+def use_scales(cfg: CfgNode) -> None:
+    """Check ``RESNEST.SEGMENT``, and let images keep their size where it says the sizes, in place.
+
+    Raises:
+        ValueError: an invalid value, with its key.
+    """
+    keys = cfg.RESNEST.SEGMENT
+    if min(keys.SCALES, default=1) <= 0:
+        raise ValueError(f"RESNEST.SEGMENT.SCALES must be above 0, got {tuple(keys.SCALES)}")
+    for name in ("BASE_SIZE", "WINDOW"):
+        if keys[name] < 1:
+            raise ValueError(f"RESNEST.SEGMENT.{name} must be at least 1, got {keys[name]}")
+    if keys.SCALES:
         cfg.INPUT.MIN_SIZE_TEST = 0
 
 

@@ -20,7 +20,7 @@ from ..errors import check_choice
 from ..inference import optimize_for_inference
 from ..model_zoo.trained import find_trained_model, head_key
 from ..modeling.box_masks import AugmentedRCNN, unpasted_masks
-from ..modeling.windows import WindowedSegmentor, use_whole_images
+from ..modeling.windows import WindowedSegmentor, use_scales
 from ..text import printable
 
 __all__ = ["Predictor"]
@@ -91,7 +91,7 @@ class Predictor:
         self.segments = cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor"
         if self.segments:
             score_threshold = None
-            use_whole_images(cfg)
+            use_scales(cfg)
         else:
             if score_threshold is None:
                 score_threshold = head.SCORE_THRESH_TEST

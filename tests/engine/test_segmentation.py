@@ -167,6 +167,23 @@ def test_the_command_and_python_take_the_same_folders(trained, data, tmp_path, c
         assert all(torch.equal(expected[name], found[name]) for name in expected), folder
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("RESNEST.SEGMENT.SCALES", "(0.5, 0)"),
+        ("RESNEST.SEGMENT.WINDOW", "0"),
+        ("RESNEST.SEGMENT.BASE_SIZE", "-1"),
+        ("RESNEST.JITTER.CROP", "-1"),
+        ("SOLVER.BACKBONE_MULTIPLIER", "-1"),
+        ("MODEL.SEM_SEG_HEAD.IGNORE_VALUE", "3"),
+        ("MODEL.RESNETS.DILATION_STYLE", "timm"),
+    ],
+)
+def test_invalid_values_are_refused_by_their_key(key, value, data, tmp_path):
+    with pytest.raises(ValueError, match=f"{key} must be"):
+        prepare(request_of(data, tmp_path / "run", key, value))
+
+
 @pytest.mark.parametrize("on_bad_data", ["refuse", "skip"])
 def test_unusable_label_maps_are_refused_or_left_out(on_bad_data, tmp_path):
     data = write_label_set(tmp_path / "data", train=6)

@@ -160,6 +160,9 @@ def _train(folder: Path, root: Path) -> None:
 def _train_segmentor(folder: Path) -> None:
     """``street/``, images and label maps, and ``runs/street``."""
     data = write_label_set(folder / "street", train=4, val=1)
+    for split in ("training", "validation"):
+        target = folder / "datasets" / "ADEChallengeData2016" / "annotations" / split
+        shutil.copytree(data["val"][0], target)
     opts = (*SMALLER, "MODEL.WEIGHTS", "", "OUTPUT_DIR", str(folder / "runs" / "street"))
     request = RunRequest(
         "deeplabv3_resnest50_ade20k",

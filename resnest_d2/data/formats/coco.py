@@ -35,7 +35,7 @@ from ..check.structure import read_structure
 from ..check.summary import CocoSummary
 from ..flip_pairs import flip_pairs as find_flip_pairs
 
-_OWN_FILES = "--train-json/--train-images/--val-json/--val-images"
+_OWN_FILES = "--train-json (or --train-labels), --train-images, --val-json, --val-images"
 # Where Detectron2's metadata keeps a data set's paths, and the files in those that are folders.
 _METADATA_FILES = {
     "json_file": "",
@@ -48,6 +48,12 @@ _STUFF_MASKS = (
     "; for panoptic ones call resnest_d2.data.register_coco_panoptic. A panoptic_stuff_… folder is "
     "not downloaded: resnest_d2.data.write_stuff_masks(panoptic_json, panoptic_root, sem_seg_root) "
     "makes it"
+)
+
+
+_LABELS_FROM_ZERO = (
+    "; label maps whose classes begin at 1 (ADE20K, Pascal Context) are written from 0 by "
+    "resnest_d2.data.write_labels_from_zero(folder, new folder)"
 )
 
 
@@ -307,8 +313,10 @@ def require_registered(names: Iterable[str]) -> None:
         root = os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
         paths = (path.rstrip(os.sep) for path in dict.fromkeys(expected))
         tree = "\n".join(f"  {path}" for path in paths)
-        masks = any(MetadataCatalog.get(name).get("sem_seg_root") for name in absent)
-        stuff = _STUFF_MASKS if masks else ""
+        sets = [MetadataCatalog.get(name) for name in absent]
+        stuff = _STUFF_MASKS if any(metadata.get("panoptic_root") for metadata in sets) else ""
+        if any(metadata.get("evaluator_type") == "sem_seg" for metadata in sets):
+            stuff += _LABELS_FROM_ZERO
         raise FileNotFoundError(
             f"the files of {', '.join(absent)} are missing. Detectron2 expects\n{tree}\n"
             f"Its own data sets are in $DETECTRON2_DATASETS (now {root}). "

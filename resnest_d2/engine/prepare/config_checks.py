@@ -242,6 +242,10 @@ def check_step(cfg: CfgNode) -> None:
     """Raise a ValueError for an invalid value of the training step's keys."""
     check_choice("SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, ("SGD", "AdamW"))
     check_choice("RESNEST.AMP_DTYPE", cfg.RESNEST.AMP_DTYPE, ("", "bfloat16", "float16", "auto"))
+    if cfg.SOLVER.BACKBONE_MULTIPLIER < 0:
+        raise ValueError(
+            f"SOLVER.BACKBONE_MULTIPLIER must be at least 0, got {cfg.SOLVER.BACKBONE_MULTIPLIER}"
+        )
     decay = cfg.MODEL_EMA.DECAY
     if cfg.MODEL_EMA.ENABLED and not 0 <= decay < 1:
         raise ValueError(f"MODEL_EMA.DECAY must be at least 0 and less than 1, got {decay}")

@@ -18,7 +18,7 @@ from ...data.intensity import Intensity
 from ...errors import check_choice
 from ...evaluation import IMPLEMENTATIONS
 from ...modeling.checkpointing import add_checkpointing
-from ...modeling.windows import use_whole_images
+from ...modeling.windows import use_scales
 from ..launch.torchrun import prepare_together
 from .classes import check_same_classes, use_classes
 from .config_checks import (
@@ -100,7 +100,7 @@ def _prepare(request: RunRequest) -> Plan:
         check_same_classes(cfg, trained.weights, trained.class_names)
     check_files(cfg, request, trained)
     check_test_augmentation(cfg)
-    use_whole_images(cfg)
+    use_scales(cfg)
     check_tasks(cfg, () if request.eval_only else cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
     origin = Origin()
     if not request.eval_only:
