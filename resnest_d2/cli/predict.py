@@ -66,7 +66,10 @@ def _show(done: "FilePredictions", quiet: bool) -> None:
     if not quiet:
         before = f", {done.earlier} had been before" if done.earlier else ""
         say(f"{done.predicted} files predicted{before}, {len(done.failed)} failed")
-        say(f"{done.folder}: {done.instances} instances in predictions.json, predictions.csv")
+        found = f"{done.instances} instances in predictions.json, predictions.csv"
+        if done.instances is None:
+            found = "label maps in labels, the areas of their classes in predictions.csv"
+        say(f"{done.folder}: {found}")
         for name, note in list(done.notes.items())[:_LISTED]:
             say(printable(f"note: {name}: {note}"), file=sys.stderr)
     for name, reason in list(done.failed.items())[:_LISTED]:

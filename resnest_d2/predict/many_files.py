@@ -30,6 +30,7 @@ from ..files import writing
 from ..progress import progress_bar, show_progress
 from ..version import __version__
 from .journal import Journal
+from .label_files import count_classes, write_class_table
 from .predictor import Predictor
 from .results import write_failed, write_results
 from .sources import drawing_names, find_images
@@ -54,7 +55,7 @@ class FilePredictions:
         earlier: number of its files that were done before.
         failed: reasons, by file name.
         notes: what was not used of a file that this call predicted, by file name.
-        instances: number of instances in the folder.
+        instances: number of instances in the folder; None for semantic segmentation.
     """
 
     folder: Path
@@ -62,7 +63,7 @@ class FilePredictions:
     earlier: int
     failed: dict[str, str]
     notes: dict[str, str]
-    instances: int
+    instances: int | None
 
 
 def predict_files(
@@ -85,6 +86,9 @@ def predict_files(
     - ``failed.csv``: the files that this call could not read, with reasons, if there are any,
     - ``journal.jsonl``, see :mod:`.journal`.
 
+    A model for semantic segmentation leaves, in place of COCO results, ``labels/NAME.png`` for each
+    file NAME, whose values are class numbers, and in ``predictions.csv`` the area of each class.
+
     Category ids are the predictor's, else class number + 1; ``info`` in ``images.json`` says which.
 
     If an earlier call with the same settings ended in any way, only files that are missing, failed,
@@ -102,7 +106,6 @@ def predict_files(
         OSError: a result cannot be written. Finished images are kept.
     """
     check_choice("picture_format", picture_format, PICTURE_FORMATS)
-    predictor.require_detector("predicting into a folder")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     out = Path(out)
@@ -136,24 +139,31 @@ def predict_files(
                 notes |= {item.name: item.image.note for item in read if item.image.note}
                 found = predictor.batch([item.image.pixels for item in read], paste_masks=False)
                 records = []
-                for item, instances in zip(read, found, strict=True):
+                for item, result in zip(read, found, strict=True):
                     drawing = drawings.get(item.name)
                     if drawing is not None:
-                        _draw(item.image.pixels, instances, predictor.class_names, out / drawing)
-                    records.append(_record(item, instances, drawing))
+                        _draw(item.image.pixels, result, predictor.class_names, out / drawing)
+                    if predictor.segments:
+                        records.append(_save_labels(item, result, predictor, drawing, out))
+                    else:
+                        records.append(_record(item, result, drawing))
                 journal.append(records)
                 bar.update(len(batch))
-        instances = write_results(
-            out,
-            journal.records(),
-            class_names=predictor.class_names,
-            category_ids=known_ids or range(1, len(predictor.class_names) + 1),
-            info={
-                "description": f"predictions by resnest_d2 {__version__}",
-                "category_ids": "of the training data" if known_ids else "class number + 1",
-                **settings,
-            },
-        )
+        if predictor.segments:
+            instances = None
+            write_class_table(out, journal.records(), predictor.class_names)
+        else:
+            instances = write_results(
+                out,
+                journal.records(),
+                class_names=predictor.class_names,
+                category_ids=known_ids or range(1, len(predictor.class_names) + 1),
+                info={
+                    "description": f"predictions by resnest_d2 {__version__}",
+                    "category_ids": "of the training data" if known_ids else "class number + 1",
+                    **settings,
+                },
+            )
         write_failed(out, failed)
     return FilePredictions(out, len(todo) - len(failed), earlier, failed, notes, instances)
 
@@ -220,6 +230,26 @@ def _read(root: Path, name: str, intensity: Intensity) -> _Item:
         return _Item(name, stamp, reason=reason)
 
 
+def _save_labels(
+    item: _Item, labels: torch.Tensor, predictor: Predictor, drawing: str | None, out: Path
+) -> dict[str, Any]:
+    """Write a label map; returns a record for the journal."""
+    from ..draw.class_colors import palette_image
+
+    values, name = labels.numpy(), f"labels/{item.name}.png"
+    _write_image(palette_image(values, len(predictor.class_names)), out / name)
+    return {
+        "name": item.name,
+        "stamp": item.stamp,
+        "drawing": drawing,
+        "note": item.image.note,
+        "width": values.shape[1],
+        "height": values.shape[0],
+        "label_map": name,
+        "pixels": count_classes(values),
+    }
+
+
 def _record(item: _Item, instances: Instances, drawing: str | None) -> dict[str, Any]:
     """A record for the journal, with class numbers as category ids."""
     height, width = instances.image_size
@@ -239,15 +269,35 @@ def _record(item: _Item, instances: Instances, drawing: str | None) -> dict[str,
     }
 
 
-def _draw(pixels: np.ndarray, instances: Instances, class_names: list[str], file: Path) -> None:
-    from ..draw.instances import draw_instances  # matplotlib's import takes its time
+def _draw(
+    pixels: np.ndarray, result: Instances | torch.Tensor, class_names: list[str], file: Path
+) -> None:
+    # Here, because matplotlib's import takes its time.
+    from ..draw.class_colors import draw_labels
+    from ..draw.instances import draw_instances
 
-    if max(pixels.shape) > _DRAWN_SIDE:
-        pixels, instances = _shrink(pixels, instances, _DRAWN_SIDE / max(pixels.shape))
-    drawing = Image.fromarray(draw_instances(pixels, instances, class_names))
+    scale = min(1.0, _DRAWN_SIDE / max(pixels.shape))
+    if isinstance(result, torch.Tensor):
+        height, width = (max(1, round(scale * side)) for side in pixels.shape[:2])
+        pixels, labels = (
+            np.asarray(Image.fromarray(values).resize((width, height), resampling))
+            for values, resampling in (
+                (pixels, Image.Resampling.LANCZOS),
+                (result.numpy().astype(np.uint8), Image.Resampling.NEAREST),
+            )
+        )
+        drawn = draw_labels(pixels, labels, class_names)
+    else:
+        if scale < 1:
+            pixels, result = _shrink(pixels, result, scale)
+        drawn = draw_instances(pixels, result, class_names)
+    _write_image(Image.fromarray(drawn), file)
+
+
+def _write_image(image: Image.Image, file: Path) -> None:
     # In memory first: on a full disk Pillow raises no more than "encoder error -2".
     encoded = io.BytesIO()
-    drawing.save(encoded, format="JPEG" if file.suffix == ".jpg" else "PNG", quality=90)
+    image.save(encoded, format="JPEG" if file.suffix == ".jpg" else "PNG", quality=90)
     file.parent.mkdir(parents=True, exist_ok=True)
     with writing(file) as f:
         f.write(encoded.getbuffer())

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..files import writing
 
-__all__ = ["write_failed", "write_results"]
+__all__ = ["csv_bytes", "write_failed", "write_results"]
 
 _COLUMNS = ("file_name", "image_id", "category_id", "class", "score", "x", "y", "width", "height")
 
@@ -43,7 +43,7 @@ def write_results(
         writing(folder / "predictions.json") as results,
         writing(folder / "predictions.csv") as table,
     ):
-        table.write(_csv([_COLUMNS]))
+        table.write(csv_bytes([_COLUMNS]))
         for image_id, record in enumerate(records, 1):
             image = {"id": image_id, "file_name": record["name"]}
             image |= {key: record[key] for key in ("width", "height", "note") if record[key]}
@@ -57,7 +57,7 @@ def write_results(
                 number += 1
                 known = (record["name"], image_id, category_ids[label], class_names[label])
                 rows.append((*known, instance["score"], *instance["bbox"]))
-            table.write(_csv(rows))
+            table.write(csv_bytes(rows))
         results.write(b"\n]\n" if number else b"[]\n")
     with writing(folder / "images.json") as file:
         categories = [
@@ -76,10 +76,11 @@ def write_failed(folder: Path, failed: dict[str, str]) -> None:
         file.unlink(missing_ok=True)
         return
     with writing(file) as table:
-        table.write(_csv([("file_name", "reason"), *failed.items()]))
+        table.write(csv_bytes([("file_name", "reason"), *failed.items()]))
 
 
-def _csv(rows: Iterable[Sequence]) -> bytes:
+def csv_bytes(rows: Iterable[Sequence]) -> bytes:
+    """Rows of a CSV file."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode("utf-8", "surrogateescape")  # file names may be any bytes

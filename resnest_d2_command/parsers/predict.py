@@ -9,7 +9,9 @@ the like, except hidden ones), or a quoted pattern, in which ** stands for any f
 DIR then has a drawing of each image, in the sub-folders of the sources, predictions.json (COCO
 results), images.json (their images and categories), predictions.csv, and failed.csv if files could
 not be read. Category ids are those of the training data if the checkpoint has them, else class
-number + 1; see "info" in images.json.
+number + 1; see "info" in images.json. Of a model for semantic segmentation it has, in place of COCO
+results, labels/NAME.png for each file NAME, whose values are class numbers, and the areas of the
+classes in predictions.csv.
 
 If the command was stopped in any way, or SRC has new images, the same command goes on with what is
 missing, and tries failed files again. Other settings need another DIR. Images of more than

@@ -1,5 +1,6 @@
 """Semantic segmentation on images and label maps of one's own, from the check to prediction."""
 
+import csv
 import dataclasses
 import json
 from pathlib import Path
@@ -135,6 +136,25 @@ def test_a_checkpoint_is_evaluated_as_it_predicts(scales, checkpoint, data, tmp_
         together = torch.stack(predictor.batch(files)) == torch.stack(found)
         assert together.float().mean() > 0.99  # rounding may exchange classes of equal scores
         assert found[0].shape == (64, 64) and found[0].dtype == torch.int64
+
+
+def test_a_folder_is_predicted(checkpoint, data, tmp_path, capsys):
+    labels, images = data["val"]
+    arguments = ["predict", images, "--checkpoint", str(checkpoint), "--device", "cpu"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert "label maps in labels, the areas" in capsys.readouterr().out
+    predictor = Predictor(checkpoint, device="cpu")
+    expected = predictor(Path(images, "000001.png")).numpy()
+    with Image.open(tmp_path / "out" / "labels" / "000001.png.png") as written:
+        assert written.mode == "P" and (np.asarray(written) == expected).mean() > 0.99
+    with Image.open(tmp_path / "out" / "000001.png") as drawing:
+        assert drawing.width == 64 and drawing.height > 64
+    rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open(encoding="utf-8")))
+    assert {row["file_name"] for row in rows} == {"000001.png", "000002.png"}
+    assert sum(int(row["pixels"]) for row in rows) == 2 * 64 * 64
+    assert all(CLASSES[int(row["class_number"])] == row["class"] for row in rows)
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert "0 files predicted, 2 had been before" in capsys.readouterr().out
 
 
 def test_a_resumed_run_has_the_weights_of_a_whole_one(trained, data, tmp_path):
