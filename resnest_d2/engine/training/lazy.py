@@ -46,6 +46,13 @@ _MAPPERS = (
 )
 
 
+class _LazyPlan(Plan):
+    """A plan whose config file may register data sets, in each process that runs it."""
+
+    def register(self) -> None:
+        get_lazy_config(self.request.config)
+
+
 def prepare_lazy(request: RunRequest) -> Plan:
     """Check a request and plan its run.
 
@@ -87,7 +94,7 @@ def _prepare(request: RunRequest) -> Plan:
         check_batch_size("total_batch_size", cfg.dataloader.train.total_batch_size, request)
     elif not evaluator:
         raise ValueError("dataloader.evaluator is missing: there is nothing to evaluate with")
-    return Plan(request, cfg, train.device, ("train.output_dir", train.output_dir))
+    return _LazyPlan(request, cfg, train.device, ("train.output_dir", train.output_dir))
 
 
 def _override(cfg: DictConfig, override: str) -> None:
