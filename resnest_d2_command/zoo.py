@@ -53,11 +53,8 @@ def _list(args: argparse.Namespace) -> int:
             return _refuse(f"{key} must be one of {', '.join(choices)}, got {wanted!r}")
         models = [model for model in models if wanted in (None, model[key])]
     if args.min_ap is not None:
-        models = [
-            model
-            for model in models
-            if ((model["published"] or {}).get("box_ap") or 0) >= args.min_ap
-        ]
+        quoted = [(model, (model["published"] or {}).get("box_ap")) for model in models]
+        models = [model for model, ap in quoted if ap is not None and ap >= args.min_ap]
     if args.json:
         return _print(models)
     return _print(f"{_table(models)}\n\n{_LEGEND}" if models else "no model fits")

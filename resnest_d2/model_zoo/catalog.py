@@ -287,6 +287,11 @@ def find_model(name: str | os.PathLike) -> Model:
     raise KeyError(f"no model is named {wanted!r}. Nearest: {', '.join(near)}")
 
 
+def _has_ap(model: Model, least: float) -> bool:
+    ap = model.published and model.published.box_ap
+    return ap is not None and ap >= least
+
+
 def list_models(
     task: str | None = None, backbone: str | None = None, min_ap: float | None = None
 ) -> list[Model]:
@@ -309,7 +314,7 @@ def list_models(
         for model in MODELS.values()
         if task in (None, model.task)
         and backbone in (None, model.backbone)
-        and (min_ap is None or (model.published and (model.published.box_ap or 0) >= min_ap))
+        and (min_ap is None or _has_ap(model, min_ap))
     ]
 
 

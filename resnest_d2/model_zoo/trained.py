@@ -198,10 +198,8 @@ def known_category_ids(datasets: Sequence[str], class_names: Sequence[str]) -> l
 def _classes_of_config(cfg: CfgNode) -> tuple[list[str], list[int]]:
     """Class names and category ids of the training data, as far as this process knows them."""
     names = [name for data_set in cfg.DATASETS.TRAIN[:1] for name in class_names_of(data_set, cfg)]
-    if (
-        len(names) > cfg.MODEL[head_key(cfg)].NUM_CLASSES
-    ):  # a recipe's data set, left there beside other data
-        return [], []
+    if len(names) > cfg.MODEL[head_key(cfg)].NUM_CLASSES:
+        return [], []  # of a recipe's data set, left there beside other data
     return names, known_category_ids(cfg.DATASETS.TRAIN, names)
 
 

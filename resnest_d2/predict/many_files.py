@@ -238,26 +238,23 @@ def _save_labels(
 
     values, name = labels.numpy(), f"labels/{item.name}.png"
     _write_image(palette_image(values, len(predictor.class_names)), out / name)
-    return {
-        "name": item.name,
-        "stamp": item.stamp,
-        "drawing": drawing,
-        "note": item.image.note,
-        "width": values.shape[1],
-        "height": values.shape[0],
-        "label_map": name,
-        "pixels": count_classes(values),
-    }
+    known = _about(item, drawing)
+    return {**known, "label_map": name, "pixels": count_classes(values)}
 
 
 def _record(item: _Item, instances: Instances, drawing: str | None) -> dict[str, Any]:
     """A record for the journal, with class numbers as category ids."""
-    height, width = instances.image_size
     instances, rles = encode_masks(instances)
     with torch.inference_mode():  # keypoints are moved by half a pixel in place
         results = instances_to_coco_json(instances, item.name)
     for result, rle in zip(results, rles, strict=False):  # rles is empty without masks
         result["segmentation"] = rle
+    return {**_about(item, drawing), "instances": results}
+
+
+def _about(item: _Item, drawing: str | None) -> dict[str, Any]:
+    """What every record of the journal has."""
+    height, width = item.image.pixels.shape[:2]
     return {
         "name": item.name,
         "stamp": item.stamp,
@@ -265,7 +262,6 @@ def _record(item: _Item, instances: Instances, drawing: str | None) -> dict[str,
         "note": item.image.note,
         "width": width,
         "height": height,
-        "instances": results,
     }
 
 

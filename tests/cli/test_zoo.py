@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from resnest_d2.model_zoo import MODELS, WEIGHTS
+from resnest_d2.model_zoo import MODELS, WEIGHTS, list_models
 from resnest_d2_command import main
 
 
@@ -42,6 +42,10 @@ def test_filters_reach_the_list(capsys):
         assert main([*words, *([] if "list" in words[2:] else filters), "--json"]) == 0
         names = [record["name"] for record in json.loads(capsys.readouterr().out)]
         assert names == ["cascade_mask_rcnn_resnest101_fpn"]
+    assert main(["zoo", "--min-ap", "0", "--json"]) == 0
+    listed = {model["name"] for model in json.loads(capsys.readouterr().out)}
+    assert listed == {m.name for m in MODELS.values() if m.published and m.published.box_ap}
+    assert listed == {model.name for model in list_models(min_ap=0)}
     assert main(["zoo", "--min-ap", "99"]) == 0
     assert capsys.readouterr().out == "no model fits\n"
 

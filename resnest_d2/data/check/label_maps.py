@@ -7,7 +7,7 @@ from 0. An image and its label map have the same path below their folders, but f
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,9 +57,11 @@ def check_label_maps(
         found.problems.append(Problem(path, None, kind, value))
 
     both = [name for name in images if name in labels]
-    for name, path in images.items():
-        if name not in labels:
-            add("missing-label", os.path.join(image_root, path), _expected(name, labels))
+    missing = [name for name in images if name not in labels]
+    hint = _similar(missing[0], labels) if missing else ""  # names differ by one rule, if at all
+    for name in missing:
+        value = f"expected {name} with an extension of images{hint}"
+        add("missing-label", os.path.join(image_root, images[name]), value)
     for name, path in labels.items():
         if name not in images:
             add("surplus-label", os.path.join(label_root, path), "no image of this name")
@@ -69,7 +71,7 @@ def check_label_maps(
     for name, (image_file, image), label_file, label in zip(
         both, looked, label_files, read, strict=True
     ):
-        before = len(errors(found.problems))
+        before = len(found.problems)
         if image.kind:
             add(image.kind, image_file, image.value)
         if isinstance(label, ImageError):
@@ -86,7 +88,7 @@ def check_label_maps(
             add("label-value", label_file, {**value, "ignored": ignore_value})
         elif not counts:
             add("ignored-label", label_file, f"all {ignored} pixels are {ignore_value}")
-        if len(errors(found.problems)) == before:
+        if not errors(found.problems[before:]):
             found.pairs.append((images[name], labels[name]))
             found.sizes.append(size)
             found.pixels.update(counts)
@@ -122,11 +124,11 @@ def _files(root: str) -> dict[str, str]:
     return found
 
 
-def _expected(name: str, labels: Sequence[str]) -> str:
+def _similar(name: str, labels: Iterable[str]) -> str:
+    """The end of a message, with a label map whose name has that of an image in it."""
     base = os.path.basename(name)
-    near = [label for label in labels if base in label]
-    hint = f"; similar: {near[0]}" if near else ""
-    return f"expected {name} with an extension of images{hint}"
+    near = next((label for label in labels if base in label), None)
+    return f"; for {name} there is {near}" if near else ""
 
 
 def _count_values(path: str) -> tuple[tuple[int, int], dict[int, int]] | ImageError:
