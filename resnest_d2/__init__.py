@@ -1,8 +1,8 @@
 """ResNeSt (Split-Attention Networks, arXiv 2004.08955) as a backbone for any Detectron2 model.
 
 Importing this package registers the backbone builders, the heads for semantic segmentation, the
-``resnest://`` weights prefix and the Pascal Context data sets with Detectron2, and makes
-Detectron2's backbones scriptable. Nothing else happens on import.
+image classifier, the ``resnest://`` weights prefix and the data sets of ImageNet and Pascal Context
+with Detectron2, and makes Detectron2's backbones scriptable. Nothing else happens on import.
 """
 
 from . import (
@@ -11,7 +11,7 @@ from . import (
 )
 from .api import RunResult, evaluate, train
 from .config import add_resnest_config, get_config, list_configs
-from .data import register_coco, register_pascal_context
+from .data import register_coco, register_imagenet, register_pascal_context
 from .inference import optimize_for_inference
 from .model_zoo import load_pretrained, register_handler
 from .modeling import (
@@ -24,6 +24,7 @@ from .predict.predictor import Predictor
 from .version import __version__
 
 register_handler()
+register_imagenet()
 register_pascal_context()
 ResNeSt.weights_loader = load_pretrained
 _moved.install()

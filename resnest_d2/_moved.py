@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 MODULES: dict[str, tuple[str, ...]] = {
-    "data.errors": ("data.worker_errors",),
+    "data.errors": ("data.batches.worker_errors",),
     "demo": ("cli.demo",),
     "evaluation.coco": ("evaluation.coco_evaluator",),
     "prediction": ("predict.many_files",),

@@ -25,7 +25,7 @@ from .config import check_pairs
 from .model_zoo.trained import checkpoint_file
 
 DataSets = Sequence[tuple[str | os.PathLike, str | os.PathLike]]
-Data = str | Sequence[str] | tuple[str | os.PathLike, str | os.PathLike] | DataSets
+Data = str | os.PathLike | Sequence[str] | tuple[str | os.PathLike, str | os.PathLike] | DataSets
 
 
 @dataclass(frozen=True)
@@ -59,21 +59,23 @@ def train(
     num_processes: int = 1,
     quiet: bool = False,
 ) -> RunResult:
-    """Train a detector.
+    """Train a detector, or a model for segmentation or classification.
 
     Args:
         config: a packaged config's name, a YAML file, or a config. All values of a config count as
             given together, so that ``RESNEST.AUTO_SCALE`` scales only for values of ``opts``.
         train: what to train on. Your own COCO-format data is a pair (json file, image folder) or a
             list of pairs; for semantic segmentation a pair is (folder of label maps, image
-            folder). A string or a list of strings names registered data sets. The number of
-            classes is that of the data.
+            folder); for classification it is one folder, with a folder of images for each class. A
+            string or a list of strings names registered data sets. The number of classes is that of
+            the data.
         val: what to evaluate on, in the same form; None evaluates nothing.
         output_dir: folder for checkpoints, log and metrics. It must not hold another run.
         opts: ``[KEY, VALUE, …]``, as for :func:`resnest_d2.get_config`.
         resume: go on from the last checkpoint of ``output_dir``, if it has one.
         init_from: weights to start from, in place of ``MODEL.WEIGHTS``.
-        classes: file with the names of the classes of label maps, one per line or a JSON list.
+        classes: file with the names of the classes: of label maps one per line or a JSON list, of
+            class folders a JSON object of names by folder.
         keypoint_flip_pairs: pairs of names of keypoints that a horizontal flip exchanges, such as
             ``[("l_eye", "r_eye")]``; None for names with left and right.
         on_bad_data: ``"refuse"`` refuses own data with errors; ``"repair"`` repairs what it can and
@@ -178,6 +180,8 @@ def _split(name: str, data: Data | None) -> tuple[tuple[tuple[str, str], ...], l
     """Pairs of paths, or names of registered data sets."""
     if data is None:
         return (), []
+    if isinstance(data, (str, os.PathLike)) and data not in DatasetCatalog and os.path.isdir(data):
+        return (("", os.fspath(data)),), []  # folders of classes
     items = [data] if isinstance(data, str) else list(data)
     if _is_pair(items):
         items = [items]
@@ -186,8 +190,8 @@ def _split(name: str, data: Data | None) -> tuple[tuple[tuple[str, str], ...], l
     if all(not isinstance(item, (str, os.PathLike)) and _is_pair(list(item)) for item in items):
         return tuple((os.fspath(json_file), os.fspath(folder)) for json_file, folder in items), []
     raise ValueError(
-        f"{name} must be (json file, image folder), a list of such pairs, a registered data set's "
-        f"name or a list of names, got {data!r}"
+        f"{name} must be (json file, image folder), a list of such pairs, a folder of class "
+        f"folders, a registered data set's name or a list of names, got {data!r}"
     )
 
 
@@ -204,7 +208,7 @@ def _clean_process() -> Iterator[None]:
     Detectron2 adds handlers for each output folder to the same loggers: a second run would print
     each line twice, and write into the log of the first one.
     """
-    from .data.randomness import kept_generators
+    from .data.batches.randomness import kept_generators
     from .engine.diagnosis.run_errors import LOGGERS
 
     loggers = [logging.getLogger(name) for name in LOGGERS]

@@ -106,6 +106,41 @@ RESNEST.SEGMENT.WINDOW = 480 | at least 1 | pixels
 RESNEST.SEGMENT.FLIP = True
     Add the logits of each window's mirror image.
 
+# Classification
+RESNEST.CLASSIFIER.NUM_CLASSES = 1000 | at least 1
+    Number of classes of an `ImageClassifier`. Folders of your own images set it.
+RESNEST.CLASSIFIER.DROPOUT = 0.0 | at least 0 and less than 1
+    Dropout before the last layer.
+RESNEST.CLASSIFIER.ZERO_INIT_RESIDUAL = False
+    Start with zero in the last norm of each block, so that each block begins as its shortcut.
+RESNEST.CLASSIFIER.LABEL_SMOOTHING = 0.0 | from 0 to 1
+    Share of each target that is spread over all classes.
+RESNEST.CLASSIFIER.MIXUP = 0.0 | at least 0
+    Mix the images of a batch in pairs: the parameter alpha of mixup. 0: off.
+RESNEST.CLASSIFIER.CUTMIX = 0.0 | at least 0
+    Paste a part of one image into another: the parameter alpha of CutMix. 0: off. With `MIXUP`
+    too, each batch uses one of the two, at random.
+RESNEST.CLASSIFIER.TRAIN_SIZE = 224 | at least 1 | pixels
+    Side of the square training images.
+RESNEST.CLASSIFIER.CROP_AREA = (0.08, 1.0) | above 0, at most 1, rising
+    Lowest and highest share of the image in a random crop, which is resized to `TRAIN_SIZE`. Its
+    ratio of width to height is 3/4 to 4/3.
+RESNEST.CLASSIFIER.POLICY = "" | "", "randaugment", "autoaugment" or "trivialaugment"
+    Random operations on each training image before the crop, by torchvision.
+RESNEST.CLASSIFIER.RANDAUGMENT = (2, 12) | at least 0, and from 0 to 30
+    Number of operations of `"randaugment"`, and their magnitude.
+RESNEST.CLASSIFIER.COLOR_JITTER = 0.0 | at least 0
+    Brightness, contrast and saturation are multiplied by 1 ± this value.
+RESNEST.CLASSIFIER.LIGHTING = 0.0 | at least 0
+    Standard deviation of the noise along the principal components of ImageNet's colours.
+RESNEST.CLASSIFIER.ERASING = 0.0 | from 0 to 1
+    Probability that a rectangle is filled with `MODEL.PIXEL_MEAN`.
+RESNEST.CLASSIFIER.TEST_SIZE = 224 | at least 1 | pixels
+    Side of the square images in evaluation and prediction.
+RESNEST.CLASSIFIER.TEST_MARGIN = 32 | at least 0 | pixels
+    The centre crop in evaluation and prediction has `TEST_SIZE` / (`TEST_SIZE` + `TEST_MARGIN`) of
+    the image's short side. 0: all of it.
+
 # Weights
 RESNEST.ALLOW_FROZEN_RANDOM = False
     Train although `MODEL.BACKBONE.FREEZE_AT` freezes layers for which no weights are loaded. By

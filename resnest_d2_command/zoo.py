@@ -13,19 +13,21 @@ import sys
 from pathlib import Path
 
 _LEGEND = """\
-AP and PQ are quoted, of COCO val2017 at one scale, and so is mIoU, at several scales; each gain is
-over the same recipe on a ResNet of the same depth. Parameters are measured.
+AP and PQ are quoted, of COCO val2017 at one scale, and so are mIoU, at several scales, and top-1,
+of ImageNet; each gain is over the same recipe on a ResNet of the same depth. Parameters are
+measured.
 
   weights and commands:       resnest-d2 zoo show NAME
   evaluate published weights: resnest-d2 evaluate --checkpoint resnest://NAME --verify
   train:                      resnest-d2 train --config-file NAME --num-gpus 8"""
-_ROW = "{:40}{:>7}{:>7}{:>8}{:>7}{:>6}{:>7}{:>7}{:>9}"
+_ROW = "{:40}{:>7}{:>7}{:>8}{:>7}{:>6}{:>7}{:>7}{:>7}{:>9}"
 _RESULTS = {
     "box_ap": "box AP",
     "mask_ap": "mask AP",
     "pq": "PQ",
     "miou": "mIoU",
     "pixel_accuracy": "pixel accuracy",
+    "top1": "top-1",
 }
 _NOT_MEASURED = "not yet measured"
 
@@ -104,9 +106,8 @@ def _table(models: list[dict]) -> str:
     def text(value: float | None, form: str = ".2f") -> str:
         return "–" if value is None else format(value, form)
 
-    lines = [
-        _ROW.format("model", "box AP", "gain", "mask AP", "gain", "PQ", "mIoU", "gain", "M params")
-    ]
+    titles = ("box AP", "gain", "mask AP", "gain", "PQ", "mIoU", "gain", "top-1", "M params")
+    lines = [_ROW.format("model", *titles)]
     for model in models:
         published, gains, cost = model["published"] or {}, model["gains"], model["measured"]
         row = [model["name"]]
@@ -114,6 +115,7 @@ def _table(models: list[dict]) -> str:
             row += [text(published.get(key)), text(gains.get(key), "+.2f")]
         row += [text(published.get("pq"))]
         row += [text(published.get("miou")), text(gains.get("miou"), "+.2f")]
+        row += [text(published.get("top1"))]
         row += [text(cost and cost["params"] / 1e6, ".1f")]
         lines.append(_ROW.format(*row))
     return "\n".join(lines)
@@ -126,15 +128,16 @@ def _describe_model(model: dict, catalog: dict) -> str:
     if model["aliases"]:
         lines.append(f"  in the original plugin: {', '.join(model['aliases'])}")
     weights, files = [_images(model)], {file["name"]: file for file in catalog["weights"]}
+    initial = model["initial_weights"].removeprefix("resnest://")
     for role, name in (
         ("trained", model["weights"] or "none published"),
-        ("training starts from", model["initial_weights"].removeprefix("resnest://")),
+        ("training starts from", initial or "random weights"),
     ):
         weights.append(f"{role}: {f'resnest://{name}' if name in files else name}")
         weights += [f"  {line}" for line in _mirrors(files[name])] if name in files else []
     sections = {
         "Result": _result(model),
-        "Cost": _cost(model["measured"], catalog["measured"]),
+        "Cost": _cost(model, catalog["measured"]),
         "Weights": weights,
         "Train": [model["train_command"]],
         "Evaluate": [model["eval_command"]],
@@ -158,17 +161,21 @@ def _result(model: dict) -> list[str]:
     ]
     baseline = f"; gains over {model['baseline']}, the same recipe" if model["baseline"] else ""
     where = "several scales" if published["miou"] else "COCO val2017, one scale"
+    if published["top1"]:
+        where = "ImageNet's validation set, one centre crop"
     quoted = f"quoted: {published['source']}; {where}"
     return [", ".join(parts) + baseline, quoted]
 
 
-def _cost(cost: dict | None, date: str) -> list[str]:
+def _cost(model: dict, date: str) -> list[str]:
+    cost = model["measured"]
     if cost is None:
         return [_NOT_MEASURED]
     latency, (height, width) = cost["latency_ms"], cost["image_size"]
+    measured = "the network" if model["task"] == "classification" else "the backbone alone"
     return [
         f"{cost['params'] / 1e6:.1f} M parameters",
-        f"the backbone alone, an image of {height} x {width} pixels: "
+        f"{measured}, an image of {height} x {width} pixels: "
         f"{cost['multiply_adds'] / 1e9:.1f} G multiply-adds; latency on a CPU: "
         + (_NOT_MEASURED if latency is None else f"{latency:.0f} ms"),
         f"measured: {'; '.join(cost['commands'])} ({date})",

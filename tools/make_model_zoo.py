@@ -38,6 +38,7 @@ TITLES = {
     "keypoints": "Keypoints",
     "panoptic": "Panoptic segmentation",
     "semantic": "Semantic segmentation",
+    "classification": "Classification",
 }
 NOT_MEASURED = "not yet measured"
 FAMILY = [item for item in CLASSIFIERS.values() if "fast" not in item.name]
@@ -69,19 +70,20 @@ Each column is either quoted or measured, as its heading says.
 
 - **Quoted**: printed by others. AP and PQ (0–100) are rows of the original plugin's README: COCO
   val2017, one scale. mIoU and pixel accuracy are rows of PyTorch-Encoding's model zoo: several
-  scales, with `RESNEST.SEGMENT`. This project has not trained or evaluated on the whole of COCO,
-  ADE20K or Pascal Context.
+  scales, with `RESNEST.SEGMENT`. Top-1 is of ImageNet's validation set, one centre crop. This
+  project has not trained or evaluated on the whole of COCO, ADE20K, Pascal Context or ImageNet.
 - **gain**: the row minus the row of its baseline, the same recipe (head, norm, schedule, data) on
   a ResNet of the same depth. (For Mask R-CNN, box gains of 2.85 and 4.03 with ResNeSt-50 and 101
   are quoted elsewhere. The rows give 2.84 and 3.97, and rows are what is printed here.)
 - **Measured**: by this project; command, hardware, versions and date are at the [end](#measured).
   Parameters are the whole detector's. Multiply-adds (convolutions and linear layers; papers call
   them FLOPs) and latency are the backbone's alone, without the FPN, for one image of
-  {height} × {width} pixels, which is what COCO's usual shape becomes at a short side of 800.
+  {height} × {width} pixels, which is what COCO's usual shape becomes at a short side of 800. Of a
+  classifier they are the whole network's, at the crop that its accuracy is quoted for.
 - "–" means that there is no such value.
 
-The command of a row evaluates its published weights on COCO val2017 and exits with 1 if box AP,
-mask AP or PQ differ from the quoted value by more than 0.2. Add `--num-gpus 8` for 8 GPUs.
+The command of a row evaluates its published weights on the validation data of the recipe and exits
+with 1 if a result differs from the quoted value by more than 0.2. Add `--num-gpus 8` for 8 GPUs.
 """
 
 UNPUBLISHED = """\
@@ -150,7 +152,7 @@ COSTS = ["M parameters, measured", "G multiply-adds, measured", "CPU ms, measure
 def models_table(models: list[Model]) -> str:
     """Rows of one task that have published results, and those results that the task has."""
     results = {"box_ap": "box AP", "mask_ap": "mask AP", "pq": "PQ", "miou": "mIoU"}
-    results["pixel_accuracy"] = "pixel accuracy"
+    results |= {"pixel_accuracy": "pixel accuracy", "top1": "top-1 %"}
     published = [model.published for model in models]
     results = {
         key: label
@@ -179,10 +181,13 @@ def costs(model: Model) -> list[str]:
     return [f"{cost.params / 1e6:.1f}", f"{cost.multiply_adds / 1e9:.1f}", latency(cost)]
 
 
+def initial_weights(model: Model) -> str:
+    return f"`{model.initial_weights}`" if model.initial_weights else "random weights"
+
+
 def unpublished_table(models: list[Model]) -> str:
     rows = [
-        [f"`{model.name}`", model.task, f"`{model.initial_weights}`", *costs(model)]
-        for model in models
+        [f"`{model.name}`", model.task, initial_weights(model), *costs(model)] for model in models
     ]
     return table(["recipe", "task", "starts from", *COSTS], rows, left=3)
 

@@ -324,10 +324,14 @@ class RunCheckpointer(DetectionCheckpointer):
             except ValueError as error:
                 raise ValueError(f"{stored.path} cannot be converted: {error}") from error
         given, prefix = backbone_prefix(tensors), backbone_prefix(own)
-        return {
-            prefix + name.removeprefix(given) if name.startswith(given) else name: value
-            for name, value in tensors.items()
-        }
+
+        def renamed(name: str) -> str:
+            bare = name.removeprefix(given)
+            if bare in own and bare.startswith("linear."):  # an ImageClassifier's own
+                return bare
+            return prefix + bare if name.startswith(given) else name
+
+        return {renamed(name): value for name, value in tensors.items()}
 
 
 def _other_classes(match: Match, path: os.PathLike) -> str:

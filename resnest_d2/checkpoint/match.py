@@ -42,6 +42,7 @@ _PREDICTORS: list[tuple[re.Pattern, Callable[[int, int], int]]] = [
     (
         re.compile(
             r"(roi_heads\.mask_head|sem_seg_head)\.predictor|roi_heads\.keypoint_head\.score_lowres"
+            r"|linear"
         ),
         lambda n, anchors: n,
     ),

@@ -64,6 +64,7 @@ def data_pairs(args: argparse.Namespace, split: str) -> tuple[tuple[str, str], .
     """Own data as (annotations, image folder) pairs.
 
     They are ``--SPLIT-json``, or ``--SPLIT-labels`` where a command has it, and ``--SPLIT-images``.
+    Images in folders of classes have no annotations: their pairs are ("", image folder).
 
     Raises:
         ValueError: their numbers differ.
@@ -73,6 +74,8 @@ def data_pairs(args: argparse.Namespace, split: str) -> tuple[tuple[str, str], .
         raise ValueError(f"--{split}-json and --{split}-labels are of two tasks: give one of them")
     files, folders = (getattr(args, f"{split}_{name}") or () for name in (kind, "images"))
     files, folders = ([x] if isinstance(x, str) else x for x in (files, folders))
+    if not files and hasattr(args, f"{split}_labels"):
+        files = [""] * len(folders)
     if len(files) != len(folders):
         raise ValueError(
             f"--{split}-{kind} and --{split}-images belong together: got {len(files)} and "

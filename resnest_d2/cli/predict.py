@@ -68,7 +68,9 @@ def _show(done: "FilePredictions", quiet: bool) -> None:
         say(f"{done.predicted} files predicted{before}, {len(done.failed)} failed")
         found = f"{done.instances} instances in predictions.json, predictions.csv"
         if done.instances is None:
-            found = "label maps in labels, the areas of their classes in predictions.csv"
+            found = "the results are in predictions.csv"
+            if (done.folder / "labels").is_dir():
+                found = "label maps in labels, the areas of their classes in predictions.csv"
         say(f"{done.folder}: {found}")
         for name, note in list(done.notes.items())[:_LISTED]:
             say(printable(f"note: {name}: {note}"), file=sys.stderr)

@@ -5,26 +5,27 @@ Also the sample set. Which data a run uses, and what it refuses, is decided in :
 
 import warnings
 
+from .batches.loader import SAMPLERS, TrainLoader, build_test_loader, build_train_loader
+from .batches.mapper import build_train_mapper, check_jitter, check_sizes
+from .batches.worker_errors import DataWorkerError, explained_worker_errors
 from .check.data_sets import check_coco, check_sets
 from .check.problems import Problem
 from .check.repair import fix_coco
 from .check.summary import CocoSummary
+from .folders.class_sets import register_imagenet
+from .folders.label_folders import register_label_maps
 from .formats.coco import (
     check_coco_json,
     register_coco,
     require_registered,
     require_same_categories,
 )
-from .formats.label_folders import register_label_maps
 from .formats.panoptic import register_coco_panoptic, write_stuff_masks
 from .formats.semantic_sets import register_pascal_context, write_labels_from_zero
-from .loader import SAMPLERS, TrainLoader, build_test_loader, build_train_loader
-from .mapper import build_train_mapper, check_jitter, check_sizes
 from .sample_shapes import sample_set
 from .split import split_coco
 from .stats import coco_stats
 from .training_data import TrainingData, summarise_training_data
-from .worker_errors import DataWorkerError, explained_worker_errors
 
 __all__ = [
     "SAMPLERS",
@@ -46,6 +47,7 @@ __all__ = [
     "fix_coco",
     "register_coco",
     "register_coco_panoptic",
+    "register_imagenet",
     "register_label_maps",
     "register_pascal_context",
     "require_registered",

@@ -25,8 +25,8 @@ class TrainingData:
 
     Attributes:
         images: number of images, without those that the config's filters leave out.
-        instances: number of annotated objects of each class, crowds left out; None where the data
-            sets have no classes of objects.
+        instances: number of annotated objects of each class, crowds left out, or of images where
+            these have classes; None where the data sets have neither.
         crowds: number of annotations with ``iscrowd`` 1, which are not trained on, also in images
             that the filters leave out.
         files: some of the images, evenly spaced.
@@ -95,6 +95,9 @@ def _summarise(
             for annotation in record["annotations"]
             if not _is_crowd(annotation)
         )
+        instances = tuple(counts[i] for i in range(len(class_names)))
+    elif class_names and "label" in records[0]:
+        counts = Counter(record["label"] for record in records)
         instances = tuple(counts[i] for i in range(len(class_names)))
     places = sample(range(len(records)), _SAMPLED)
     files = tuple(filter(None, (records[place].get("file_name") for place in places)))

@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, SemSegEvaluator
 
 from ..data.image_reader import read_mask
+from .classification_evaluator import ClassificationEvaluator
 from .coco_evaluator import build_coco_evaluator
 from .panoptic_evaluator import PanopticEvaluator
 
@@ -19,7 +20,8 @@ def build_evaluator(
 ) -> DatasetEvaluator:
     """The evaluators for ``MODEL.META_ARCHITECTURE`` and the heads of a config.
 
-    - ``bbox`` (AP, AP50, …): every architecture but SemanticSegmentor
+    - ``classification`` (top1, top5, class_mean): ImageClassifier, which has no others
+    - ``bbox`` (AP, AP50, …): every other architecture but SemanticSegmentor
     - ``segm``, ``keypoints``: the same numbers, with ``MODEL.MASK_ON``, ``MODEL.KEYPOINT_ON``
     - ``sem_seg`` (mIoU, fwIoU, mACC, pACC): SemanticSegmentor, PanopticFPN
     - ``panoptic_seg`` (PQ, SQ, RQ, and ``_th``, ``_st``): PanopticFPN
@@ -29,6 +31,8 @@ def build_evaluator(
     """
     output_folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
     architecture = cfg.MODEL.META_ARCHITECTURE
+    if architecture == "ImageClassifier":
+        return ClassificationEvaluator(dataset_name, output_folder)
     evaluators = []
     if architecture != "SemanticSegmentor":
         evaluators.append(build_coco_evaluator(cfg, dataset_name, output_folder))

@@ -1,8 +1,8 @@
 """The catalog: what was published about each model, and what was measured here.
 
 A model is named like its recipe in ``configs/``. AP are quoted from the original plugin, whose
-recipes these are, and mIoU from PyTorch-Encoding; costs are measured, see
-:mod:`resnest_d2.model_zoo.measured`.
+recipes these are, mIoU from PyTorch-Encoding, top-1 as :mod:`.imagenet` says; costs are measured,
+see :mod:`resnest_d2.model_zoo.measured`.
 """
 
 import dataclasses
@@ -24,14 +24,15 @@ from .. import config
 from ..checkpoint import RunCheckpointer
 from ..checkpoint.statistics import CLASSIFIER, DETECTOR, MSRA, InputStatistics
 from .download import fetch
+from .imagenet import CLASSIFIERS
 from .measured import Measured, measured_model
 from .weights import WEIGHTS
 
-TASKS = ("detection", "instance", "keypoints", "panoptic", "semantic")
+TASKS = ("detection", "instance", "keypoints", "panoptic", "semantic", "classification")
 
 TOLERANCE = 0.2
-"""AP, PQ and mIoU may differ from the published value by this much: it was rounded, and other
-hardware and versions round differently."""
+"""AP, PQ, mIoU and top-1 may differ from the published value by this much: it was rounded, and
+other hardware and versions round differently."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Published:
         box_ap, mask_ap: COCO's AP of boxes and masks, at one scale.
         pq: panoptic quality, at one scale.
         miou, pixel_accuracy: of semantic segmentation, at several scales.
+        top1: accuracy of classification, on one centre crop.
         source: where they are printed.
     """
 
@@ -50,6 +52,7 @@ class Published:
     pq: float | None = None
     miou: float | None = None
     pixel_accuracy: float | None = None
+    top1: float | None = None
     source: str = "README of the original plugin, github.com/zhanghang1989/ResNeSt"
 
 
@@ -65,7 +68,7 @@ class Model:
         aliases: the original plugin's name of the recipe.
         baseline: the model with the same recipe on a ResNet of the same depth, or None.
         weights: name of its trained weights in :data:`WEIGHTS`, or None where there are none.
-        initial_weights: what its training starts from.
+        initial_weights: what its training starts from, or "".
         statistics: the input that it expects.
         published: quoted results, or None.
         measured: costs, or None.
@@ -114,6 +117,7 @@ class Model:
             ("segm", "AP", self.published.mask_ap),
             ("panoptic_seg", "PQ", self.published.pq),
             ("sem_seg", "mIoU", self.published.miou),
+            ("classification", "top1", self.published.top1),
         )
         return [[*key, value, TOLERANCE] for *key, value in values if value is not None]
 
@@ -132,7 +136,7 @@ class Model:
         Where there are none, it evaluates the run that :attr:`train_command` leaves.
         """
         if self.weights:
-            return f"resnest-d2 evaluate --checkpoint resnest://{self.weights} --verify"
+            return f"resnest-d2 evaluate --checkpoint resnest://{self.name} --verify"
         data = f" {_OWN_VAL}" if self.own_data else ""
         return f"resnest-d2 evaluate --checkpoint output/{self.name}{data}"
 
@@ -159,6 +163,7 @@ _METHODS = {
     "fcn": ("FCN", "semantic"),
     "deeplabv3": ("DeepLabV3", "semantic"),
     "deeplabv3plus": ("DeepLabV3+", "semantic"),
+    "classify": ("classifier", "classification"),
 }
 
 
@@ -193,6 +198,25 @@ def _semantic(name: str, *quoted: float, baseline: str | None = None) -> Model:
         source = "arXiv 2004.08955, abstract"
     published = Published(None, None, None, *quoted, source=source) if quoted else None
     return _model(name, baseline=baseline, **{"published": published, "measured": None, **more})
+
+
+def _classifier(name: str, top1: float | None = None) -> Model:
+    """A classifier with the published weights of its network, or with a quoted accuracy alone."""
+    network = CLASSIFIERS.get(name.removeprefix("classify_"))
+    published, measured = None, None
+    if network is not None:
+        published = Published(top1=network.top1, source=network.source)
+        measured = network.measured(network.crop)
+    elif top1 is not None:
+        published = Published(top1=top1, source="arXiv 2004.08955, ablation of ResNet-50-D")
+    return _model(
+        name,
+        weights=network and network.name,
+        initial_weights="",
+        statistics=CLASSIFIER,
+        published=published,
+        measured=measured,
+    )
 
 
 def _pair(
@@ -267,6 +291,11 @@ MODELS: dict[str, Model] = {
         _semantic("deeplabv3_resnest101_cityscapes"),
         _semantic("deeplabv3_resnest200_cityscapes"),
         _semantic("deeplabv3plus_resnest101_cityscapes"),
+        *(_classifier(f"classify_{network}") for network in CLASSIFIERS),
+        _classifier("classify_resnet50"),
+        _classifier("classify_resnet50_d", 78.31),
+        _classifier("classify_resnet50_d_mixup", 79.15),
+        _classifier("classify_resnet50_d_autoaugment", 79.41),
     )
 }
 """Every model, by name; a family's models follow each other."""

@@ -26,6 +26,7 @@ from ..config import (
     add_resnest_config,
     flat_values,
     get_config,
+    get_value,
     move_old_keys,
     read_config,
 )
@@ -92,7 +93,8 @@ def find_trained_model(
         _require_detector(name)
         if name in MODELS:
             cfg = get_config(name) if given is None else given
-            return TrainedModel(f"{PREFIX}{name}", cfg, *_classes_of_config(cfg))
+            file = MODELS[name].weights or name
+            return TrainedModel(f"{PREFIX}{file}", cfg, *_classes_of_config(cfg))
     stored = read_weights(checkpoint_file(source), trust_pickle=trust_pickle)
     if given is not None and RECORD_KEY not in stored.metadata:
         return TrainedModel(str(stored.path), given, *_classes_of_config(given), stored)
@@ -151,17 +153,23 @@ def check_network(cfg: CfgNode, stored: StoredWeights) -> None:
 
 
 HEADS = {
-    "GeneralizedRCNN": "ROI_HEADS",
-    "PanopticFPN": "ROI_HEADS",
-    "RetinaNet": "RETINANET",
-    "SemanticSegmentor": "SEM_SEG_HEAD",
+    "GeneralizedRCNN": "MODEL.ROI_HEADS",
+    "PanopticFPN": "MODEL.ROI_HEADS",
+    "RetinaNet": "MODEL.RETINANET",
+    "SemanticSegmentor": "MODEL.SEM_SEG_HEAD",
+    "ImageClassifier": "RESNEST.CLASSIFIER",
 }
-"""The part of ``MODEL`` that has ``NUM_CLASSES``, by meta-architecture."""
+"""The node of a config that has ``NUM_CLASSES``, by meta-architecture."""
 
 
 def head_key(cfg: CfgNode) -> str:
-    """The part of ``MODEL`` that has the model's ``NUM_CLASSES``."""
-    return HEADS.get(cfg.MODEL.META_ARCHITECTURE, "ROI_HEADS")
+    """The node that has the model's ``NUM_CLASSES``."""
+    return HEADS.get(cfg.MODEL.META_ARCHITECTURE, "MODEL.ROI_HEADS")
+
+
+def head_of(cfg: CfgNode) -> CfgNode:
+    """The values of :func:`head_key`."""
+    return get_value(cfg, head_key(cfg))
 
 
 def class_names_of(data_set: str, cfg: CfgNode) -> list[str]:
@@ -174,8 +182,12 @@ def class_names_of(data_set: str, cfg: CfgNode) -> list[str]:
         return []
     metadata = MetadataCatalog.get(data_set)
     file = metadata.get("json_file", "")
-    key = "stuff_classes" if head_key(cfg) == "SEM_SEG_HEAD" else "thing_classes"
-    if not metadata.get(key) and ("://" in file or os.path.isfile(file)):
+    if cfg.MODEL.META_ARCHITECTURE == "ImageClassifier":
+        file = metadata.get("image_root", "")
+    key = "thing_classes"
+    if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
+        key = "stuff_classes"
+    if not metadata.get(key) and ("://" in file or os.path.exists(file)):
         DatasetCatalog.get(data_set)  # register_coco_instances learns the names by loading
     return list(metadata.get(key, ()))
 
@@ -198,7 +210,7 @@ def known_category_ids(datasets: Sequence[str], class_names: Sequence[str]) -> l
 def _classes_of_config(cfg: CfgNode) -> tuple[list[str], list[int]]:
     """Class names and category ids of the training data, as far as this process knows them."""
     names = [name for data_set in cfg.DATASETS.TRAIN[:1] for name in class_names_of(data_set, cfg)]
-    if len(names) > cfg.MODEL[head_key(cfg)].NUM_CLASSES:
+    if len(names) > head_of(cfg).NUM_CLASSES:
         return [], []  # of a recipe's data set, left there beside other data
     return names, known_category_ids(cfg.DATASETS.TRAIN, names)
 
@@ -209,10 +221,10 @@ def _require_detector(name: str) -> None:
     if name in WEIGHTS and name not in MODELS:
         raise ValueError(
             f"{PREFIX}{name} holds a backbone's weights, which detect nothing by themselves: a "
-            f"training starts from them (MODEL.WEIGHTS). Published detectors: {with_weights}"
+            f"training starts from them (MODEL.WEIGHTS). Published models: {with_weights}"
         )
     if name in MODELS and not MODELS[name].weights and find(name) is None:
         raise ValueError(
             f"no trained weights were published for {name}. Train it: "
-            f"{MODELS[name].train_command}. Published detectors: {with_weights}"
+            f"{MODELS[name].train_command}. Published models: {with_weights}"
         )

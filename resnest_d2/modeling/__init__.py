@@ -9,12 +9,14 @@ from .build import (
     build_resnest_fpn_backbone,
     build_resnest_retinanet_fpn_backbone,
 )
+from .image_classifier import ImageClassifier
 from .resnest import VARIANTS, ResNeSt
 from .sem_seg_heads import ResNeStDeepLabV3Head, ResNeStFCNHead
 from .split_attention import SplitAttentionConv2d
 
 __all__ = [
     "VARIANTS",
+    "ImageClassifier",
     "ResNeSt",
     "ResNeStDeepLabV3Head",
     "ResNeStFCNHead",

@@ -29,6 +29,7 @@ from ..evaluation.coco_evaluator import encode_masks
 from ..files import writing
 from ..progress import progress_bar, show_progress
 from ..version import __version__
+from .best_classes import best_classes, write_best_classes
 from .journal import Journal
 from .label_files import count_classes, write_class_table
 from .predictor import Predictor
@@ -55,7 +56,7 @@ class FilePredictions:
         earlier: number of its files that were done before.
         failed: reasons, by file name.
         notes: what was not used of a file that this call predicted, by file name.
-        instances: number of instances in the folder; None for semantic segmentation.
+        instances: number of instances in the folder; None for other tasks than detection.
     """
 
     folder: Path
@@ -87,7 +88,8 @@ def predict_files(
     - ``journal.jsonl``, see :mod:`.journal`.
 
     A model for semantic segmentation leaves, in place of COCO results, ``labels/NAME.png`` for each
-    file NAME, whose values are class numbers, and in ``predictions.csv`` the area of each class.
+    file NAME, whose values are class numbers, and in ``predictions.csv`` the area of each class. A
+    classifier leaves only ``predictions.csv``, with the five most likely classes of each image.
 
     Category ids are the predictor's, else class number + 1; ``info`` in ``images.json`` says which.
 
@@ -126,7 +128,7 @@ def predict_files(
         todo = [n for n in files.names if not journal.is_done(n, _stamp(files.root / n))]
         earlier = len(files.names) - len(todo)
         drawings: dict[str, str | None] = {}
-        if picture_format != "none":
+        if picture_format != "none" and not predictor.classifies:
             drawings = drawing_names(files.names, picture_format, given=journal.drawings)
         with (
             show_progress(progress),
@@ -143,13 +145,18 @@ def predict_files(
                     drawing = drawings.get(item.name)
                     if drawing is not None:
                         _draw(item.image.pixels, result, predictor.class_names, out / drawing)
-                    if predictor.segments:
+                    if predictor.classifies:
+                        records.append({**_about(item, drawing), **best_classes(result)})
+                    elif predictor.segments:
                         records.append(_save_labels(item, result, predictor, drawing, out))
                     else:
                         records.append(_record(item, result, drawing))
                 journal.append(records)
                 bar.update(len(batch))
-        if predictor.segments:
+        if predictor.classifies:
+            instances = None
+            write_best_classes(out, journal.records(), predictor.class_names)
+        elif predictor.segments:
             instances = None
             write_class_table(out, journal.records(), predictor.class_names)
         else:

@@ -1,4 +1,4 @@
-"""Detection and semantic segmentation with a trained model."""
+"""Detection, semantic segmentation and classification with a trained model."""
 
 import logging
 import os
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 import numpy as np
+import PIL.Image
 import torch
 
 from detectron2.config import CfgNode
@@ -14,11 +15,12 @@ from detectron2.modeling import build_model
 from detectron2.structures import Instances
 
 from ..checkpoint import RunCheckpointer
+from ..data.batches.class_images import CentreCrop, check_classifier
 from ..data.image_reader import read_image
 from ..data.intensity import Intensity
 from ..errors import check_choice
 from ..inference import optimize_for_inference
-from ..model_zoo.trained import find_trained_model, head_key
+from ..model_zoo.trained import find_trained_model, head_of
 from ..modeling.box_masks import AugmentedRCNN, unpasted_masks
 from ..modeling.windows import WindowedSegmentor, use_scales
 from ..text import printable
@@ -31,7 +33,7 @@ Image = np.ndarray | str | os.PathLike
 
 
 class Predictor:
-    """Detects objects, or classifies pixels, with a trained model.
+    """Detects objects, or classifies pixels or images, with a trained model.
 
     Config, class names, input format and statistics come from the checkpoint, the catalog or
     ``config``; see :mod:`resnest_d2.model_zoo.trained`. Images are read and resized as in
@@ -44,7 +46,7 @@ class Predictor:
             Detectron2's trainer needs it: the one that it was trained with.
         device: e.g. ``"cpu"`` or ``"cuda:1"``; by default a GPU if there is one.
         score_threshold: instances with lower scores are left out, 0-1; None for the config's.
-            Semantic segmentation has no scores.
+            Semantic segmentation and classification have no threshold.
         optimize: make the model faster first, see :func:`.inference.optimize_for_inference`; the
             first image then takes up to a minute longer.
         tta: test-time augmentation: detect at all sizes of ``TEST.AUG``, mirrored too, and merge
@@ -64,7 +66,7 @@ class Predictor:
         intensity: the rule for images of more than 8 bits, as in training.
         class_names: by class number; "class 7" where the name is unknown.
         category_ids: those of the training data by class number, None where unknown.
-        segments: whether it classifies pixels.
+        segments, classifies: whether it classifies pixels, or images.
         model: the network, in evaluation mode.
     """
 
@@ -87,9 +89,10 @@ class Predictor:
             raise ValueError(f"{trained.weights} holds a ProposalNetwork: no detector")
         cfg.MODEL.WEIGHTS = ""
         cfg.MODEL.DEVICE = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        head = cfg.MODEL[head_key(cfg)]
+        head = head_of(cfg)
         self.segments = cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor"
-        if self.segments:
+        self.classifies = cfg.MODEL.META_ARCHITECTURE == "ImageClassifier"
+        if self.segments or self.classifies:
             score_threshold = None
             use_scales(cfg)
         else:
@@ -122,10 +125,13 @@ class Predictor:
         self._forward = AugmentedRCNN(cfg, self.model) if tta else self.model
         if self.segments:
             self._forward = WindowedSegmentor.from_config(cfg, self.model)
+        if self.classifies:
+            check_classifier(cfg)
+        self._centre_crop = CentreCrop(cfg)
         self._resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
 
     def __call__(self, image: Image) -> Instances | torch.Tensor:
-        """Detect objects in one image, or classify its pixels.
+        """Detect objects in one image, or classify its pixels, or the image.
 
         Args:
             image: RGB, uint8, (H, W, 3), or a file.
@@ -133,7 +139,8 @@ class Predictor:
         Returns:
             ``Instances`` on the CPU, in pixels of the image: ``pred_boxes``, ``scores``,
             ``pred_classes``, and ``pred_masks`` (N, H, W) where the model has masks. Of a model for
-            semantic segmentation the class number of each pixel, int64 (H, W).
+            semantic segmentation the class number of each pixel, int64 (H, W); of a classifier the
+            probability of each class, float32 (classes,).
         """
         return self.batch([image])[0]
 
@@ -163,6 +170,8 @@ class Predictor:
                 for i, output in zip(group, outputs, strict=True):
                     if self.segments:
                         found[i] = output["sem_seg"].argmax(dim=0).cpu()
+                    elif self.classifies:
+                        found[i] = output["probabilities"].cpu()
                     else:
                         found[i] = output["instances"].to("cpu")
         return [found[i] for i in range(len(inputs))]
@@ -171,11 +180,14 @@ class Predictor:
         """The model's input for one image, equal to that in evaluation.
 
         Returns:
-            ``image``: float32 (3, h, w) in the model's channel order, resized; ``height`` and
-            ``width`` of the original in pixels.
+            ``image``: float32 (3, h, w) in the model's channel order, resized, of a classifier
+            cropped too; ``height`` and ``width`` of the original in pixels.
         """
         image = self._read(image)
         height, width = image.shape[:2]
+        if self.classifies:
+            tensor = self._centre_crop(PIL.Image.fromarray(image))
+            return {"image": tensor, "height": height, "width": width}
         if self.cfg.INPUT.FORMAT == "BGR":
             image = image[:, :, ::-1]
         resize = self._resize.get_transform(image)
@@ -194,7 +206,7 @@ class Predictor:
 
     def require_detector(self, purpose: str) -> None:
         """Raise a ValueError where the model finds no objects; ``purpose`` needs them."""
-        if self.segments:
+        if self.segments or self.classifies:
             raise ValueError(
                 f"{purpose} is for detectors, and {self.checkpoint} holds a "
                 f"{self.cfg.MODEL.META_ARCHITECTURE}"

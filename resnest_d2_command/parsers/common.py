@@ -100,4 +100,6 @@ def add_data_options(
         purpose = text.format(split={"train": "training", "val": "validation"}[split])
         parser.add_argument(f"--{split}-json", metavar="FILE", help=purpose + repeated, **how)
         images = f"image folder of --{split}-json" + repeated
+        if several:
+            images += "; for classification alone, with a folder of images for each class"
         parser.add_argument(f"--{split}-images", metavar="DIR", help=images, **how)

@@ -139,7 +139,8 @@ def _add_run_arguments(parser: argparse.ArgumentParser, *, evaluates: bool) -> N
         "--classes",
         metavar="FILE",
         help="names of the classes in label maps: one per line, that of class 0 first, or a JSON "
-        "list; default: those of the checkpoint that is evaluated",
+        "list; default: those of the checkpoint that is evaluated. For class folders a JSON object "
+        "of names by folder; default: the folders' names",
     )
     add(
         "--on-bad-data",

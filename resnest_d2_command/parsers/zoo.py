@@ -64,7 +64,8 @@ def _part_epilog(what: str, arguments: str, failed: str = "") -> str:
 
 
 def _add_list_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--task", metavar="T", help="detection, instance, keypoints or panoptic")
+    tasks = "detection, instance, keypoints, panoptic, semantic or classification"
+    parser.add_argument("--task", metavar="T", help=tasks)
     parser.add_argument("--backbone", metavar="B", help="e.g. resnest50, resnest50_dcn, resnet101")
     parser.add_argument("--min-ap", type=float, metavar="AP", help="least published box AP, 0-100")
     parser.add_argument("--quiet", action="store_true", help=argparse.SUPPRESS)  # it did nothing

@@ -27,8 +27,8 @@ from resnest_d2.data import (
     build_train_loader,
     build_train_mapper,
 )
-from resnest_d2.data.randomness import EXAMPLE, ITERATION, kept_generators, seed_generators
-from resnest_d2.data.worker_errors import explained_worker_errors
+from resnest_d2.data.batches.randomness import EXAMPLE, ITERATION, kept_generators, seed_generators
+from resnest_d2.data.batches.worker_errors import explained_worker_errors
 
 AUGMENTED = (
     *("INPUT.MIN_SIZE_TRAIN", "(40, 48, 56, 64)", "INPUT.CROP.ENABLED", "True"),

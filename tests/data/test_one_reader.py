@@ -21,10 +21,10 @@ from detectron2.data import transforms as T
 
 from resnest_d2 import Predictor, get_config
 from resnest_d2.data import build_test_loader, build_train_mapper, check_coco
+from resnest_d2.data.batches.mapper import ImageMapper
 from resnest_d2.data.check import image_files as check_image_files
 from resnest_d2.data.image_reader import ImageError, read_image, read_mask
 from resnest_d2.data.intensity import Intensity, ValueRange, fitting_keys
-from resnest_d2.data.mapper import ImageMapper
 from resnest_d2.draw import instances as predictions
 from resnest_d2.draw import sheet
 from resnest_d2.draw.instances import save_comparisons

@@ -9,8 +9,8 @@ from torch.utils.data import DataLoader
 
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 
-from resnest_d2.data.packing import pack, unpack
-from resnest_d2.data.worker_errors import CheckedLoader, hand_over
+from resnest_d2.data.batches.packing import pack, unpack
+from resnest_d2.data.batches.worker_errors import CheckedLoader, hand_over
 
 VALUES = {
     "image": torch.arange(60, dtype=torch.uint8).view(3, 4, 5),

@@ -16,7 +16,7 @@ BEHAVIOURS = ("refuse", "repair", "skip")
 # - skip: on_bad_data="skip" leaves out the entry, as it does with what cannot be repaired.
 # - stop: the file as a whole is unusable, whatever on_bad_data is.
 # Kinds of an action with "/masks" or "/keypoints" matter only where these are learned; those with
-# "/labels" are of label maps for semantic segmentation.
+# "/labels" are of label maps for semantic segmentation, with "/classes" of folders of classes.
 _TABLE = """
 stop not-json: the file is not JSON
 stop not-an-object: the file must hold an object with images, annotations and categories
@@ -109,6 +109,11 @@ skip/labels label-value: the label map has values that are no class; pixels with
   have the value of MODEL.SEM_SEG_HEAD.IGNORE_VALUE (255)
 note/labels ignored-label: all pixels of the label map are ignored: nothing is learned from it
 note/labels empty-label-class: no pixel has this class
+
+skip/classes empty-class-folder: the folder of a class has no image
+skip/classes new-class: the folder is of no class of the training data
+note/classes missing-class: no folder of this class: nothing is evaluated of it
+note/classes stray-image: the image lies beside the folders of the classes: it is not used
 
 repair/keypoints missing-keypoints: the category has keypoints, the object has none: repair takes
   them as not labelled

@@ -66,8 +66,12 @@ def estimate_memory(
 
 
 def image_size(cfg: CfgNode) -> tuple[int, int]:
-    """Height and width, pixels, of about the largest training image: of 4:3, padded."""
+    """Height and width, pixels, of about the largest training image: of 4:3, padded, or as
+    an ``ImageClassifier`` crops it.
+    """
     jitter = cfg.RESNEST.JITTER
+    if cfg.MODEL.META_ARCHITECTURE == "ImageClassifier":
+        return (cfg.RESNEST.CLASSIFIER.TRAIN_SIZE,) * 2
     if jitter.SIZE:
         sides = (jitter.CROP or jitter.SIZE,) * 2
     else:

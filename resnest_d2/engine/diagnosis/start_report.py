@@ -183,7 +183,12 @@ def _schedule(cfg: CfgNode, data: TrainingData, origin: Origin, start: int) -> _
 
 def _images(cfg: CfgNode, data: TrainingData, seen: list[ValueRange]) -> _Rows:
     jitter, intensity = cfg.RESNEST.JITTER, Intensity.from_config(cfg)
-    if side := jitter.SIZE:
+    classifies = cfg.MODEL.META_ARCHITECTURE == "ImageClassifier"
+    if classifies:
+        low, high = cfg.RESNEST.CLASSIFIER.CROP_AREA
+        size = f"{cfg.RESNEST.CLASSIFIER.TRAIN_SIZE} x {cfg.RESNEST.CLASSIFIER.TRAIN_SIZE} pixels, "
+        size += f"from crops of {100 * low:g} to {100 * high:g} % of the image"
+    elif side := jitter.SIZE:
         low, high = jitter.SCALE
         crop = jitter.CROP or side
         size = f"{crop} x {crop} pixels, cut out of {side} pixels times {low:g} to {high:g}"
@@ -192,7 +197,10 @@ def _images(cfg: CfgNode, data: TrainingData, seen: list[ValueRange]) -> _Rows:
         short = (" to " if ranged else ", ").join(map(str, cfg.INPUT.MIN_SIZE_TRAIN))
         size = f"short side {short}, long side at most {cfg.INPUT.MAX_SIZE_TRAIN} pixels"
     rows = [("training data", ", ".join(cfg.DATASETS.TRAIN))]
-    if data.instances is not None:
+    if classifies and data.instances:
+        number, fewest, most = len(data.instances), min(data.instances), max(data.instances)
+        rows.append(("classes", f"{number}, of {fewest} to {_count(most, 'image')}"))
+    elif data.instances is not None:
         crowds = f"; {_count(data.crowds, 'crowd')} (iscrowd 1) left out" if data.crowds else ""
         rows.append(("objects", f"{sum(data.instances)}{crowds}"))
     rows += [("input", str(InputStatistics.from_config(cfg))), ("image size", size)]

@@ -6,7 +6,7 @@ from detectron2.config import CfgNode
 
 from ...data import TrainingData
 from ...data.intensity import Intensity, ValueRange, fitting_keys
-from ...model_zoo.trained import head_key
+from ...model_zoo.trained import head_key, head_of
 from ...text import printable
 
 _FEW = 4  # images from which a batch norm's statistics are too noisy for detection
@@ -123,16 +123,16 @@ def _classes(cfg: CfgNode, data: TrainingData) -> list[str]:
     if empty := data.empty_classes:
         more = f" and {len(empty) - 10} more" if len(empty) > 10 else ""
         found.append(
-            f"{len(empty)} of {len(data.class_names)} classes have no object to learn from: "
+            f"{len(empty)} of {len(data.class_names)} classes have nothing to learn from: "
             f"{printable(', '.join(empty[:10]))}{more}. Add images with them, or take them out of "
             "the categories"
         )
-    name = head_key(cfg)
-    classes, known = cfg.MODEL[name].NUM_CLASSES, len(data.class_names)
+    key = f"{head_key(cfg)}.NUM_CLASSES"
+    classes, known = head_of(cfg).NUM_CLASSES, len(data.class_names)
     if data.instances is not None and classes > known:
         found.append(
-            f"MODEL.{name}.NUM_CLASSES is {classes}, and the data has {known} classes: the others "
-            f"learn nothing. Set MODEL.{name}.NUM_CLASSES {known}"
+            f"{key} is {classes}, and the data has {known} classes: the others learn nothing. Set "
+            f"{key} {known}"
         )
     return found
 

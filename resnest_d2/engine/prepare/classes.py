@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from ...model_zoo.trained import HEADS, class_names_of, head_key
+from ...config import get_value
+from ...model_zoo.trained import HEADS, class_names_of, head_key, head_of
 from ...text import printable
 from .given_values import GivenValues
 from .request import RunRequest
@@ -27,16 +28,17 @@ def use_classes(cfg: CfgNode, request: RunRequest, given: GivenValues) -> None:
     data_sets = cfg.DATASETS.TEST if request.eval_only else cfg.DATASETS.TRAIN
     if not data_sets or not (classes := len(class_names_of(data_sets[0], cfg))):
         return
-    part = head_key(cfg)
-    key, value = f"MODEL.{part}.NUM_CLASSES", cfg.MODEL[part].NUM_CLASSES
+    node = head_key(cfg)
+    key, value = f"{node}.NUM_CLASSES", head_of(cfg).NUM_CLASSES
     data = MetadataCatalog.get(data_sets[0]).get("json_file", data_sets[0])
     named = request.train or request.val
     named = named or (given.in_opts("DATASETS.TRAIN") and not request.eval_only)
     if named and not given.in_opts(key):
         if value != classes:
             logger.info(f"{key} is now {classes}, the number of classes of {data}")
-        for name in (part,) if part == "SEM_SEG_HEAD" else ("ROI_HEADS", "RETINANET"):
-            cfg.MODEL[name].NUM_CLASSES = classes
+        detects = node in ("MODEL.ROI_HEADS", "MODEL.RETINANET")
+        for name in ("MODEL.ROI_HEADS", "MODEL.RETINANET") if detects else (node,):
+            get_value(cfg, name).NUM_CLASSES = classes
     elif value < classes and (named or not request.eval_only):
         if cfg.MODEL.META_ARCHITECTURE in HEADS:
             raise ValueError(

@@ -12,8 +12,10 @@ import torch
 from detectron2.modeling import build_backbone
 
 from ...data import SAMPLERS, check_jitter, check_sizes
+from ...data.batches.class_images import check_classifier
+from ...data.folders.class_sets import ClassFolderFiles
+from ...data.folders.label_folders import LabelMapFiles
 from ...data.formats.coco import CocoFiles
-from ...data.formats.label_folders import LabelMapFiles
 from ...data.intensity import Intensity
 from ...errors import check_choice
 from ...evaluation import IMPLEMENTATIONS
@@ -30,7 +32,7 @@ from .config_checks import (
     choose_weights,
     expect_published,
 )
-from .label_data import use_label_maps
+from .folder_data import use_class_folders, use_label_maps
 from .own_data import use_own_data
 from .request import RunRequest
 from .schedule import Origin, set_schedule
@@ -54,7 +56,7 @@ class Plan:
     cfg: Any
     device: str
     output_dir: tuple[str, str]
-    data_sets: tuple[CocoFiles | LabelMapFiles, ...] = ()
+    data_sets: tuple[CocoFiles | LabelMapFiles | ClassFolderFiles, ...] = ()
     origin: Origin = Origin()
 
     def register(self) -> None:
@@ -79,8 +81,17 @@ def _prepare(request: RunRequest) -> Plan:
     cfg, given, trained = choose_config(request)
     recorded = trained is not None and request.config is None  # config and classes are the model's
     expect_published(cfg, request)
-    if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
-        class_names = trained.class_names if trained is not None else ()
+    class_names = trained.class_names if trained is not None else ()
+    if cfg.MODEL.META_ARCHITECTURE == "ImageClassifier":
+        check_classifier(cfg)
+        data_sets = use_class_folders(cfg, request, class_names)
+    elif unlabelled := [root for file, root in request.train + request.val if not file]:
+        raise ValueError(
+            f"{unlabelled[0]} has no annotations: give --train-json or --train-labels too (with "
+            "--val-images: --val-json or --val-labels). Only an ImageClassifier trains on images "
+            "in folders of classes"
+        )
+    elif cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
         data_sets = use_label_maps(cfg, request, class_names)
     else:
         data_sets = use_own_data(cfg, request, given)

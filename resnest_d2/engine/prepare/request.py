@@ -15,8 +15,9 @@ class RunRequest:
         opts: KEY VALUE pairs that override it.
         train, val: own COCO-format data as (json file, image folder) pairs; their categories set
             the numbers of classes and keypoints. For a ``SemanticSegmentor`` (folder of label maps,
-            image folder) pairs. Empty: the config's data sets.
-        classes: file with the names of the classes of label maps.
+            image folder) pairs, for an ``ImageClassifier`` ("", folder of class folders). Empty:
+            the config's data sets.
+        classes: file with the names of the classes of label maps, or of class folders.
         on_bad_data: ``"refuse"`` refuses own data with errors; ``"repair"`` repairs what it can
             and refuses the rest; ``"skip"`` leaves the rest out and lists it in ``OUTPUT_DIR``.
         resume: go on from the last readable checkpoint of ``OUTPUT_DIR``, if it has one.

@@ -140,7 +140,11 @@ def _metrics(cfg: CfgNode) -> list[str]:
     for data_set in cfg.DATASETS.TEST:
         metadata = MetadataCatalog.get(data_set)
         tasks: dict[str, Sequence[str]] = {}
-        if architecture != "SemanticSegmentor":
+        if architecture == "ImageClassifier":
+            names = metadata.get("thing_classes") or []
+            whole = ("top1", "top5", "class_mean")
+            tasks["classification"] = [*whole, *(f"top1-{name}" for name in names)]
+        elif architecture != "SemanticSegmentor":
             things = metadata.get("thing_classes") or []
             tasks["bbox"] = [*_BOXES, *_BOX_RECALLS, *(f"AP-{name}" for name in things)]
             if cfg.MODEL.MASK_ON:

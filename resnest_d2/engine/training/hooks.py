@@ -10,7 +10,7 @@ from torch import nn
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 
-from ...data.randomness import ITERATION, seed_generators
+from ...data.batches.randomness import ITERATION, seed_generators
 
 logger = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from ...checkpoint import RunCheckpointer
 from ...checkpoint.statistics import InputStatistics
 from ...config import get_lazy_config
 from ...data import require_registered
+from ...data.batches.mapper import ImageMapper
 from ...data.intensity import Intensity
-from ...data.mapper import ImageMapper
 from ...evaluation import write_results
 from ...evaluation.coco_evaluator import masks_for
 from ...inference import optimize_for_inference

@@ -22,7 +22,7 @@ from detectron2.utils.events import EventStorage
 
 from resnest_d2.config import get_config, get_lazy_config
 from resnest_d2.data import build_train_mapper, register_coco, sample_set
-from resnest_d2.data.mapper import ImageMapper
+from resnest_d2.data.batches.mapper import ImageMapper
 from resnest_d2.engine import RunRequest, Trainer, prepare_lazy, run_lazy
 from resnest_d2.engine.training.steps import TrainingStep
 from resnest_d2.modeling.norm import convert_sync_batchnorm

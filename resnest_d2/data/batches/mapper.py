@@ -24,12 +24,13 @@ from detectron2.data.detection_utils import (
     transform_proposals,
 )
 
-from .image_reader import load_image, read_mask
-from .intensity import Intensity
+from ..image_reader import load_image, read_mask
+from ..intensity import Intensity
+from .class_images import ClassMapper
 
 
 class ImageMapper(DatasetMapper):
-    """Detectron2's mapper with :mod:`.image_reader`, by this rule of :class:`.Intensity`."""
+    """Detectron2's mapper with :mod:`..image_reader`, by this rule of :class:`..Intensity`."""
 
     @configurable
     def __init__(
@@ -74,16 +75,19 @@ class ImageMapper(DatasetMapper):
         return example
 
 
-def build_train_mapper(cfg: CfgNode) -> ImageMapper:
+def build_train_mapper(cfg: CfgNode) -> ImageMapper | ClassMapper:
     """The mapper for training, with the jitter of ``RESNEST.JITTER`` where its ``SIZE`` is not 0.
 
     With jitter no image has more than ``CROP`` x ``CROP`` pixels. What the crop leaves of an object
     gets a box as tight as its mask, where there are masks. A ``SemanticSegmentor`` gets images of
-    ``CROP`` x ``CROP``, padded with black, and label maps padded with the ignored value.
+    ``CROP`` x ``CROP``, padded with black, and label maps padded with the ignored value. An
+    ``ImageClassifier`` gets random crops, see :mod:`.class_images`.
 
     Raises:
         ValueError: see :func:`check_jitter`.
     """
+    if cfg.MODEL.META_ARCHITECTURE == "ImageClassifier":
+        return ClassMapper(cfg, is_train=True)
     check_jitter(cfg)
     size = cfg.RESNEST.JITTER.SIZE
     if not size:

@@ -7,8 +7,8 @@ from PIL import Image
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from resnest_d2.data.check.label_maps import check_label_maps, read_class_names
-from resnest_d2.data.formats.label_folders import register_label_maps
+from resnest_d2.data.folders.label_folders import register_label_maps
+from resnest_d2.data.folders.label_maps import check_label_maps, read_class_names
 
 NUM_CLASSES = len(CLASSES)
 

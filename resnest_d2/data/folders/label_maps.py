@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..check.image_files import in_threads, look_at
+from ..check.problems import Problem, errors
 from ..image_reader import ImageError, read_labels
-from .image_files import in_threads, look_at
-from .problems import Problem, errors
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm", ".gif")
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ..check.label_maps import LabelMaps, check_label_maps, read_class_names
 from ..check.problems import errors, report
-from .coco import is_registered, name_of_files
+from ..formats.coco import is_registered, name_of_files
+from .label_maps import LabelMaps, check_label_maps, read_class_names
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def register_label_maps(
     """Check images and label maps in two folders and register them with Detectron2.
 
     Args:
-        label_root, image_root: see :mod:`..check.label_maps`.
-        classes: names by class number, or a file of :func:`..check.label_maps.read_class_names`.
+        label_root, image_root: see :mod:`.label_maps`.
+        classes: names by class number, or a file of :func:`.label_maps.read_class_names`.
         name: by default one that is computed from the folders, the same in every process.
         ignore_value: in label maps, for pixels without a class.
 

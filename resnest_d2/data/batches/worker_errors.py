@@ -19,7 +19,7 @@ from torch.utils.data import get_worker_info
 
 from detectron2.utils.serialize import PicklableWrapper
 
-from .image_reader import ImageError
+from ..image_reader import ImageError
 from .packing import pack, unpack
 
 _WORKER_REMEDY = (

@@ -31,7 +31,8 @@ from detectron2.data.samplers import (
 )
 from detectron2.utils import comm
 
-from ..errors import check_choice
+from ...errors import check_choice
+from .class_images import ClassMapper
 from .mapper import ImageMapper
 from .randomness import EXAMPLE, kept_generators, seed_generators
 from .worker_errors import CheckedLoader, Failure, NamedErrors, hand_over
@@ -46,6 +47,8 @@ SAMPLERS = (
     "WeightedCategoryTrainingSampler",
 )
 """Values of ``DATALOADER.SAMPLER_TRAIN``."""
+
+_CLASSIFIED = 32  # images of a batch in the evaluation of a classifier
 
 
 class TrainLoader(CheckedLoader):
@@ -70,7 +73,7 @@ def build_train_loader(
 
     Iterating raises what is wrong with a record's file or annotations (``FileNotFoundError``,
     another ``OSError``, ``ValueError``, ``RuntimeError``), and
-    :class:`~resnest_d2.data.worker_errors.DataWorkerError`.
+    :class:`~resnest_d2.data.batches.worker_errors.DataWorkerError`.
 
     Args:
         mapper: from a record to a training example. Its random numbers must come from
@@ -113,10 +116,13 @@ def build_train_loader(
 
 def build_test_loader(cfg: CfgNode, name: str) -> CheckedLoader:
     """Detectron2's loader of a data set for evaluation, with errors that name the image."""
-    mapper = NamedErrors(ImageMapper(cfg, is_train=False))
-    return CheckedLoader(
-        build_detection_test_loader(cfg, name, mapper=mapper, collate_fn=hand_over)
+    classifies = cfg.MODEL.META_ARCHITECTURE == "ImageClassifier"
+    mapper = (ClassMapper if classifies else ImageMapper)(cfg, is_train=False)
+    batch_size = _CLASSIFIED if classifies else 1  # images of one size
+    loader = build_detection_test_loader(
+        cfg, name, mapper=NamedErrors(mapper), collate_fn=hand_over, batch_size=batch_size
     )
+    return CheckedLoader(loader)
 
 
 def _batch_size(cfg: CfgNode) -> int:

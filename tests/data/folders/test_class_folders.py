@@ -1,0 +1,89 @@
+"""Folders of classes: what is found, what is wrong with them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from class_sets import CLASSES, write_class_set
+
+from resnest_d2.data.folders.class_folders import check_class_folders, read_folder_names
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return {split: Path(root) for split, root in write_class_set(tmp_path, train=2, val=1).items()}
+
+
+def kinds(found) -> dict:
+    return {problem.kind: problem for problem in found.problems}
+
+
+def test_classes_are_numbered_by_the_names_of_their_folders(folders):
+    deep = folders["train"] / "red" / "more" / "9.JPG"
+    deep.parent.mkdir()
+    shutil.copy(folders["train"] / "red" / "0.png", deep)
+    (folders["train"] / "red" / "notes.txt").write_text("no image", encoding="utf-8")
+    (folders["train"] / ".ipynb_checkpoints").mkdir()
+    found = check_class_folders(str(folders["train"]))
+    assert found.class_names == list(CLASSES) and not found.problems
+    assert found.images == [
+        *(("blue/0.png", 0), ("blue/1.png", 0), ("green/0.png", 1), ("green/1.png", 1)),
+        *(("red/0.png", 2), ("red/1.png", 2), ("red/more/9.JPG", 2)),
+    ]
+
+
+def test_an_empty_folder_and_a_broken_image_are_errors(folders):
+    (folders["train"] / "yellow").mkdir()
+    (folders["train"] / "green" / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    found = check_class_folders(str(folders["train"]))
+    wrong = kinds(found)
+    assert wrong["empty-class-folder"].file == str(folders["train"] / "yellow")
+    assert wrong["empty-class-folder"].severity == "error"
+    broken = [p for p in found.problems if p.file == str(folders["train"] / "green" / "0.png")]
+    assert len(broken) == 1 and broken[0].severity == "error"
+    # what is left can be used
+    assert found.class_names == list(CLASSES) and ("green/0.png", 1) not in found.images
+
+
+def test_validation_has_the_classes_of_training(folders):
+    (folders["val"] / "red").rename(folders["val"] / "rot")
+    (folders["val"] / "stray.png").write_bytes(b"x")
+    wrong = kinds(check_class_folders(str(folders["val"]), CLASSES))
+    assert (wrong["new-class"].severity, wrong["missing-class"].severity) == ("error", "warning")
+    assert "'rot'" in wrong["new-class"].value and "'red'" in wrong["missing-class"].value
+    assert wrong["stray-image"].severity == "warning"
+    found = check_class_folders(str(folders["val"]), CLASSES)
+    assert [number for _, number in found.images] == [0, 1]
+
+
+def test_numbers_are_those_of_the_training_classes(folders):
+    shutil.rmtree(folders["val"] / "blue")
+    found = check_class_folders(str(folders["val"]), CLASSES)
+    assert found.class_names == list(CLASSES)
+    assert found.images == [("green/0.png", 1), ("red/0.png", 2)]
+
+
+def test_folders_get_the_names_of_a_file(folders, tmp_path):
+    file = tmp_path / "names.json"
+    file.write_text(json.dumps({"blue": "sky", "green": "meadow", "red": "fire"}), encoding="utf-8")
+    found = check_class_folders(str(folders["val"]), names=read_folder_names(file))
+    assert found.class_names == ["sky", "meadow", "fire"]
+    with pytest.raises(ValueError, match="no name for the folder .*red"):
+        check_class_folders(str(folders["val"]), names={"blue": "a", "green": "b"})
+    with pytest.raises(ValueError, match="blue and green of .* are both 'a'"):
+        check_class_folders(str(folders["val"]), names={"blue": "a", "green": "a", "red": "c"})
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"a": 1}', "\x00"])
+def test_a_wrong_file_of_names_is_refused(text, tmp_path):
+    (tmp_path / "names.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match="names.json"):
+        read_folder_names(tmp_path / "names.json")
+
+
+def test_a_folder_without_folders_shows_the_layout(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        check_class_folders(str(tmp_path / "none"))
+    with pytest.raises(FileNotFoundError, match="CLASS/IMAGE"):
+        check_class_folders(str(tmp_path))
