@@ -20,7 +20,7 @@ measured.
   weights and commands:       resnest-d2 zoo show NAME
   evaluate published weights: resnest-d2 evaluate --checkpoint resnest://NAME --verify
   train:                      resnest-d2 train --config-file NAME --num-gpus 8"""
-_ROW = "{:40}{:>7}{:>7}{:>8}{:>7}{:>6}{:>7}{:>7}{:>7}{:>9}"
+_ROW = "{:40}{:>7}{:>6}{:>8}{:>6}{:>6}{:>6}{:>6}{:>6}{:>9}"
 _RESULTS = {
     "box_ap": "box AP",
     "mask_ap": "mask AP",
@@ -184,6 +184,8 @@ def _cost(model: dict, date: str) -> list[str]:
 
 def _mirrors(file: dict) -> list[str]:
     digits = f"sha256 {file['sha256']}…" if file["sha256"] else "no known hash"
+    if file["sha1"]:
+        digits = f"sha1 {file['sha1']}"
     note = f"; {file['note']}" if file["note"] else ""
     return [f"{file['format']} names, {file['license']}, {digits}{note}", *file["urls"]]
 

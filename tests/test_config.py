@@ -188,7 +188,7 @@ def test_the_keys_of_detectron2s_deeplab_project_have_its_defaults():
 def test_the_table_of_keys_says_what_is_added_and_its_defaults():
     added = set(flat(plugin_cfg())) - set(flat(get_cfg()))
     keys = [key for group in KEYS.values() for key in group]
-    assert len({key.name for key in keys}) == len(keys) == 56
+    assert len({key.name for key in keys}) == len(keys) == 71
     assert {key.name for key in keys} == added - OLD_KEYS | {"SOLVER.CLIP_GRADIENTS.CLIP_TYPE"}
     for key in keys:
         assert get_value(plugin_cfg(), key.name) == key.default, key

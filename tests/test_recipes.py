@@ -1,12 +1,14 @@
 """Every packaged recipe is built, and trains a step; what no config key can tell is shown here."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 import torch
+from class_sets import write_class_set
 from label_sets import write_label_set
 from PIL import Image
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -38,6 +40,11 @@ TINY = (
     *("DATALOADER.NUM_WORKERS", "0", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER", "1"),
     *("TEST.PRECISE_BN.ENABLED", "False", "RESNEST.FREEZE_NORM.ITER", "0", "SEED", "3"),
 )
+# A schedule in iterations, for recipes in epochs.
+SIMILAR = re.compile(r"_pcontext|classify_resnest(101|200|269)|classify_.*_(1s|2s2|4s2)")
+EPOCHS = ("MAX", "WARMUP", "EVAL_PERIOD", "CHECKPOINT_PERIOD")
+ITERATIONS = tuple(word for name in EPOCHS for word in (f"RESNEST.EPOCHS.{name}", "0"))
+ITERATIONS += ("SOLVER.WARMUP_ITERS", "0")
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +89,11 @@ def label_maps(tmp_path_factory):
     return write_label_set(tmp_path_factory.mktemp("labels"))
 
 
+@pytest.fixture(scope="module")
+def class_folders(tmp_path_factory):
+    return write_class_set(tmp_path_factory.mktemp("classes"), train=2, val=1)
+
+
 @pytest.fixture
 def tiny(data, request, tmp_path):
     """``tiny(recipe, *opts)``: a recipe's frozen config at the smallest size, on drawn shapes."""
@@ -99,6 +111,9 @@ def tiny(data, request, tmp_path):
             opts = ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", "6", *opts)
         if get_config(name).RESNEST.JITTER.SIZE:
             opts = ("RESNEST.JITTER.SIZE", "64", *opts)
+        if name.startswith("classify_"):
+            train = (("", request.getfixturevalue("class_folders")["train"]),)
+            opts = (*ITERATIONS, "RESNEST.CLASSIFIER.TRAIN_SIZE", "64", *opts)
         opts = (*TINY, "OUTPUT_DIR", str(tmp_path / "run"), *opts)
         return prepare(RunRequest(name, opts, train=train, classes=classes)).cfg
 
@@ -141,8 +156,8 @@ def test_the_originals_sizes_are_ours(facts):
 @pytest.mark.parametrize(
     "name",
     [
-        # of the semantic ones, those that differ in more than depth and data
-        pytest.param(name, marks=pytest.mark.slow if "_pcontext" in name else [])
+        # of the semantic ones and the classifiers, those that differ in more than depth and data
+        pytest.param(name, marks=pytest.mark.slow if SIMILAR.search(name) else [])
         for name in RECIPES
     ],
 )
@@ -164,6 +179,8 @@ def test_recipe_trains_a_step(name, tiny):
         expected = {"loss_sem_seg", "loss_sem_seg_aux"}
         if not cfg.MODEL.SEM_SEG_HEAD.NAME.startswith("ResNeSt"):
             expected = set()  # Detectron2 logs a single loss as total_loss alone
+    if cfg.MODEL.META_ARCHITECTURE == "ImageClassifier":
+        expected = set()
     assert losses == expected
     assert np.isfinite(trainer.storage.latest()["total_loss"][0])
 

@@ -414,7 +414,12 @@ def write_weights(
 
 def file_sha256(path: str | os.PathLike) -> str:
     """The sha256 of a file, 64 hex digits."""
-    digest = hashlib.sha256()
+    return file_digest(path, "sha256")
+
+
+def file_digest(path: str | os.PathLike, algorithm: str) -> str:
+    """The hash of a file by an algorithm of ``hashlib``, hex digits."""
+    digest = hashlib.new(algorithm)
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)

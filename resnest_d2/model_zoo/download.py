@@ -2,7 +2,7 @@
 
 Looked for in this order: the folder that ``RESNEST_D2_WEIGHTS`` names, the cache folder, the
 mirrors. A download goes into a hidden folder beside its destination and is renamed into place once
-its sha256 is right. A broken one is continued later. One process downloads, the others wait for it.
+its hash is right. A broken one is continued later. One process downloads, the others wait for it.
 
 gdown does the transfers: with the environment's proxies, timeouts, a progress bar, and byte ranges
 that the server must confirm. pooch and ``torch.hub`` always start from zero,
@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from ..checkpoint.weight_files import file_sha256
+from ..checkpoint.weight_files import file_digest, file_sha256
 from ..version import __version__
 from .weights import WEIGHTS, WeightFile
 
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 _FOLDER_VARIABLE = "RESNEST_D2_WEIGHTS"
 _SUFFIXES = (".pth", ".pkl", ".safetensors")
 _HUB = "hf://"
+_ARCHIVE = ".zip"
 
 _TIMEOUT = (10, 30)  # seconds: to connect, and between two pieces of data
 _RETRIES = 2  # of one transfer, where the connection breaks
@@ -72,14 +73,15 @@ def fetch(name: str, *, sha256: str | None = None, progress: bool = True) -> Pat
     weights = WEIGHTS[name]
     if sha256 and len(weights.sha256) == 64 and weights.sha256 != sha256:
         raise ValueError(f"the sha256 of {name} is {weights.sha256}, got {sha256}")
-    return _into_cache(weights, sha256 or weights.sha256, progress)
+    return _into_cache(weights, sha256 or weights.sha256 or weights.sha1, progress)
 
 
 def find(name: str) -> Path | None:
     """The file of named weights, if it is here.
 
     In the folder that ``RESNEST_D2_WEIGHTS`` names: ``name``; else ``name`` with ``.pth``,
-    ``.pkl`` or ``.safetensors``; else the published ``name-<8 hex digits>.pth``. Then in the cache.
+    ``.pkl`` or ``.safetensors``; else the published ``name-<8 hex digits>.pth``, or the published
+    name where it is another. Then in the cache.
 
     Raises:
         ValueError: no plain name, or several files match.
@@ -94,6 +96,7 @@ def find(name: str) -> Path | None:
             [path for path in [root / name] if path.is_file()]
             or [path for path in (root / (name + end) for end in _SUFFIXES) if path.is_file()]
             or sorted(path for path in root.glob("*.pth") if published.fullmatch(path.name))
+            or [root / other for other in _published_names(name) if (root / other).is_file()]
         )
         if len(found) > 1:
             names = ", ".join(path.name for path in found)
@@ -102,6 +105,12 @@ def find(name: str) -> Path | None:
             return found[0]
     cached = _cached(WEIGHTS[name]) if name in WEIGHTS else None
     return cached if cached and cached.is_file() else None
+
+
+def _published_names(name: str) -> set[str]:
+    """Names of the unpacked files of the mirrors."""
+    urls = WEIGHTS[name].urls if name in WEIGHTS else ()
+    return {f"{PurePosixPath(urlsplit(url).path).stem}.pth" for url in urls}
 
 
 def where_looked(name: str) -> str:
@@ -120,11 +129,12 @@ def _cached(weights: WeightFile) -> Path:
     read-only cache serves the files that it has.
     """
     suffix = PurePosixPath(urlsplit(weights.urls[0]).path).suffix
+    suffix = ".pth" if suffix == _ARCHIVE else suffix
     root = Path(os.environ.get("FVCORE_CACHE", "~/.torch/iopath_cache")).expanduser()
     return root / "resnest_d2" / "weights" / (weights.name + suffix)
 
 
-def _into_cache(weights: WeightFile, sha256: str, progress: bool) -> Path:
+def _into_cache(weights: WeightFile, digits: str, progress: bool) -> Path:
     target = _cached(weights)
     hidden = target.parent / f".{target.name}"
     logger.info(f"Getting {target} (or waiting for the process that does)")
@@ -133,7 +143,7 @@ def _into_cache(weights: WeightFile, sha256: str, progress: bool) -> Path:
         with FileLock(f"{hidden}.lock"):
             if not target.is_file():
                 staging = Path(f"{hidden}.partial")
-                file = _download(weights, sha256, staging, progress)
+                file = _download(weights, digits, staging, progress)
                 file.chmod(0o644)  # temporary files are readable by their owner alone
                 os.replace(file, target)
                 _remove(staging)
@@ -147,7 +157,7 @@ def _into_cache(weights: WeightFile, sha256: str, progress: bool) -> Path:
     return target
 
 
-def _download(weights: WeightFile, sha256: str, staging: Path, progress: bool) -> Path:
+def _download(weights: WeightFile, digits: str, staging: Path, progress: bool) -> Path:
     """The verified file, still in ``staging``. A part of it stays there where all mirrors fail.
 
     Each mirror first continues the part. If that fails (no byte ranges, a file that has changed),
@@ -156,13 +166,15 @@ def _download(weights: WeightFile, sha256: str, staging: Path, progress: bool) -
     faults = {}
     for url in weights.urls:
         for folder in (staging / "continued", staging / "anew"):
-            if folder.name == "anew" or not (sha256 or url.startswith(_HUB)):
+            if folder.name == "anew" or not (digits or url.startswith(_HUB)):
                 _remove(folder)  # without a hash, nothing would show that two parts do not match
             had_part = _has_part(folder)
             logger.info(f"Downloading {weights.name} from {url}")
             try:
                 file = _transfer(url, folder, progress)
-                faults[url] = _fault(file, sha256)
+                if url.endswith(_ARCHIVE):
+                    file = _unpacked(file)
+                faults[url] = _fault(file, digits)
                 if not faults[url]:
                     return file
                 _remove(folder)
@@ -208,18 +220,36 @@ def _transfer(url: str, folder: Path, progress: bool) -> Path:
     return file
 
 
+def _unpacked(archive: Path) -> Path:
+    """The only .pth file of a zip archive, beside it; the archive itself where there is none."""
+    if not zipfile.is_zipfile(archive):
+        return archive
+    with zipfile.ZipFile(archive) as content:
+        names = [name for name in content.namelist() if name.endswith(".pth")]
+        if len(names) != 1:
+            return archive
+        file = archive.with_name("unpacked")
+        with content.open(names[0]) as packed, file.open("wb") as out:
+            shutil.copyfileobj(packed, out)
+    return file
+
+
 def _has_part(folder: Path) -> bool:
     """Whether a transfer to ``folder`` has brought something."""
     return any(path.is_file() and path.stat().st_size for path in folder.rglob("*"))
 
 
-def _fault(file: Path, sha256: str) -> str:
-    """What is wrong with a downloaded file; ``""`` if nothing."""
+def _fault(file: Path, digits: str) -> str:
+    """What is wrong with a downloaded file; ``""`` if nothing.
+
+    Args:
+        digits: of its sha1 where they are 40, else of its sha256; "" where no hash is known.
+    """
     with file.open("rb") as stream:
         head = stream.read(64)
     if head.lstrip().startswith(b"<"):
         return "it sent a web page, not the file"
-    if not sha256:
+    if not digits:
         size = int.from_bytes(head[:8], "little")  # of the header of safetensors
         weights = (
             (head[8:9] == b"{" and 8 + size <= file.stat().st_size)
@@ -227,11 +257,12 @@ def _fault(file: Path, sha256: str) -> str:
             or re.match(rb"\x80[\x02-\x05]", head)  # a pickle
         )
         return "" if weights else "it sent no file of weights"
-    found = file_sha256(file)
-    if found.startswith(sha256):
+    algorithm = "sha1" if len(digits) == 40 else "sha256"
+    found = file_digest(file, algorithm)
+    if found.startswith(digits):
         return ""
-    fault = f"the sha256 of its file is {found}, expected {sha256}"
-    if len(sha256) == 8:
+    fault = f"the {algorithm} of its file is {found}, expected {digits}"
+    if len(digits) == 8:
         fault += " from the published name (if you know the file to be right: --sha256)"
     return fault
 

@@ -217,14 +217,16 @@ def _classes_of_config(cfg: CfgNode) -> tuple[list[str], list[int]]:
 
 def _require_detector(name: str) -> None:
     """Refuse published weights that are none of a detector, before they are downloaded."""
-    with_weights = ", ".join(model.name for model in list_models() if model.weights)
+    others = ("semantic", "classification")
+    published = [model for model in list_models() if model.weights and model.task not in others]
+    detectors = f"Published detectors: {', '.join(model.name for model in published)}"
     if name in WEIGHTS and name not in MODELS:
         raise ValueError(
             f"{PREFIX}{name} holds a backbone's weights, which detect nothing by themselves: a "
-            f"training starts from them (MODEL.WEIGHTS). Published models: {with_weights}"
+            f"training starts from them (MODEL.WEIGHTS). {detectors}"
         )
     if name in MODELS and not MODELS[name].weights and find(name) is None:
         raise ValueError(
             f"no trained weights were published for {name}. Train it: "
-            f"{MODELS[name].train_command}. Published models: {with_weights}"
+            f"{MODELS[name].train_command}. {detectors}"
         )

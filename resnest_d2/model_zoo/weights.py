@@ -21,6 +21,7 @@ class WeightFile:
         urls: mirrors, tried in this order. ``hf://OWNER/REPOSITORY/FILE`` is Hugging Face's hub.
         sha256: all 64 hex digits, or the first 8, which published file names carry, or "" where
             nothing is known. That the detectors' names carry it too is likely, not confirmed.
+        sha1: all 40 hex digits, where this is the published hash.
         format: one of :data:`resnest_d2.checkpoint.FORMATS`.
         statistics: the input that the weights expect.
         license: SPDX name of the publishing project's licence. No file states one of its own.
@@ -34,6 +35,7 @@ class WeightFile:
     statistics: InputStatistics
     license: str = "Apache-2.0"
     note: str = ""
+    sha1: str = ""
 
 
 _OFFICIAL = "https://github.com/zhanghang1989/ResNeSt/releases/download/weights_step1/{file}.pth"
@@ -44,6 +46,8 @@ _DETECTRON = _WASABI + "detectron/{file}.pth"
 _S3 = "https://hangzh.s3-us-west-1.amazonaws.com/encoding/models/{file}.pth"
 _S3_FIRST = "https://hangzh.s3.amazonaws.com/encoding/models/{name}.pth"
 _OPEN_MMLAB = "https://download.openmmlab.com/"
+
+_ENCODING = "https://hangzh.s3.amazonaws.com/encoding/models/{name}-{hash}.zip"
 
 _ORIGINALS = {recipe: Path(file).stem for file, recipe in ALIASES.items()}
 
@@ -70,6 +74,29 @@ def _files(
             note=note.format(network=name.partition("-")[0]),
         )
 
+
+def _segmentation(rows: str) -> Iterator[WeightFile]:
+    """Models of PyTorch-Encoding, by the names of our recipes. Each file is alone in a zip archive.
+
+    Args:
+        rows: published name and sha1.
+    """
+    for published, sha1 in (row.split() for row in rows.strip().splitlines()):
+        head, backbone, data = published.split("_")
+        yield WeightFile(
+            f"{_HEADS[head]}_{backbone}_{_DATA[data]}",
+            (_ENCODING.format(name=published, hash=sha1[:8]),),
+            "",
+            "encoding",
+            CLASSIFIER,
+            license="MIT",
+            note=f"published as {published}; its host is reported dead",
+            sha1=sha1,
+        )
+
+
+_HEADS = {"deeplab": "deeplabv3", "fcn": "fcn"}
+_DATA = {"ade": "ade20k", "pcontext": "pcontext"}
 
 WEIGHTS: dict[str, WeightFile] = {
     file.name: file
@@ -169,6 +196,20 @@ WEIGHTS: dict[str, WeightFile] = {
             (_OPEN_MMLAB + "mmclassification/v0/resnest/{file}.pth",),
             "resnest50_imagenet_converted-1ebf0afe resnest101_imagenet_converted-032caa52 "
             "resnest200_imagenet_converted-581a60f2 resnest269_imagenet_converted-59930960",
+        ),
+        _segmentation(
+            """
+            fcn_resnest50_ade 4aba491aaf8e4866a9c9981b210e3e3266ac1f2a
+            deeplab_resnest50_ade 2225f09d0f40b9a168d9091652194bc35ec2a5a9
+            deeplab_resnest101_ade 06ca799c8cc148fe0fafb5b6d052052935aa3cc8
+            deeplab_resnest200_ade 7b9e7d3e6f0e2c763c7d77cad14d306c0a31fe05
+            deeplab_resnest269_ade 0074dd10a6e6696f6f521653fb98224e75955496
+            fcn_resnest50_pcontext 77a2161deeb1564e8b9c41a4bb7a3f33998b00ad
+            deeplab_resnest50_pcontext 08dccbc4f4694baab631e037a374d76d8108c61f
+            deeplab_resnest101_pcontext faf5841853aae64bd965a7bdc2cdc6e7a2b5d898
+            deeplab_resnest200_pcontext fe76a26551dd5dcf2d474fd37cba99d43f6e984e
+            deeplab_resnest269_pcontext b661fd26c49656e01e9487cd9245babb12f37449
+            """
         ),
     )
     for file in files

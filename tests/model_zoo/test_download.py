@@ -57,8 +57,8 @@ def cache(monkeypatch, tmp_path):
 def publish(monkeypatch):
     """``publish(url, …)`` puts weights named net into the catalog."""
 
-    def put(*urls, sha256=HASH):
-        weights = WeightFile("net", urls, sha256, "official", CLASSIFIER, "Apache-2.0")
+    def put(*urls, sha256=HASH, sha1=""):
+        weights = WeightFile("net", urls, sha256, "official", CLASSIFIER, "Apache-2.0", sha1=sha1)
         monkeypatch.setitem(WEIGHTS, "net", weights)
 
     return put
@@ -236,6 +236,47 @@ def test_without_a_hash_or_a_length_a_cut_zip_is_refused(server, publish, cache)
     with pytest.raises(DownloadError, match="no file of weights"):
         fetch("net")
     assert_nothing_left(cache)
+
+
+def zipped(*names: str) -> bytes:
+    """An archive with these files."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in names:
+            archive.writestr(name, DATA)
+    return file.getvalue()
+
+
+def test_a_file_in_a_zip_archive_is_unpacked_and_checked_by_its_sha1(server, publish, cache):
+    sha1 = hashlib.sha1(DATA).hexdigest()
+    publish(server.serves("/net.zip", content(zipped("net.pth", "r.txt"))), sha256="", sha1=sha1)
+    assert fetch("net") == cache / "net.pth"
+    assert (cache / "net.pth").read_bytes() == DATA
+    assert visible(cache) == ["net.pth"] and not list(cache.glob(".*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (zipped("net.pth"), "the sha1 of its file is"),
+        (zipped("a.pth", "b.pth"), "the sha1 of its file is"),
+        (zipped("read.me"), "the sha1 of its file is"),
+        (b"<html>", "a web page"),
+    ],
+    ids=["hash", "two", "none", "page"],
+)
+def test_a_wrong_zip_archive_is_refused(sent, reason, server, publish, cache):
+    publish(server.serves("/net.zip", content(sent)), sha256="", sha1="0" * 40)
+    with pytest.raises(DownloadError, match=reason):
+        fetch("net")
+    assert_nothing_left(cache)
+
+
+def test_the_published_name_is_found_in_the_folder(publish, tmp_path, monkeypatch):
+    publish("https://host/its_name-0123abcd.zip")
+    (tmp_path / "its_name-0123abcd.pth").write_bytes(DATA)
+    monkeypatch.setenv("RESNEST_D2_WEIGHTS", str(tmp_path))
+    assert fetch("net") == tmp_path / "its_name-0123abcd.pth"
 
 
 @pytest.mark.parametrize("wrong", [0, 3, 4, 7])

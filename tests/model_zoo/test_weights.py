@@ -6,7 +6,7 @@ import pytest
 
 from resnest_d2.checkpoint.statistics import CLASSIFIER, DETECTOR, MSRA
 from resnest_d2.config import ALIASES
-from resnest_d2.model_zoo import WEIGHTS
+from resnest_d2.model_zoo import MODELS, WEIGHTS
 
 # how the facts call a format -> ours
 FORMATS = {
@@ -45,8 +45,19 @@ def urls(file: dict) -> tuple[str, ...]:
     )
 
 
-def test_every_usable_file_is_there_once_and_no_other(known):
-    assert len({ours(file).name for file in known}) == len(known) == len(WEIGHTS)
+def test_every_usable_file_is_there_once_and_no_other(known, facts):
+    segmentation = facts("segmentation")["published"]
+    assert len({ours(file).name for file in known}) == len(known)
+    assert len(known) + len(segmentation) == len(WEIGHTS)
+
+
+def test_segmentation_models_have_their_sha1_and_the_names_of_recipes(facts):
+    for row in facts("segmentation")["published"]:
+        (record,) = [file for file in WEIGHTS.values() if file.sha1 == row["sha1"]]
+        assert record.urls[0].endswith(f"/{row['name']}-{row['sha1'][:8]}.zip")
+        assert MODELS[record.name].weights == record.name
+        assert MODELS[record.name].published.miou == row["mIoU"]
+        assert (record.format, record.statistics) == ("encoding", CLASSIFIER)
 
 
 def test_mirrors_hash_and_format_are_the_known_ones(known):

@@ -109,6 +109,12 @@ def check_schedule(cfg: CfgNode) -> None:
             f"{solver.BASE_LR_END} from there: set SOLVER.BASE_LR_END to 0, or SOLVER.BASE_LR "
             "above it"
         )
+    if solver.RESCALE_INTERVAL and solver.WARMUP_ITERS >= solver.MAX_ITER:
+        raise ValueError(
+            f"SOLVER.WARMUP_ITERS {solver.WARMUP_ITERS} must be below SOLVER.MAX_ITER "
+            f"{solver.MAX_ITER} where SOLVER.RESCALE_INTERVAL is True: lower it, or "
+            "RESNEST.EPOCHS.WARMUP where that sets it"
+        )
     steps = list(solver.STEPS)
     if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and steps != sorted(set(steps)):
         raise ValueError(f"SOLVER.STEPS must rise, got {solver.STEPS}")
