@@ -148,8 +148,9 @@ _DIALECTS = {
     ),
 }
 
-# A Detectron2 model without FPN.
+# Detectron2 models without FPN; in an ImageClassifier the linear layer is not in the backbone.
 _WITHOUT_FPN = _Dialect({}, {}, "res", 2, "backbone.linear", "backbone.", has_more=True)
+_CLASSIFIER = _Dialect({}, {}, "res", 2, "linear", "backbone.", has_more=True)
 _DETECTRON2_BACKBONE = re.compile(r"backbone\.(bottom_up\.)?(stem\.conv1|res2\.0\.)")
 _MM_DETECTOR = re.compile(r"(neck|rpn_head|roi_head|bbox_head|mask_head|semantic_head)\.")
 _ANY_BLOCK = re.compile(
@@ -233,7 +234,7 @@ def _dialect(format: str, names: Iterable[str]) -> _Dialect:
     if segments and not any(name.startswith("backbone.") for name in names):
         bare = True  # the parts of a model whose semantic head is on the backbone, not on an FPN
     if format == "detectron2" and bare:
-        return _WITHOUT_FPN
+        return _CLASSIFIER if "linear.weight" in names else _WITHOUT_FPN
     return _DIALECTS[format]
 
 

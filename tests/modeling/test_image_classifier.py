@@ -9,6 +9,7 @@ from detectron2.modeling import build_model
 
 from resnest_d2 import get_config
 from resnest_d2.checkpoint import RunCheckpointer
+from resnest_d2.checkpoint.convert import convert
 
 SMALL = ("MODEL.DEVICE", "cpu", "RESNEST.CLASSIFIER.NUM_CLASSES", "7")
 
@@ -42,6 +43,21 @@ def test_probabilities_are_those_of_the_published_network(tmp_path):
     torch.save(reference.state_dict(), tmp_path / "resnest50.pth")
     model = classifier("classify_resnest50").double().eval()
     RunCheckpointer(model, whole=True).load(str(tmp_path / "resnest50.pth"))
+    inputs = images(2, side=64)
+    with torch.no_grad():
+        found = torch.stack([item["probabilities"] for item in model(inputs)])
+        expected = reference(normalised(inputs, model)).softmax(dim=1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+
+
+def test_a_trained_classifier_converts_to_the_official_names():
+    model = classifier("classify_resnest50").double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # away from the zeros of its start
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    names = convert(model.state_dict(), "detectron2", "official")
+    reference = build_reference("official", "resnest50", num_classes=7).double().eval()
+    reference.load_state_dict(names)
     inputs = images(2, side=64)
     with torch.no_grad():
         found = torch.stack([item["probabilities"] for item in model(inputs)])

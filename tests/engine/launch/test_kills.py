@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from class_sets import write_class_set
+from label_sets import write_label_set
 from mixed_set import write_mixed_set
 from runs import TINY
 
@@ -31,17 +33,49 @@ TOGETHER = (
     *("SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model"),
     *("RESNEST.ACTIVATION_CHECKPOINTING", "('res2', 'res3')", "RESNEST.RECOMPUTE_NORM", "True"),
 )
+SMALL_NETWORK = (
+    *("MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.RESNETS.DEPTH", "14"),
+    *("MODEL.RESNETS.STEM_WIDTH", "8", "MODEL.RESNETS.WIDTH_PER_GROUP", "8"),
+    *("MODEL.RESNETS.RES2_OUT_CHANNELS", "32"),
+)
 
 
-def start(folder: Path, data, *, processes: int, seed: str, opts) -> subprocess.Popen:
-    json_file, images = data
-    argv = ["train", "--config-file", "sample_mask_rcnn_resnest14_fpn", "--resume"]
-    argv += ["--num-gpus", str(processes), "--train-json", json_file, "--train-images", images]
+def detection(folder: Path) -> list[str]:
+    """Arguments of a run: config, data, options."""
+    json_file, images = write_mixed_set(folder)
+    argv = ["--config-file", "sample_mask_rcnn_resnest14_fpn"]
+    argv += ["--train-json", json_file, "--train-images", images]
     argv += ["--val-json", json_file, "--val-images", images, *TINY]
+    return [*argv, "INPUT.MIN_SIZE_TRAIN", "(48, 64, 80)"]
+
+
+def segmentation(folder: Path) -> list[str]:
+    data = write_label_set(folder)
+    argv = ["--config-file", "deeplabv3_resnest50_ade20k", "--classes", str(data["classes"])]
+    for split in ("train", "val"):
+        labels, images = data[split]
+        argv += [f"--{split}-labels", labels, f"--{split}-images", images]
+    argv += [*SMALL_NETWORK, "RESNEST.JITTER.SIZE", "64", "RESNEST.JITTER.CROP", "56"]
+    argv += ["MODEL.SEM_SEG_HEAD.CONVS_DIM", "16", "MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", "16"]
+    return [*argv, "INPUT.MIN_SIZE_TEST", "64"]
+
+
+def classification(folder: Path) -> list[str]:
+    data = write_class_set(folder)
+    argv = ["--config-file", "classify_resnest50"]
+    argv += ["--train-images", data["train"], "--val-images", data["val"], *SMALL_NETWORK]
+    argv += ["RESNEST.CLASSIFIER.TRAIN_SIZE", "32", "RESNEST.CLASSIFIER.TEST_SIZE", "32"]
+    for name in ("MAX", "WARMUP", "EVAL_PERIOD", "CHECKPOINT_PERIOD"):
+        argv += [f"RESNEST.EPOCHS.{name}", "0"]
+    return [*argv, "SOLVER.WARMUP_ITERS", "4", "RESNEST.CLASSIFIER.CUTMIX", "1.0"]
+
+
+def start(folder: Path, run, *, processes: int, seed: str, opts) -> subprocess.Popen:
+    arguments, options = run[: run.index("MODEL.DEVICE")], run[run.index("MODEL.DEVICE") :]
+    argv = ["train", *arguments, "--resume", "--num-gpus", str(processes), *options]
     argv += ["SEED", seed, "DATALOADER.NUM_WORKERS", "2", "SOLVER.MAX_ITER", "20"]
     argv += ["SOLVER.CHECKPOINT_PERIOD", "2", "TEST.EVAL_PERIOD", "5"]
-    argv += ["SOLVER.IMS_PER_BATCH", "4", "INPUT.MIN_SIZE_TRAIN", "(48, 64, 80)"]
-    argv += [*opts, "OUTPUT_DIR", str(folder)]
+    argv += ["SOLVER.IMS_PER_BATCH", "4", *opts, "OUTPUT_DIR", str(folder)]
     with open(f"{folder}.log", "a") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "resnest_d2.cli", *argv],
@@ -90,12 +124,21 @@ def kill(process: subprocess.Popen, folder: Path, draw: random.Random, *, writin
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
 @pytest.mark.parametrize(
-    ("processes", "seed", "opts"),
-    [(1, "-1", ()), (1, "5", ()), (2, "-1", ()), (1, "-1", TOGETHER)],
-    ids=["drawn-seed", "given-seed", "two-processes", "all-features"],
+    ("task", "processes", "seed", "opts"),
+    [
+        (detection, 1, "-1", ()),
+        (detection, 1, "5", ()),
+        (detection, 2, "-1", ()),
+        (detection, 1, "-1", TOGETHER),
+        (segmentation, 1, "-1", ()),
+        (classification, 2, "-1", ("MODEL_EMA.ENABLED", "True")),
+    ],
+    ids=["drawn-seed", "given-seed", "two-processes", "all-features", "segmentation", "classes"],
 )
-def test_killed_runs_end_with_the_weights_of_an_uninterrupted_one(processes, seed, opts, tmp_path):
-    data = write_mixed_set(tmp_path / "data")
+def test_killed_runs_end_with_the_weights_of_an_uninterrupted_one(
+    task, processes, seed, opts, tmp_path
+):
+    data = task(tmp_path / "data")
     draw = random.Random(0)
     uninterrupted = {}  # folder by seed
     kills = runs = 0
