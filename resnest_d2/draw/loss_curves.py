@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from ..analysis.evaluated_run import read_history
+from ..analysis.run_folder import read_history
 from .charts import MARKERS, RUN_COLORS, short_name
 from .fonts import any_script
 

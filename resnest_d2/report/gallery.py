@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..analysis.evaluated_run import EvaluatedRun
+from ..analysis.detection_run import DetectionRun
 from ..analysis.mistakes import Analysis, Outcome
 from ..data.image_reader import ImageError, read_image
 from ..data.intensity import Intensity
@@ -42,7 +42,7 @@ class Scene:
 
 
 def worst_scenes(
-    runs: Sequence[EvaluatedRun], analyses: Sequence[Analysis], names: Sequence[str], count: int
+    runs: Sequence[DetectionRun], analyses: Sequence[Analysis], names: Sequence[str], count: int
 ) -> list[Scene]:
     """The images with the most mistakes of all runs together, the worst first.
 
@@ -77,7 +77,7 @@ def worst_scenes(
     return scenes
 
 
-def mistake_panels(run: EvaluatedRun, analysis: Analysis, count: int) -> list[Panel]:
+def mistake_panels(run: DetectionRun, analysis: Analysis, count: int) -> list[Panel]:
     """The false positives with the highest scores, ``count`` at most, with their surroundings."""
     panels, classes = [], _class_names(run)
     images: dict[Any, np.ndarray | str] = {}
@@ -96,7 +96,7 @@ def mistake_panels(run: EvaluatedRun, analysis: Analysis, count: int) -> list[Pa
     return panels
 
 
-def _read(run: EvaluatedRun, image_id: Any) -> np.ndarray | str:
+def _read(run: DetectionRun, image_id: Any) -> np.ndarray | str:
     """RGB pixels (H, W, 3), or why there are none."""
     record = run.truth.coco.imgs[image_id]
     try:
@@ -112,9 +112,9 @@ def _read(run: EvaluatedRun, image_id: Any) -> np.ndarray | str:
     return image
 
 
-def _file_name(run: EvaluatedRun, image_id: Any) -> str:
+def _file_name(run: DetectionRun, image_id: Any) -> str:
     return str(run.truth.coco.imgs[image_id]["file_name"])
 
 
-def _class_names(run: EvaluatedRun) -> dict[Any, str]:
+def _class_names(run: DetectionRun) -> dict[Any, str]:
     return {i: category["name"] for i, category in run.truth.coco.cats.items()}

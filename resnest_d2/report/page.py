@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..analysis.analysed_runs import Study
-from ..analysis.comparison_text import TASK_NAMES, value_text
+from ..analysis.comparison_text import value_text
 from ..analysis.config_changes import config_changes, network_changes, recipe_changes
 from ..analysis.mistakes import ERRORS, Outcome
+from ..analysis.task_texts import TASKS
 from ..benchmark import RunCost
 from ..config import flat_values
 from ..draw.charts import RUN_COLORS
@@ -147,7 +148,7 @@ def _task(study: Study, task: str) -> dict[str, Any]:
     lost = f"AP at IoU {analyses[0].iou:g} that each costs"
     return {
         "key": task,
-        "name": TASK_NAMES[task],
+        "name": TASKS[task].name,
         "metrics": metrics,
         # A maximum that is NaN equals no value, so it is not marked.
         "best": {m: max(own[m] for own in metrics) for m in METRICS if len(metrics) > 1},

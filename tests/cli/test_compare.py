@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from evaluated_runs import write_data, write_run
 
-from resnest_d2.analysis.evaluated_run import read_history
-from resnest_d2.evaluation.coco_evaluator import DATA, RESULTS
+from resnest_d2.analysis.run_folder import read_history
+from resnest_d2.evaluation.coco_evaluator import RESULTS
+from resnest_d2.evaluation.data_file import DATA
 from resnest_d2_command import main
 
 
