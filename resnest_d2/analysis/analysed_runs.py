@@ -32,6 +32,11 @@ class Study(abc.ABC):
     runs: tuple[EvaluatedRun, ...]
     names: tuple[str, ...]
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the numbers depend on besides the runs, as plain values."""
+        return {}
+
     @abc.abstractmethod
     def figures(self) -> list[dict[str, Any]]:
         """Of each run, as plain values: its name, and the numbers of each task."""
@@ -50,6 +55,10 @@ class DetectionStudy(Study):
     score_threshold: float
     accuracies: dict[str, list[Accuracy]]
     analyses: dict[str, list[Analysis]]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"score_threshold": self.score_threshold}
 
     def figures(self) -> list[dict[str, Any]]:
         """AP, AP by class, mistakes by kind, AP lost by each kind."""

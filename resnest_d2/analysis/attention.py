@@ -28,6 +28,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..data import register_coco
 from ..errors import check_choice
 from ..files import writing
+from ..modeling.forward_parts import network_input
 from ..modeling.split_attention import SplitAttentionConv2d, radix_softmax
 from ..progress import progress_bar
 
@@ -224,14 +225,14 @@ def attention_by_class(
 def image_attention(
     model: nn.Module, inputs: dict, *, maps: Collection[str] = ()
 ) -> dict[str, BlockAttention]:
-    """Record the split attention of a detector by block; only the backbone runs.
+    """Record the split attention of a model by block; only the backbone runs.
 
     Args:
         inputs: of one image, as Detectron2's models take them.
         maps: see :func:`record_attention`.
     """
     with torch.no_grad(), record_attention(model, maps=maps) as blocks:
-        model.backbone(model.preprocess_image([inputs]).tensor)
+        model.backbone(network_input(model, inputs).tensor)
     return blocks
 
 

@@ -24,7 +24,7 @@ from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Boxes, ImageList, Instances
 
 from ..files import writing
-from ..modeling.dense import dense_predictions
+from ..modeling.forward_parts import dense_predictions
 from ..progress import progress_bar
 
 _STEPS = 64  # of the integral

@@ -55,7 +55,7 @@ def _record(study: "Study", file: str, costs: Mapping[str, "RunCost"] | None) ->
 
     record = {
         "file": file,
-        "score_threshold": study.score_threshold,
+        **study.settings,
         "images": study.runs[0].num_images,
         "runs": study.figures(),
     }

@@ -22,14 +22,16 @@ class Panel:
     """A drawing to embed.
 
     Attributes:
-        title: the image's file, or the run (in a scene, where None is the ground truth).
+        title: what it shows: the image's file, a run, the ground truth.
         text: its content in words.
         address: the drawing as a ``data:`` address; empty where the image is unreadable.
+        run: position of the run, if it is of one.
     """
 
-    title: str | None
+    title: str
     text: str
     address: str
+    run: int | None = None
 
 
 @dataclass
@@ -65,15 +67,15 @@ def worst_scenes(
         counts = Counter(classes[annotation["category_id"]] for annotation in objects)
         text = ", ".join(f"{number} {name}" for name, number in counts.items()) or "no object"
         drawn = draw_objects(image, objects, classes, masks="segm" in first.tasks)
-        scene.panels.append(Panel(None, text, image_address(drawn)))
-        for run, analysis, name in zip(runs, analyses, names, strict=True):
+        scene.panels.append(Panel("Ground truth", text, image_address(drawn)))
+        for i, (run, analysis, name) in enumerate(zip(runs, analyses, names, strict=True)):
             outcomes = analysis.images[image_id]
             counts = Counter(detection.outcome for detection in outcomes.detections)
             missed = [o for _, o in outcomes.objects if o is Outcome.MISSED]
             counts[Outcome.MISSED] += len(missed)
             text = ", ".join(f"{counts[o]} {o.value}" for o in Outcome if counts[o])
             drawn = draw_outcomes(image, outcomes, classes, masks="segm" in run.tasks)
-            scene.panels.append(Panel(name, text or "no detection", image_address(drawn)))
+            scene.panels.append(Panel(name, text or "no detection", image_address(drawn), i))
     return scenes
 
 

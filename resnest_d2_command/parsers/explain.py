@@ -51,7 +51,7 @@ def add_commands(commands) -> None:
         metavar="N",
         help="number of the detection to explain; default: 0, the one with the highest score",
     )
-    add_data_options(parser, "val", text="annotated images, for means by class")
+    add_data_options(parser, "val", text="annotated images, for means by class", labels=False)
     add("--data", nargs=2, help=argparse.SUPPRESS)  # its older form
     add(
         "--num-images",

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hotcoco.semantic import SemanticEval
-from label_sets import CLASSES, write_label_set
+from label_sets import CLASSES, scores_of, write_label_set, wrong_labels
 from PIL import Image
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -21,26 +20,6 @@ from resnest_d2.evaluation.image_confusions import (
     ImageConfusions,
 )
 from resnest_d2.evaluation.sem_seg_evaluator import SegmentationEvaluator, read_labels_as
-
-
-def scores(labels: np.ndarray, classes: int) -> torch.Tensor:
-    """Scores (classes, H, W) that choose these labels."""
-    index = torch.from_numpy(labels.astype(np.int64))[None]
-    return torch.zeros(classes, *labels.shape, dtype=torch.uint8).scatter_(0, index, 1)
-
-
-def predicted(truth: np.ndarray, classes: np.ndarray, seed: int) -> np.ndarray:
-    """A label map made wrong: moved by some pixels, and some blocks of it of another class.
-
-    Args:
-        classes: those that a pixel may have.
-    """
-    rng = np.random.default_rng(seed)
-    found = np.roll(truth, rng.integers(-9, 10, 2), axis=(0, 1))
-    for _ in range(6):
-        top, left = (int(rng.integers(side)) for side in found.shape)
-        found[top : top + 40, left : left + 40] = rng.choice(classes)
-    return np.where(np.isin(found, classes), found, classes[0])
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +53,9 @@ def test_miou_on_real_label_maps_is_that_of_another_implementation(coco, tmp_pat
     evaluator = SegmentationEvaluator(coco, str(tmp_path))
     evaluator.reset()
     for seed, (file, truth) in enumerate(truths.items()):
-        found = predicted(truth, occur, seed)
+        found = wrong_labels(truth, occur, seed=seed, blocks=6)
         other.update(truth, found.astype(np.uint8))
-        evaluator.process([{"file_name": file}], [{"sem_seg": scores(found, len(names))}])
+        evaluator.process([{"file_name": file}], [{"sem_seg": scores_of(found, len(names))}])
     metrics, expected = evaluator.evaluate()["sem_seg"], other.results()
     ignored = sum((truth == 255).sum() for truth in truths.values())
     assert ignored > 1000 and 40 < len(occur) < len(names) and 10 < metrics["mIoU"] < 90
@@ -112,8 +91,8 @@ def _process(folders: tuple[str, str], output, kind=SegmentationEvaluator, part=
     evaluator.reset()
     for seed, record in list(enumerate(DatasetCatalog.get(name)))[part]:
         truth = np.array(Image.open(record["sem_seg_file_name"]))
-        found = predicted(truth, np.arange(len(CLASSES)), seed)
-        evaluator.process([record], [{"sem_seg": scores(found, len(CLASSES))}])
+        found = wrong_labels(truth, np.arange(len(CLASSES)), seed=seed, blocks=6)
+        evaluator.process([record], [{"sem_seg": scores_of(found, len(CLASSES))}])
     return evaluator
 
 
