@@ -1,4 +1,4 @@
-"""``data``: COCO-format files checked, split, counted and shown."""
+"""``data``: COCO-format files and label maps checked, split, counted and shown."""
 
 import argparse
 import dataclasses
@@ -28,16 +28,51 @@ def _command(work: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Na
     return run
 
 
+def _label_folders(args: argparse.Namespace) -> tuple[list[tuple[str, str]], list[str]]:
+    """Folders of label maps with those of their images, and the names of the classes."""
+    from ..data.check.label_maps import read_class_names
+
+    splits = [split for split in ("train", "val") if getattr(args, f"{split}_labels")]
+    pairs = [pair for split in splits for pair in data_pairs(args, split)]
+    if bool(pairs) != bool(args.classes):
+        raise ValueError(
+            "label maps and the names of their classes belong together: give --train-labels DIR "
+            "(or --val-labels) and --classes FILE"
+        )
+    return pairs, read_class_names(args.classes) if pairs else []
+
+
+def _coco_pairs(args: argparse.Namespace, split: str) -> tuple[tuple[str, str], ...]:
+    return () if getattr(args, f"{split}_labels") else data_pairs(args, split)
+
+
+def _one(sets: list, how: str) -> tuple[str, str]:
+    """The only data set; a ValueError if there is another number."""
+    if len(sets) != 1:
+        raise ValueError(
+            f"one data set is {how}: give --train-json FILE --train-images DIR, --train-labels DIR "
+            f"--train-images DIR, or --val-…, got {len(sets)}"
+        )
+    return sets[0]
+
+
 @_command
 def check(args: argparse.Namespace) -> int:
     from ..data import check_sets
+    from ..data.check.label_maps import check_label_maps
     from ..data.check.problems import counted, report
 
-    groups = [data_pairs(args, split) for split in ("train", "val")]
+    groups = [_coco_pairs(args, split) for split in ("train", "val")]
     groups += [[pair] for pair in paths_in_pairs(args.paths)]
-    if not any(groups):
-        raise ValueError("no data: give --train-json FILE --train-images DIR, or --val-…")
+    folders, classes = _label_folders(args)
+    if not any((*groups, folders)):
+        raise ValueError(
+            "no data: give --train-json FILE --train-images DIR, --train-labels DIR "
+            "--train-images DIR, or --val-…"
+        )
     problems = check_sets(*filter(None, groups))
+    for labels, images in folders:
+        problems += check_label_maps(images, labels, len(classes), args.ignore_value).problems
     errors = sum(problem.severity == "error" for problem in problems)
     if args.json:
         print(json.dumps({"problems": [problem.as_dict() for problem in problems]}, indent=2))
@@ -99,10 +134,18 @@ def split(args: argparse.Namespace) -> int:
 
 @_command
 def stats(args: argparse.Namespace) -> int:
-    from ..data.stats import coco_stats, stats_table
+    from ..data.stats import coco_stats, label_stats, label_stats_table, stats_table
 
-    stats = coco_stats(args.json_file, on_bad_data=args.on_bad_data)
-    say(json.dumps(dataclasses.asdict(stats), indent=2) if args.json else stats_table(stats))
+    folders, classes = _label_folders(args)
+    coco = [pair for split in ("train", "val") for pair in _coco_pairs(args, split)]
+    coco += [(args.json_file, "")] if args.json_file else []
+    data, how = _one([*coco, *folders], "counted"), {"on_bad_data": args.on_bad_data}
+    if folders:
+        stats = label_stats(*data, classes, ignore_value=args.ignore_value, **how)
+        table = label_stats_table
+    else:
+        stats, table = coco_stats(data[0], **how), stats_table
+    say(json.dumps(dataclasses.asdict(stats), indent=2) if args.json else table(stats))
     return 0
 
 
@@ -111,25 +154,21 @@ def show(args: argparse.Namespace) -> int:
     from PIL import Image
 
     from ..data.intensity import Intensity
-    from ..draw.sheet import draw_sheet
+    from ..draw.sheet import draw_label_sheet, draw_sheet
     from ..files import writing
 
     if not args.out.lower().endswith(".png"):
         raise ValueError(f"--out must be a .png file, got {args.out}")
     rule, *limits = args.intensity
-    given = [*data_pairs(args, "train"), *data_pairs(args, "val"), *paths_in_pairs(args.paths)]
-    if len(given) != 1:
-        raise ValueError(
-            "one data set is shown: give --train-json FILE --train-images DIR, or --val-…, got "
-            f"{len(given)}"
-        )
-    sheet = draw_sheet(
-        given[0],
-        num_images=args.num,
-        seed=args.seed,
-        on_bad_data=args.on_bad_data,
-        intensity=Intensity(rule, tuple(map(float, limits))),
-    )
+    folders, classes = _label_folders(args)
+    coco = [*_coco_pairs(args, "train"), *_coco_pairs(args, "val"), *paths_in_pairs(args.paths)]
+    data = _one([*coco, *folders], "shown")
+    how = {"num_images": args.num, "seed": args.seed, "on_bad_data": args.on_bad_data}
+    how["intensity"] = Intensity(rule, tuple(map(float, limits)))
+    if folders:
+        sheet = draw_label_sheet(data, classes, ignore_value=args.ignore_value, **how)
+    else:
+        sheet = draw_sheet(data, **how)
     os.makedirs(os.path.dirname(args.out) or ".", exist_ok=True)
     with writing(args.out) as file:
         Image.fromarray(sheet).save(file, format="png")
