@@ -86,7 +86,6 @@ def add_data_options(
     *splits: str,
     text: str = "",
     several: bool = False,
-    labels: bool = True,
 ) -> None:
     """``--SPLIT-json FILE``, or ``--SPLIT-labels DIR``, and ``--SPLIT-images DIR``: how all
     commands take data in COCO's format, or label maps.
@@ -95,18 +94,16 @@ def add_data_options(
         splits: ``"train"``, ``"val"``.
         text: help of the first option, in which ``{split}`` stands for training or validation.
         several: they may be repeated, and are lists.
-        labels: whether label maps are taken.
     """
     how = {"action": "append", "default": []} if several else {}
     repeated = "; may be repeated" if several else ""
     for split in splits:
         purpose = text.format(split={"train": "training", "val": "validation"}[split])
         parser.add_argument(f"--{split}-json", metavar="FILE", help=purpose + repeated, **how)
-        images = f"image folder of --{split}-json" + f" or --{split}-labels" * labels + repeated
+        images = f"image folder of --{split}-json or --{split}-labels" + repeated
         parser.add_argument(f"--{split}-images", metavar="DIR", help=images, **how)
-        if labels:
-            purpose = f"for semantic segmentation: folder of label maps of --{split}-images"
-            parser.add_argument(f"--{split}-labels", metavar="DIR", help=purpose + repeated, **how)
+        purpose = f"for semantic segmentation: folder of label maps of --{split}-images"
+        parser.add_argument(f"--{split}-labels", metavar="DIR", help=purpose + repeated, **how)
 
 
 def add_classes_option(parser: argparse.ArgumentParser, default: str = "") -> None:

@@ -157,6 +157,30 @@ def test_a_folder_is_predicted(checkpoint, data, tmp_path, capsys):
     assert "0 files predicted, 2 had been before" in capsys.readouterr().out
 
 
+def test_a_class_is_explained(checkpoint, data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("resnest_d2.analysis.saliency._STEPS", 4)
+    labels, images = data["val"]
+    file = str(Path(images, "000001.png"))
+    options = ["--checkpoint", str(checkpoint), "--device", "cpu", "--out", str(tmp_path / "out")]
+    of_data = ["--val-labels", labels, "--val-images", images]
+    assert main(["explain", file, *options, *of_data, "--detection", "1", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    predicted = Predictor(checkpoint, device="cpu")(file)
+    counts = {CLASSES[n]: int((predicted == n).sum()) for n in predicted.unique()}
+    areas = {own["class"]: own["area"] for own in record["detections"]}
+    assert areas == {name: pytest.approx(count / 64**2) for name, count in counts.items()}
+    assert list(areas.values()) == sorted(areas.values(), reverse=True)
+    with np.load(tmp_path / "out" / "saliency_1.npz") as saved:
+        label = CLASSES[int(saved["label"])]
+        assert label == list(areas)[1] and saved["region"].sum() == counts[label]
+    with np.load(tmp_path / "out" / "attention_by_class.npz") as saved:
+        truths = [np.array(Image.open(f)) for f in Path(labels).iterdir()]
+        expected = [sum((t == n).any() for t in truths) for n in range(len(CLASSES))]
+        assert saved["num_images"].tolist() == expected
+    assert main(["explain", file, *options]) == 0
+    assert f"{len(areas)} classes" in capsys.readouterr().out
+
+
 def test_a_resumed_run_has_the_weights_of_a_whole_one(trained, data, tmp_path):
     run(request_of(data, tmp_path, val=()))
     (tmp_path / "model_final.pth").unlink()
