@@ -3,7 +3,7 @@
 Their charts are in ``draw``; COCO's own metrics are in ``evaluation``.
 """
 
-from .analysed_runs import Study, study_runs
+from .analysed_runs import ConfusionStudy, DetectionStudy, Study, study_runs
 from .attention import (
     NO_ATTENTION,
     BlockAttention,
@@ -30,8 +30,10 @@ __all__ = [
     "ClassAttention",
     "Comparison",
     "ConfusionRun",
+    "ConfusionStudy",
     "Detection",
     "DetectionRun",
+    "DetectionStudy",
     "EvaluatedRun",
     "Gain",
     "ImageOutcomes",

@@ -75,15 +75,17 @@ def verdict(comparison: Comparison, task: str) -> str:
             f"**{title}**: no difference is shown between {c.other.name} and "
             f"{c.baseline.name}: {_signed(gain.gain)} {names.main}, {interval}, which contains 0."
         )
-    groups = {"sizes": {size: found.metrics[name] for name, size in names.sizes.items()}}
-    groups["classes"] = found.classes
+    groups = {"classes": found.classes}
+    if names.sizes:
+        sizes = {size: found.metrics[metric] for metric, size in names.sizes.items()}
+        groups = {"sizes": sizes, **groups}
     clear = []
     for what, gains in groups.items():
         named = [f"{printable(k)} {_signed(g.gain)}" for k, g in gains.items() if g.is_clear]
-        clear += [f"{what} {', '.join(named)}"] if named else []
+        what = f"{what} " if len(groups) > 1 else ""
+        clear += [f"{what}{', '.join(named)}"] if named else []
     if clear:
-        among = "Among sizes and classes " if names.sizes else ""
-        return f"{text} {among}0 is excluded for {'; '.join(clear)}."
+        return f"{text} Among {' and '.join(groups)} 0 is excluded for {'; '.join(clear)}."
     return f"{text} For no {'size or class' if names.sizes else 'class'} is 0 excluded."
 
 

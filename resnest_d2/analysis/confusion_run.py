@@ -150,6 +150,12 @@ def read_segmentation_run(
         data: (folder of label maps, image folder) of the evaluation, if they have moved.
     """
     file = results_file(folder, IMAGE_CONFUSIONS, "--val-labels DIR")
+    for given in data or ():
+        if not Path(given).is_dir():
+            raise FileNotFoundError(
+                f"{given} is no folder: {folder} was evaluated on label maps, give their folders "
+                "(--val-labels, --val-images)"
+            )
     label_root, image_root = map(Path, data or recorded_data(file, "label_root", "image_root"))
     return SegmentationRun(
         folder=folder,

@@ -22,7 +22,7 @@ from .loader import SAMPLERS, TrainLoader, build_test_loader, build_train_loader
 from .mapper import build_train_mapper, check_jitter, check_sizes
 from .sample_shapes import sample_set
 from .split import split_coco
-from .stats import coco_stats
+from .stats import coco_stats, label_stats
 from .training_data import TrainingData, summarise_training_data
 from .worker_errors import DataWorkerError, explained_worker_errors
 
@@ -44,6 +44,7 @@ __all__ = [
     "coco_stats",
     "explained_worker_errors",
     "fix_coco",
+    "label_stats",
     "register_coco",
     "register_coco_panoptic",
     "register_label_maps",

@@ -60,7 +60,7 @@ def test_a_verdict_on_label_maps_is_in_miou_and_has_no_sizes():
     found = dataclasses.replace(_comparison(NONE), tasks={"sem_seg": task})
     text = comparison_text(found)
     assert "**Label maps**: split gains 2.0 mIoU over plain: +2.0" in text
-    assert text.count("0 is excluded for classes sky +2.0.") == 1 and "size" not in text
+    assert text.count("Among classes 0 is excluded for sky +2.0.") == 1 and "size" not in text
     assert "| class (IoU)" in text
 
 

@@ -191,6 +191,8 @@ def test_a_run_that_was_not_evaluated_is_refused_with_the_command(folders, data,
     with pytest.raises(FileNotFoundError, match="--val-images, and --val-json or --val-labels"):
         read_evaluated_run(tmp_path / "run")
     assert read_evaluated_run(tmp_path / "run", data=data).label_root == Path(data[0])
+    with pytest.raises(FileNotFoundError, match="val.json is no folder: .* label maps"):
+        read_evaluated_run(tmp_path / "run", data=(str(tmp_path / "val.json"), data[1]))
     (tmp_path / "run" / "inference" / IMAGE_CONFUSIONS).unlink()
     with pytest.raises(FileNotFoundError, match="evaluate the run first, .* --val-labels DIR"):
         read_evaluated_run(tmp_path / "run")
