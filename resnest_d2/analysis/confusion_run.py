@@ -122,20 +122,18 @@ class SegmentationRun(ConfusionRun):
 
     def _decode(self, name: str, image: int, segments: Sequence[dict]) -> np.ndarray:
         height, width = self.confusions.sizes[image].tolist()
-        numbers = {int(i): number for number, i in enumerate(self.confusions.category_ids)}
-        labels = np.full((height, width), -1)
+        ids = self.confusions.category_ids.tolist()
+        labels = np.full((height, width), -1, np.int16)
         for segment in segments:
-            number, mask = numbers.get(segment.get("category_id")), segment.get("segmentation")
-            sound = (
-                number is not None and type(mask) is dict and mask.get("size") == [height, width]
-            )
+            category, mask = segment.get("category_id"), segment.get("segmentation")
+            sound = category in ids and type(mask) is dict and mask.get("size") == [height, width]
             if (
                 not sound
                 or type(mask.get("counts")) is not str
                 or any(check_texts([mask["counts"]], [height * width]))
             ):
                 raise ValueError(f"{self.predictions} has no valid label map of {name}")
-            labels[mask_util.decode(mask).astype(bool)] = number
+            labels[mask_util.decode(mask).astype(bool)] = ids.index(category)
         if labels.min() < 0:
             raise ValueError(f"{self.predictions} has no whole label map of {name}")
         return labels
@@ -157,11 +155,14 @@ def read_segmentation_run(
                 "(--val-labels, --val-images)"
             )
     label_root, image_root = map(Path, data or recorded_data(file, "label_root", "image_root"))
+    confusions = ImageConfusions.read(file)
+    if confusions.labels is None or confusions.category_ids is None:
+        raise ValueError(f"{file} is not of label maps, and {folder} has a SemanticSegmentor")
     return SegmentationRun(
         folder=folder,
         config=config,
         history=read_history(folder / "metrics.json"),
-        confusions=ImageConfusions.read(file),
+        confusions=confusions,
         image_root=image_root,
         label_root=label_root,
         predictions=file.with_name(PREDICTIONS),

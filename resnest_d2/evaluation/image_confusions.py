@@ -89,24 +89,24 @@ class ImageConfusions:
 
     Attributes:
         class_names: (K,).
-        category_ids: (K,), ids of the classes in Detectron2's file of predictions.
         images: (I,), files below the image folder, sorted.
-        labels: (I,), files of the label maps below their folder.
         sizes: (I, 2), height and width, pixels.
         image: (N,), position of the image of each count.
         truth, predicted: (N,), class numbers.
         counts: (N,), above 0.
+        labels: (I,), files of the label maps below their folder; None for other tasks.
+        category_ids: (K,), ids of the classes in Detectron2's file of label maps; None as well.
     """
 
     class_names: np.ndarray
-    category_ids: np.ndarray
     images: np.ndarray
-    labels: np.ndarray
     sizes: np.ndarray
     image: np.ndarray
     truth: np.ndarray
     predicted: np.ndarray
     counts: np.ndarray
+    labels: np.ndarray | None = None
+    category_ids: np.ndarray | None = None
 
     @cached_property
     def matrix(self) -> np.ndarray:
@@ -154,8 +154,9 @@ class ImageConfusions:
 
     def write(self, file: str | os.PathLike) -> None:
         """Write a numpy archive (``.npz``) with the attributes as keys."""
+        arrays = {f.name: getattr(self, f.name) for f in fields(self)}
         with writing(file) as archive:
-            np.savez_compressed(archive, **{f.name: getattr(self, f.name) for f in fields(self)})
+            np.savez_compressed(archive, **{k: v for k, v in arrays.items() if v is not None})
 
     @classmethod
     def read(cls, file: str | os.PathLike) -> "ImageConfusions":
@@ -163,12 +164,14 @@ class ImageConfusions:
         try:
             require_regular_file(file)
             with np.load(file, allow_pickle=False) as archive:
-                found = cls(**{f.name: archive[f.name] for f in fields(cls)})
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+                found = cls(**{f.name: archive[f.name] for f in fields(cls) if f.name in archive})
+        except (OSError, ValueError, TypeError, zipfile.BadZipFile, EOFError) as error:
             raise ValueError(f"{file} cannot be read: {error}") from error
         lengths = {"K": found.class_names.size, "I": found.images.size, "N": found.counts.size}
         for name, (kinds, shape, below) in _FORM.items():
             values = getattr(found, name)
+            if values is None:
+                continue
             sound = values.dtype.kind in kinds and values.shape == tuple(
                 lengths.get(side, 2) for side in shape
             )

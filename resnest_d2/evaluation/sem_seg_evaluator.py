@@ -56,13 +56,13 @@ class SegmentationEvaluator(SemSegEvaluator):
     def _write(self, counts: dict[str, tuple[np.ndarray, ...]]) -> None:
         labels = {image: self.input_file_to_gt_file[image] for image in sorted(counts)}
         found = [counts[image] for image in labels]
-        ids = self._contiguous_id_to_dataset_id or range(self._num_classes)
+        ids = self._contiguous_id_to_dataset_id or {}
         image_root = _root(labels, self._metadata, "image_root", "image_dir")
         label_root = _root(labels.values(), self._metadata, "sem_seg_root", "gt_dir")
         sizes, truth, predicted, numbers = zip(*found, strict=True)
         confusions = ImageConfusions(
             class_names=np.array(self._class_names),
-            category_ids=np.array([ids[number] for number in range(self._num_classes)]),
+            category_ids=np.array([ids.get(number, number) for number in range(self._num_classes)]),
             images=np.array([os.path.relpath(image, image_root) for image in labels]),
             labels=np.array([os.path.relpath(label, label_root) for label in labels.values()]),
             sizes=np.stack(sizes),

@@ -167,11 +167,12 @@ def test_confusions_and_worst_images_are_those_of_the_label_maps(data, runs):
     ("damage", "message"),
     [
         (lambda own: own.update(category_id=77), "no valid label map of 000001.png"),
+        (lambda own: own.update(category_id=[0]), "no valid label map"),
         (lambda own: own["segmentation"].update(counts="x"), "no valid label map"),
         (lambda own: own["segmentation"].update(size=[9, 9]), "no valid label map"),
         (lambda own: own.update(file_name="else"), "no whole label map"),
     ],
-    ids=["class", "counts", "size", "file"],
+    ids=["class", "list", "counts", "size", "file"],
 )
 def test_predictions_that_are_not_whole_label_maps_are_refused(damage, message, folders, tmp_path):
     shutil.copytree(folders["good_1"][0], tmp_path / "run")

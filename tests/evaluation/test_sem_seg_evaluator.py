@@ -162,6 +162,25 @@ def test_counts_that_are_not_valid_are_refused_by_name(name, values, shapes, tmp
         ImageConfusions.read(file)
 
 
+def test_an_image_may_have_a_single_count_as_in_classification(tmp_path):
+    truth, found = np.array([0, 1, 1, 2]), np.array([0, 1, 0, 2])
+    images = np.array(["a.jpg", "b.jpg", "c.jpg", "d.jpg"])
+    ImageConfusions(
+        class_names=np.array(["x", "y", "z"]),
+        images=images,
+        sizes=np.full((4, 2), 64),
+        image=np.arange(4),
+        truth=truth,
+        predicted=found,
+        counts=np.ones(4, int),
+    ).write(tmp_path / IMAGE_CONFUSIONS)
+    kept = ImageConfusions.read(tmp_path / IMAGE_CONFUSIONS)
+    assert kept.labels is None and kept.images.tolist() == images.tolist()
+    counts = kept.class_counts(np.array([[1.0, 1, 1, 1], [0, 0, 4, 0]]))
+    np.testing.assert_array_equal(counts.overall_accuracy, [75, 0])
+    np.testing.assert_array_equal(counts.accuracy, [[100, 50, 100], [np.nan, 0, np.nan]])
+
+
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut short"])
 def test_a_file_of_another_kind_is_refused(content, tmp_path):
     (tmp_path / IMAGE_CONFUSIONS).write_bytes(content)
