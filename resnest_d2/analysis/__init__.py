@@ -3,7 +3,7 @@
 Their charts are in ``draw``; COCO's own metrics are in ``evaluation``.
 """
 
-from .analysed_runs import Study, study_runs
+from .analysed_runs import ConfusionStudy, DetectionStudy, Study, study_runs
 from .attention import (
     NO_ATTENTION,
     BlockAttention,
@@ -15,8 +15,11 @@ from .attention import (
 )
 from .comparison import Comparison, Gain, Side, TaskComparison, compare_runs, require_same_data
 from .config_changes import config_changes, network_changes, recipe_changes
-from .evaluated_run import EvaluatedRun, find_runs, read_evaluated_run
+from .confusion_run import ConfusionRun, SegmentationRun
+from .detection_run import DetectionRun
+from .evaluated_run import find_runs, read_evaluated_run
 from .mistakes import ERRORS, Analysis, Detection, ImageOutcomes, Outcome, analyse_results
+from .run_folder import EvaluatedRun
 from .saliency import Saliency, check_saliency, explain_detection
 
 __all__ = [
@@ -26,12 +29,17 @@ __all__ = [
     "BlockAttention",
     "ClassAttention",
     "Comparison",
+    "ConfusionRun",
+    "ConfusionStudy",
     "Detection",
+    "DetectionRun",
+    "DetectionStudy",
     "EvaluatedRun",
     "Gain",
     "ImageOutcomes",
     "Outcome",
     "Saliency",
+    "SegmentationRun",
     "Side",
     "Study",
     "TaskComparison",

@@ -25,9 +25,11 @@ from torch import nn
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ..data import register_coco
+from ..data import register_coco, register_label_maps
+from ..data.image_reader import read_labels
 from ..errors import check_choice
 from ..files import writing
+from ..modeling.forward_parts import network_input
 from ..modeling.split_attention import SplitAttentionConv2d, radix_softmax
 from ..progress import progress_bar
 
@@ -130,7 +132,7 @@ class ClassAttention:
 
     Attributes:
         class_names: of the data set, K.
-        holds: bool (N, K), whether the image has an object of the class.
+        holds: bool (N, K), whether the image has an object or pixels of the class.
         weights: by block, float32 (N, R, C), of each image.
     """
 
@@ -192,15 +194,21 @@ def attention_by_class(
     """Record the split attention for images of a data set, drawn with a fixed seed.
 
     Args:
-        data: (COCO json file, image folder).
+        data: (COCO json file, image folder); for semantic segmentation (folder of label maps, image
+            folder).
         num_images: how many at most, at least 2.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`resnest_d2.data.check_coco_json`; a network without
-            split attention.
+        FileNotFoundError, ValueError: as :func:`resnest_d2.data.check_coco_json` or
+            :func:`resnest_d2.data.register_label_maps`; a network without split attention.
     """
-    name = register_coco(*data)
-    class_names = MetadataCatalog.get(name).thing_classes
+    if predictor.segments:
+        class_names = predictor.class_names
+        ignored = predictor.cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+        name = register_label_maps(*data, class_names, ignore_value=ignored)
+    else:
+        name = register_coco(*data)
+        class_names = MetadataCatalog.get(name).thing_classes
     records = DatasetCatalog.get(name)
     drawn = min(num_images, len(records))
     if drawn < 2:
@@ -212,7 +220,12 @@ def attention_by_class(
     holds = np.zeros((drawn, len(class_names)), dtype=bool)
     weights: dict[str, list[np.ndarray]] = defaultdict(list)
     for image, record in enumerate(progress_bar(records, desc="attention")):
-        holds[image, [annotation["category_id"] for annotation in record["annotations"]]] = True
+        if predictor.segments:
+            present = np.unique(read_labels(record["sem_seg_file_name"]))
+            present = present[present < len(class_names)]  # another value is no class
+        else:
+            present = [annotation["category_id"] for annotation in record["annotations"]]
+        holds[image, present] = True
         inputs = predictor.preprocess(record["file_name"])
         for block, attention in image_attention(predictor.model, inputs).items():
             weights[block].append(attention.weights)
@@ -224,14 +237,14 @@ def attention_by_class(
 def image_attention(
     model: nn.Module, inputs: dict, *, maps: Collection[str] = ()
 ) -> dict[str, BlockAttention]:
-    """Record the split attention of a detector by block; only the backbone runs.
+    """Record the split attention of a model by block; only the backbone runs.
 
     Args:
         inputs: of one image, as Detectron2's models take them.
         maps: see :func:`record_attention`.
     """
     with torch.no_grad(), record_attention(model, maps=maps) as blocks:
-        model.backbone(model.preprocess_image([inputs]).tensor)
+        model.backbone(network_input(model, inputs).tensor)
     return blocks
 
 

@@ -1,7 +1,7 @@
-"""How much AP one detector gains over another on the same data, with an interval.
+"""How much one model gains over another on the same data, with an interval: AP, mIoU.
 
 A paired bootstrap: the images are drawn anew with replacement, as many as there are, many times,
-and both detectors are evaluated on the same draw. Where a side has several runs, its runs are drawn
+and both models are evaluated on the same draw. Where a side has several runs, its runs are drawn
 anew too (a hierarchical bootstrap). The mean of n runs varies less around the runs' own mean than
 around the true one, by sqrt(1 - 1/n), so the deviations are widened by that factor (J. N. K. Rao
 and C. F. J. Wu, 1988). With one run per side the interval covers only the choice of images, not
@@ -9,8 +9,6 @@ the randomness of training.
 """
 
 import math
-import warnings
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,18 +17,15 @@ import numpy as np
 
 from detectron2.config import CfgNode
 
-from ..evaluation.ground_truth import GroundTruth
-from ..evaluation.image_matches import METRICS, weighted_metrics
 from ..progress import progress_bar
 from .config_changes import config_changes, network_changes, recipe_changes
-from .evaluated_run import EvaluatedRun
-
-_OBJECT = ("image_id", "category_id", "bbox", "segmentation", "area", "iscrowd", "ignore")
+from .run_folder import EvaluatedRun, WeightedMetrics
+from .task_texts import TASKS
 
 
 @dataclass(frozen=True)
 class Gain:
-    """A metric of both sides, the mean of their runs, 0-100; NaN where there is no such object.
+    """A metric of both sides, the mean of their runs, 0-100; NaN where the data has no such class.
 
     ``low`` to ``high`` is the interval of ``gain``, which is other - baseline.
     """
@@ -58,18 +53,18 @@ class Side:
 
 @dataclass(frozen=True)
 class TaskComparison:
-    """Gains in boxes or masks.
+    """Gains in one task.
 
     Attributes:
-        metrics: by name: AP, AP50, AP75, APs, APm, APl.
-        classes: AP by class name, in the order of the category ids.
-        baseline_aps, other_aps: AP of each run.
+        metrics: by their names in :data:`.TASKS`; the main one (AP, mIoU) is the first.
+        classes: the main metric by class name, in the order of the class numbers.
+        baseline_values, other_values: the main metric of each run.
     """
 
     metrics: dict[str, Gain]
     classes: dict[str, Gain]
-    baseline_aps: tuple[float, ...]
-    other_aps: tuple[float, ...]
+    baseline_values: tuple[float, ...]
+    other_values: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,7 @@ class Comparison:
     """What :func:`compare_runs` found.
 
     Attributes:
-        tasks: by ``"bbox"``, ``"segm"``.
+        tasks: by ``"bbox"``, ``"segm"``, ``"sem_seg"``.
         network: see :func:`.network_changes`.
         changes: what makes it an unfair comparison of backbones, see :func:`.recipe_changes`.
     """
@@ -126,27 +121,24 @@ def compare_runs(
         )
     for side in (baseline, other):
         _require_same_model(side)
-    tasks = [task for task in runs[0].tasks if all(task in run.tasks for run in runs)]
-    require_same_data(runs, tasks)
+    tasks = shared_tasks(runs)
 
-    truth = runs[0].truth
     rng = np.random.default_rng(seed)
-    images = len(truth.images)
+    images = runs[0].num_images
     if images < 2:
-        raise ValueError(f"an interval needs at least 2 images, {truth.name} has {images}")
+        raise ValueError(f"an interval needs at least 2 images, {runs[0].data} has {images}")
     drawn = rng.multinomial(images, [1 / images] * images, size=resamples)
     times = np.concatenate([np.ones((1, images)), drawn])  # the data as it is, first
     shares = [_draw_runs(rng, len(side), resamples) for side in (baseline, other)]
     found = {}
-    total = len(tasks) * len(runs) * len(truth.categories)
+    class_names = runs[0].class_names
+    total = len(tasks) * len(runs) * len(class_names)
     with progress_bar(total=total, desc="comparing", unit="class") as bar:
         for task in tasks:
-            metrics = [
-                weighted_metrics(truth, run.results, task, times, on_class=bar.update)
-                for run in runs
-            ]
-            sides = [np.stack(metrics[: len(baseline)]), np.stack(metrics[len(baseline) :])]
-            found[task] = _compare(sides, shares, confidence, runs[0].class_names)
+            metrics = [run.weighted_metrics(task, times, on_class=bar.update) for run in runs]
+            sides = [metrics[: len(baseline)], metrics[len(baseline) :]]
+            metric_names = TASKS[task].metrics
+            found[task] = _compare(sides, shares, confidence, metric_names, class_names)
     configs = [run.config for run in runs]
     changes = {}
     # The first run of the other side comes last: its values count.
@@ -169,29 +161,30 @@ def compare_runs(
 
 
 def _compare(
-    sides: Sequence[np.ndarray],
+    sides: Sequence[Sequence[WeightedMetrics]],
     shares: Sequence[np.ndarray],
     confidence: float,
+    metric_names: Sequence[str],
     class_names: Sequence[str],
 ) -> TaskComparison:
     """Gains of a task.
 
     Args:
-        sides: of each, metrics (S, K, 6, 1 + B) of its S runs; first those of the data as it is.
+        sides: of each, metrics of its S runs on 1 + B data sets; the first is the data as it is.
         shares: of each, the weights of its runs (1 + B, S).
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
-        overall = [np.nanmean(side, axis=1) for side in sides]  # (S, 6, 1 + B)
 
-    def gains(names: Sequence[str], values: Sequence[np.ndarray]) -> dict[str, Gain]:
-        rows = [np.einsum("bs,smb->mb", s, v) for s, v in zip(shares, values, strict=True)]
+    def gains(names: Sequence[str], kind: str) -> dict[str, Gain]:
+        rows = [  # (names, 1 + B)
+            np.einsum("bs,smb->mb", own, np.stack([getattr(run, kind) for run in side]))
+            for own, side in zip(shares, sides, strict=True)
+        ]
         return {n: _gain(*own, confidence) for n, *own in zip(names, *rows, strict=True)}
 
     return TaskComparison(
-        gains(METRICS, overall),
-        gains(class_names, [side[:, :, 0] for side in sides]),
-        *(tuple(values[:, 0, 0].tolist()) for values in overall),
+        gains(metric_names, "overall"),
+        gains(class_names, "classes"),
+        *(tuple(float(run.overall[0, 0]) for run in side) for side in sides),
     )
 
 
@@ -232,36 +225,34 @@ def _require_same_model(side: Sequence[EvaluatedRun]) -> None:
                 )
 
 
+def shared_tasks(runs: Sequence[EvaluatedRun]) -> list[str]:
+    """The tasks that all runs have; a ValueError unless there is one, on the same data."""
+    first = runs[0]
+    tasks = [task for task in first.tasks if all(task in run.tasks for run in runs)]
+    if not tasks:
+        other = next(run for run in runs if not {*run.tasks} & {*first.tasks})
+        kinds = [" and ".join(TASKS[task].name for task in run.tasks) for run in (first, other)]
+        raise ValueError(
+            f"the runs have no task in common: {first.folder} predicts {kinds[0]}, {other.folder} "
+            f"{kinds[1]}"
+        )
+    require_same_data(runs, tasks)
+    return tasks
+
+
 def require_same_data(runs: Sequence[EvaluatedRun], tasks: Sequence[str]) -> None:
-    """Raise a ValueError unless all runs have the same images, classes and objects."""
+    """Raise a ValueError unless all runs have the same images, classes and objects or labels."""
     first = runs[0]
     content: dict[str, Any] = {}
     for run in runs[1:]:
-        if run.json_file.resolve() == first.json_file.resolve():
-            continue
-        content = content or _content(first.truth, tasks)
-        for what, entries in _content(run.truth, tasks).items():
+        content = content or first.content(tasks)
+        for what, entries in run.content(tasks).items():
             different = [
                 key for key in content[what] | entries if content[what].get(key) != entries.get(key)
             ]
             if different:
                 raise ValueError(
                     f"{first.folder} and {run.folder} were evaluated on different data: {what} "
-                    f"{', '.join(map(str, different[:5]))} of {first.json_file} and "
-                    f"{run.json_file} ({len(different)} in all)"
+                    f"{', '.join(map(str, different[:5]))} of {first.data} and "
+                    f"{run.data} ({len(different)} in all)"
                 )
-
-
-def _content(truth: GroundTruth, tasks: Sequence[str]) -> dict[str, dict]:
-    """What AP on a data set depends on, by a name for the error message."""
-    for task in tasks:
-        truth.complete(task)  # one file may state what another leaves out
-    objects: dict[Any, Counter] = {}
-    for annotation in truth.coco.dataset["annotations"]:
-        values = repr([annotation.get(key) for key in _OBJECT])
-        objects.setdefault(annotation["image_id"], Counter())[values] += 1
-    return {
-        "images": {i: True for i in truth.images},
-        "categories": {i: category["name"] for i, category in truth.coco.cats.items()},
-        "objects of images": objects,
-    }

@@ -9,9 +9,7 @@ from ..benchmark import RunCost
 from ..benchmark.tables import number_text, range_text, text_table
 from ..text import printable
 from .comparison import Comparison, Gain
-
-TASK_NAMES = {"bbox": "boxes", "segm": "masks"}
-METRIC_NAMES = {"APs": "AP small", "APm": "AP medium", "APl": "AP large"}
+from .task_texts import TASKS
 
 
 def comparison_text(comparison: Comparison, costs: Mapping[str, RunCost] | None = None) -> str:
@@ -37,19 +35,22 @@ def comparison_text(comparison: Comparison, costs: Mapping[str, RunCost] | None 
             f"{_changes(c.changes)}."
         )
     for task, found in c.tasks.items():
-        parts += [f"## {_title(task)}", gain_table(c, found.metrics, first="")]
-        parts += [gain_table(c, found.classes, first="class")]
+        text = TASKS[task]
+        metrics = {text.metric_name(name): gain for name, gain in found.metrics.items()}
+        parts += [f"## {_title(task)}", gain_table(c, metrics, first="")]
+        first = "class" if text.of_class == text.main else f"class ({text.of_class})"
+        parts += [gain_table(c, found.classes, first=first)]
         if len(c.baseline.runs) > 1 or len(c.other.runs) > 1:
-            aps = [(c.baseline, found.baseline_aps), (c.other, found.other_aps)]
-            by_run = [f"{side.name} {', '.join(f'{ap:.1f}' for ap in own)}" for side, own in aps]
-            parts.append(f"AP by run: {'; '.join(by_run)}.")
+            values = [(c.baseline, found.baseline_values), (c.other, found.other_values)]
+            by_run = [f"{side.name} {', '.join(f'{v:.1f}' for v in own)}" for side, own in values]
+            parts.append(f"{text.main} by run: {'; '.join(by_run)}.")
     if costs:
         parts += ["## Cost", cost_table(c, costs)]
-        note = "Parameters are of the detector, multiply-adds of the backbone without its FPN."
+        note = "Parameters are of the whole model, multiply-adds of the backbone without its FPN."
         if runs := len(costs["baseline"].latency_ms):
             note += (
-                f" Latency: one image, the whole detector in PyTorch, {runs} runs in turn, median "
-                "and range; random weights with as many detections as allowed."
+                f" Latency: one image, the whole model in PyTorch, {runs} runs in turn, median and "
+                "range; random weights, a detector has as many detections as allowed."
             )
         parts.append(note)
     parts += ["## What the intervals are", _meaning(c)]
@@ -58,38 +59,42 @@ def comparison_text(comparison: Comparison, costs: Mapping[str, RunCost] | None 
 
 def verdict(comparison: Comparison, task: str) -> str:
     """One paragraph: the gain of a task, its interval, and the sizes and classes without 0."""
-    c, found = comparison, comparison.tasks[task]
-    gain = found.metrics["AP"]
+    c, found, names = comparison, comparison.tasks[task], TASKS[task]
+    gain, title = found.metrics[names.main], _title(task)
     if math.isnan(gain.gain):
-        return f"**{_title(task)}**: no objects, no AP."
+        return f"**{title}**: {names.nothing}, no {names.main}."
     interval = f"{_percent(c.confidence)} interval {_interval(gain)}"
     if gain.is_clear:
-        word = "gains {} AP over" if gain.gain > 0 else "loses {} AP against"
+        word = "gains {} {} over" if gain.gain > 0 else "loses {} {} against"
         text = (
-            f"**{_title(task)}**: {c.other.name} {word.format(f'{abs(gain.gain):.1f}')} "
+            f"**{title}**: {c.other.name} {word.format(f'{abs(gain.gain):.1f}', names.main)} "
             f"{c.baseline.name}: {_signed(gain.gain)}, {interval}, which excludes 0."
         )
     else:
         text = (
-            f"**{_title(task)}**: no difference is shown between {c.other.name} and "
-            f"{c.baseline.name}: {_signed(gain.gain)} AP, {interval}, which contains 0."
+            f"**{title}**: no difference is shown between {c.other.name} and "
+            f"{c.baseline.name}: {_signed(gain.gain)} {names.main}, {interval}, which contains 0."
         )
-    sizes = {size[3:]: found.metrics[name] for name, size in METRIC_NAMES.items()}
+    groups = {"classes": found.classes}
+    if names.sizes:
+        sizes = {size: found.metrics[metric] for metric, size in names.sizes.items()}
+        groups = {"sizes": sizes, **groups}
     clear = []
-    for what, gains in (("sizes", sizes), ("classes", found.classes)):
+    for what, gains in groups.items():
         named = [f"{printable(k)} {_signed(g.gain)}" for k, g in gains.items() if g.is_clear]
-        clear += [f"{what} {', '.join(named)}"] if named else []
+        what = f"{what} " if len(groups) > 1 else ""
+        clear += [f"{what}{', '.join(named)}"] if named else []
     if clear:
-        return f"{text} Among sizes and classes 0 is excluded for {'; '.join(clear)}."
-    return f"{text} For no size or class is 0 excluded."
+        return f"{text} Among {' and '.join(groups)} 0 is excluded for {'; '.join(clear)}."
+    return f"{text} For no {'size or class' if names.sizes else 'class'} is 0 excluded."
 
 
 def gain_table(comparison: Comparison, gains: Mapping[str, Gain], *, first: str) -> str:
     """One row per metric or class; ``first`` is the title of the first column."""
     rows = [
         [
-            METRIC_NAMES.get(name, name) if not first else _escaped(name),
-            *("–" if math.isnan(ap) else f"{ap:.1f}" for ap in (gain.baseline, gain.other)),
+            _escaped(name),
+            *("–" if math.isnan(v) else f"{v:.1f}" for v in (gain.baseline, gain.other)),
             _signed(gain.gain),
             _interval(gain),
             "yes" if gain.is_clear else "",
@@ -167,7 +172,7 @@ def _percent(share: float) -> str:
 
 
 def _title(task: str) -> str:
-    return TASK_NAMES[task].capitalize()
+    return TASKS[task].name.capitalize()
 
 
 def _signed(value: float) -> str:

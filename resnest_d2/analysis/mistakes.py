@@ -142,11 +142,16 @@ class Analysis:
 
         Without the background.
         """
-        classes = self.confusion[:-1, :-1].copy()
-        np.fill_diagonal(classes, 0)
-        pairs = np.argwhere(classes)
-        order = np.argsort(-classes[tuple(pairs.T)], kind="stable")[:count]
-        return [(int(a), int(b), int(classes[a, b])) for a, b in pairs[order]]
+        return most_confused(self.confusion[:-1, :-1], count)
+
+
+def most_confused(matrix: np.ndarray, count: int) -> list[tuple[int, int, int]]:
+    """The largest numbers beside the diagonal of a confusion matrix: row, column, number."""
+    classes = matrix.copy()
+    np.fill_diagonal(classes, 0)
+    pairs = np.argwhere(classes)
+    order = np.argsort(-classes[tuple(pairs.T)], kind="stable")[:count]
+    return [(int(a), int(b), int(classes[a, b])) for a, b in pairs[order]]
 
 
 def analyse_results(

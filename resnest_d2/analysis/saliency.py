@@ -1,4 +1,4 @@
-"""The part of each pixel in the score of one detection: integrated gradients (arXiv 1703.01365).
+"""The part of each pixel in a score of the output: integrated gradients (arXiv 1703.01365).
 
 captum integrates the gradient of the score from an image of the mean colour to the image. The parts
 sum to the difference of the two scores; a negative part speaks against the class.
@@ -6,6 +6,9 @@ sum to the difference of the two scores; a negative part speaks against the clas
 On this path the score is always taken at the same place: in the box that the detection's proposal
 became in each stage of the heads, or at a RetinaNet's anchor. The position of the box is not
 explained.
+
+Semantic segmentation has no detections. There the score is the mean probability of a class over the
+pixels that are predicted as this class, and the classes of an image stand in place of detections.
 """
 
 import dataclasses
@@ -18,13 +21,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from detectron2.modeling import GeneralizedRCNN, RetinaNet
+from detectron2.modeling import GeneralizedRCNN, RetinaNet, SemanticSegmentor
 from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import BitMasks, Boxes, ImageList, Instances
 
 from ..files import writing
-from ..modeling.dense import dense_predictions
+from ..modeling.forward_parts import dense_predictions, network_input
 from ..progress import progress_bar
 
 _STEPS = 64  # of the integral
@@ -40,6 +43,7 @@ class Saliency:
         label: class index.
         score: of the detection, 0-1.
         baseline: the score of an image of the mean colour at the same place.
+        region: bool (h, w), the pixels of a class in place of a detection, which ``box`` encloses.
     """
 
     attribution: np.ndarray
@@ -47,6 +51,7 @@ class Saliency:
     label: int
     score: float
     baseline: float
+    region: np.ndarray | None = None
 
     @property
     def error(self) -> float:
@@ -56,13 +61,21 @@ class Saliency:
     def save(self, file: str | os.PathLike) -> None:
         """Write a numpy archive (``.npz``) with the attributes as keys."""
         with writing(file) as archive:
-            np.savez_compressed(archive, **dataclasses.asdict(self))
+            values = dataclasses.asdict(self)
+            np.savez_compressed(archive, **{k: v for k, v in values.items() if v is not None})
 
-    def share_in_box(self) -> tuple[float, float]:
-        """The share of the attribution's magnitude in the box, and the box's share of the image."""
-        x0, y0, x1, y1 = self.box
-        rows, columns = (np.arange(side) + 0.5 for side in self.attribution.shape)
-        inside = np.outer((y0 <= rows) & (rows <= y1), (x0 <= columns) & (columns <= x1))
+    @property
+    def place(self) -> str:
+        """What :meth:`share_inside` is about: "box" or "region"."""
+        return "box" if self.region is None else "region"
+
+    def share_inside(self) -> tuple[float, float]:
+        """The share of the attribution's magnitude in the box or region, and that of the pixels."""
+        inside = self.region
+        if inside is None:
+            x0, y0, x1, y1 = self.box
+            rows, columns = (np.arange(side) + 0.5 for side in self.attribution.shape)
+            inside = np.outer((y0 <= rows) & (rows <= y1), (x0 <= columns) & (columns <= x1))
         magnitude = abs(self.attribution)
         return float(magnitude[inside].sum() / magnitude.sum()), float(inside.mean())
 
@@ -82,7 +95,7 @@ def explain_detection(model: nn.Module, inputs: dict, detection: int = 0) -> Sal
     check_saliency(model)
     from captum.attr import IntegratedGradients
 
-    images = model.preprocess_image([inputs])
+    images = network_input(model, inputs)
     found = follow_detections(model, images)
     if not 0 <= detection < len(found):
         raise ValueError(
@@ -108,6 +121,7 @@ def explain_detection(model: nn.Module, inputs: dict, detection: int = 0) -> Sal
         label=int(instance.pred_classes),
         score=float(instance.scores),
         baseline=of_baseline,
+        region=instance.regions[0].cpu().numpy() if isinstance(model, SemanticSegmentor) else None,
     )
 
 
@@ -116,8 +130,8 @@ def check_saliency(model: nn.Module) -> None:
 
     Raises:
         ModuleNotFoundError: captum is not installed.
-        ValueError: the model is neither a RetinaNet nor an R-CNN (Faster, Mask, Keypoint, Cascade,
-            panoptic) with Detectron2's heads for an FPN.
+        ValueError: the model is neither a RetinaNet nor a SemanticSegmentor nor an R-CNN (Faster,
+            Mask, Keypoint, Cascade, panoptic) with Detectron2's heads for an FPN.
     """
     try:
         import captum.attr  # noqa: F401
@@ -125,11 +139,13 @@ def check_saliency(model: nn.Module) -> None:
         raise ModuleNotFoundError(
             "saliency needs captum: pip install 'resnest-d2[explain]'"
         ) from error
-    if isinstance(model, RetinaNet):
+    if isinstance(model, (RetinaNet, SemanticSegmentor)):
         return
     name, heads = type(model).__name__, type(getattr(model, "roi_heads", None))
     if not isinstance(model, GeneralizedRCNN):
-        raise ValueError(f"saliency is for GeneralizedRCNN and RetinaNet, got {name}")
+        raise ValueError(
+            f"saliency is for GeneralizedRCNN, RetinaNet and SemanticSegmentor, got {name}"
+        )
     if heads not in (StandardROIHeads, CascadeROIHeads):
         raise ValueError(
             f"saliency is for StandardROIHeads and CascadeROIHeads, got {heads.__name__}"
@@ -154,7 +170,9 @@ class Followed:
 
 def follow_detections(model: nn.Module, images: ImageList) -> Followed:
     """The detections in one normalised, padded image, with their scores as functions of pixels."""
-    follow = _follow_anchors if isinstance(model, RetinaNet) else _follow_regions
+    follow = _follow_regions
+    if isinstance(model, (RetinaNet, SemanticSegmentor)):
+        follow = _follow_anchors if isinstance(model, RetinaNet) else _follow_pixels
     with torch.no_grad():
         found, score = follow(model, images)
     found.pred_boxes.clip(images.image_sizes[0])
@@ -222,4 +240,28 @@ def _follow_anchors(model: RetinaNet, images: ImageList) -> tuple[Instances, Cal
         _, logits, _ = dense_predictions(model, pixels)
         return logits[:, found.anchors[detection], found.pred_classes[detection]].sigmoid()
 
+    return found, score
+
+
+def _follow_pixels(model: SemanticSegmentor, images: ImageList) -> tuple[Instances, Callable]:
+    """The classes of a label map, the largest first; each with its pixels, bool (h, w)."""
+    height, width = images.image_sizes[0]
+
+    def probabilities(pixels: torch.Tensor) -> torch.Tensor:
+        logits, _ = model.sem_seg_head(model.backbone(pixels))
+        return logits[:, :, :height, :width].softmax(dim=1)  # (B, classes, h, w)
+
+    def score(found: Instances, pixels: torch.Tensor, detection: int) -> torch.Tensor:
+        of_class = probabilities(pixels)[:, found.pred_classes[detection]]
+        return of_class[:, found.regions[detection]].mean(dim=1)
+
+    (scores,) = probabilities(images.tensor)
+    labels = scores.argmax(dim=0)
+    classes, areas = labels.unique(return_counts=True)
+    classes = classes[areas.argsort(descending=True, stable=True)]
+    regions = labels == classes[:, None, None]  # (D, h, w)
+    found = Instances((height, width), pred_classes=classes, regions=regions)
+    found.pred_boxes = BitMasks(regions).get_bounding_boxes()
+    sums = (scores[classes] * regions).sum(dim=(1, 2))
+    found.scores = sums / regions.sum(dim=(1, 2))
     return found, score

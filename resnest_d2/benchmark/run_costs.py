@@ -1,4 +1,4 @@
-"""What the detectors of runs cost, by their configs: size, multiply-adds, latency, memory.
+"""What the models of runs cost, by their configs: size, multiply-adds, latency, memory.
 
 Detectors are built with random weights and a score threshold of 0, so each has as many detections
 as its config allows. The latency of a trained detector depends on how many it has in an image.
@@ -18,6 +18,7 @@ from detectron2.modeling import build_model
 
 from ..config import merge_opts
 from ..errors import check_choice
+from ..modeling.forward_parts import network_input
 from ..progress import progress_bar
 from .costs import count_multiply_adds, count_params
 from .measure import Measurement, time_against
@@ -27,10 +28,10 @@ from .subjects import detector_options, random_input
 
 @dataclass(frozen=True, kw_only=True)
 class RunCost(Measurement):
-    """Cost of a run's detector for one image.
+    """Cost of a run's model for one image.
 
-    ``params``, ``latency_ms``, ``ratios`` and ``peak`` are of the whole detector, from the image's
-    tensor to the instances; ``multiply_adds`` are of the backbone without its FPN.
+    ``params``, ``latency_ms``, ``ratios`` and ``peak`` are of the whole model, from the image's
+    tensor to its results; ``multiply_adds`` are of the backbone without its FPN.
 
     Attributes:
         backbone_params: parameters of the backbone without its FPN.
@@ -49,7 +50,7 @@ def measure_runs(
     runs: int = 10,
     reference: str | None = None,
 ) -> dict[str, RunCost]:
-    """Measure the detectors of configs in one process, in turn.
+    """Measure the models of configs in one process, in turn.
 
     Args:
         configs: by the names that the result has. They are not changed.
@@ -80,7 +81,7 @@ def measure_runs(
         found["backbone_params"] = count_params(bottom_up)
         call = partial(_detect, model, [inputs])
         with torch.inference_mode():
-            image = model.preprocess_image([inputs]).tensor
+            image = network_input(model, inputs).tensor
             found["multiply_adds"] = count_multiply_adds(bottom_up, image)
         if runs:
             call()  # the first call takes memory that later ones use again

@@ -82,19 +82,16 @@ def _record(
 ) -> dict[str, Any]:
     """The content of ``comparison.json``."""
     from ..analysis.comparison_text import verdict
+    from ..analysis.task_texts import TASKS
     from ..evaluation import plain_values
 
     runs = {}
     for name, side in (("baseline", compared.baseline), ("other", compared.other)):
-        aps = {task: getattr(found, f"{name}_aps") for task, found in compared.tasks.items()}
-        runs[name] = {
-            "name": side.name,
-            "backbone": side.backbone,
-            "runs": [
-                {"folder": folder, "AP": {task: values[number] for task, values in aps.items()}}
-                for number, folder in enumerate(side.runs)
-            ],
-        }
+        folders = [{"folder": folder} for folder in side.runs]
+        for task, found in compared.tasks.items():  # such as {"AP": {"bbox": …, "segm": …}}
+            for record, value in zip(folders, getattr(found, f"{name}_values"), strict=True):
+                record.setdefault(TASKS[task].main, {})[task] = value
+        runs[name] = {"name": side.name, "backbone": side.backbone, "runs": folders}
     record = {
         "runs": runs,
         "tasks": {

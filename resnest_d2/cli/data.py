@@ -1,14 +1,21 @@
-"""``data``: COCO-format files checked, split, counted and shown."""
+"""``data``: COCO files, label maps and class folders checked, split, counted and shown."""
 
 import argparse
 import dataclasses
 import functools
+import itertools
 import json
 import os
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from ..text import printable
 from .common import REFUSALS, data_pairs, not_written, paths_in_pairs, refuse, say
+
+_WAYS = (
+    "--train-json FILE --train-images DIR, --train-labels DIR --train-images DIR, --train-images "
+    "DIR with a folder for each class, or --val-…"
+)
 
 
 def _command(work: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
@@ -28,16 +35,67 @@ def _command(work: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Na
     return run
 
 
+class _Sets(NamedTuple):
+    """The data sets of a command by kind; ``names`` of the classes, as the kind has them.
+
+    Those of COCO files are in groups, which share their categories.
+    """
+
+    coco: list[list[tuple[str, str]]]
+    label_maps: list[tuple[str, str]]
+    class_folders: list[str]
+    names: list[str] | dict[str, str] | None
+
+
+def _given_sets(args: argparse.Namespace) -> _Sets:
+    """What ``--train-…`` and ``--val-…`` name."""
+    from ..data.folders.class_folders import read_folder_names
+    from ..data.folders.label_maps import read_class_names
+
+    sets = _Sets([], [], [], None)
+    for split in ("train", "val"):
+        pairs = data_pairs(args, split)
+        if getattr(args, f"{split}_labels"):
+            sets.label_maps.extend(pairs)
+        else:
+            sets.coco.append([pair for pair in pairs if pair[0]])
+            sets.class_folders.extend(root for file, root in pairs if not file)
+    if sets.label_maps and not args.classes:
+        raise ValueError("the classes of label maps are not known: give --classes FILE")
+    if args.classes and not (sets.label_maps or sets.class_folders):
+        raise ValueError("--classes is for label maps and class folders")
+    if sets.label_maps:
+        return sets._replace(names=read_class_names(args.classes))
+    return sets._replace(names=read_folder_names(args.classes) if args.classes else None)
+
+
+def _one(sets: _Sets, how: str) -> Any:
+    """The only data set; a ValueError if there is another number."""
+    given = [*itertools.chain(*sets.coco), *sets.label_maps, *sets.class_folders]
+    if len(given) != 1:
+        raise ValueError(f"one data set is {how}: give {_WAYS}, got {len(given)}")
+    return given[0]
+
+
 @_command
 def check(args: argparse.Namespace) -> int:
     from ..data import check_sets
     from ..data.check.problems import counted, report
+    from ..data.folders.class_folders import check_class_folders
+    from ..data.folders.label_maps import check_label_maps
 
-    groups = [data_pairs(args, split) for split in ("train", "val")]
-    groups += [[pair] for pair in paths_in_pairs(args.paths)]
-    if not any(groups):
-        raise ValueError("no data: give --train-json FILE --train-images DIR, or --val-…")
+    sets = _given_sets(args)
+    groups = [*sets.coco, *([pair] for pair in paths_in_pairs(args.paths))]
+    if not any((*groups, sets.label_maps, sets.class_folders)):
+        raise ValueError(f"no data: give {_WAYS}")
     problems = check_sets(*filter(None, groups))
+    for labels, images in sets.label_maps:
+        problems += check_label_maps(images, labels, len(sets.names), args.ignore_value).problems
+    classes = None  # those of the first folder
+    for root in sets.class_folders:
+        found = check_class_folders(root, classes, sets.names)
+        classes = classes or found.class_names
+        problems += found.problems
     errors = sum(problem.severity == "error" for problem in problems)
     if args.json:
         print(json.dumps({"problems": [problem.as_dict() for problem in problems]}, indent=2))
@@ -99,10 +157,26 @@ def split(args: argparse.Namespace) -> int:
 
 @_command
 def stats(args: argparse.Namespace) -> int:
-    from ..data.stats import coco_stats, stats_table
+    from ..data.stats import (
+        class_folder_stats,
+        class_folder_stats_table,
+        coco_stats,
+        label_stats,
+        label_stats_table,
+        stats_table,
+    )
 
-    stats = coco_stats(args.json_file, on_bad_data=args.on_bad_data)
-    say(json.dumps(dataclasses.asdict(stats), indent=2) if args.json else stats_table(stats))
+    sets, how = _given_sets(args), {"on_bad_data": args.on_bad_data}
+    sets.coco.append([(args.json_file, "")] if args.json_file else [])
+    data = _one(sets, "counted")
+    if sets.label_maps:
+        stats = label_stats(*data, sets.names, ignore_value=args.ignore_value, **how)
+        table = label_stats_table
+    elif sets.class_folders:
+        stats, table = class_folder_stats(data, sets.names, **how), class_folder_stats_table
+    else:
+        stats, table = coco_stats(data[0], **how), stats_table
+    say(json.dumps(dataclasses.asdict(stats), indent=2) if args.json else table(stats))
     return 0
 
 
@@ -111,25 +185,23 @@ def show(args: argparse.Namespace) -> int:
     from PIL import Image
 
     from ..data.intensity import Intensity
-    from ..draw.sheet import draw_sheet
+    from ..draw.sheet import draw_class_sheet, draw_label_sheet, draw_sheet
     from ..files import writing
 
     if not args.out.lower().endswith(".png"):
         raise ValueError(f"--out must be a .png file, got {args.out}")
     rule, *limits = args.intensity
-    given = [*data_pairs(args, "train"), *data_pairs(args, "val"), *paths_in_pairs(args.paths)]
-    if len(given) != 1:
-        raise ValueError(
-            "one data set is shown: give --train-json FILE --train-images DIR, or --val-…, got "
-            f"{len(given)}"
-        )
-    sheet = draw_sheet(
-        given[0],
-        num_images=args.num,
-        seed=args.seed,
-        on_bad_data=args.on_bad_data,
-        intensity=Intensity(rule, tuple(map(float, limits))),
-    )
+    sets = _given_sets(args)
+    sets.coco.append(paths_in_pairs(args.paths))
+    data = _one(sets, "shown")
+    how = {"num_images": args.num, "seed": args.seed, "on_bad_data": args.on_bad_data}
+    how["intensity"] = Intensity(rule, tuple(map(float, limits)))
+    if sets.label_maps:
+        sheet = draw_label_sheet(data, sets.names, ignore_value=args.ignore_value, **how)
+    elif sets.class_folders:
+        sheet = draw_class_sheet(data, sets.names, **how)
+    else:
+        sheet = draw_sheet(data, **how)
     os.makedirs(os.path.dirname(args.out) or ".", exist_ok=True)
     with writing(args.out) as file:
         Image.fromarray(sheet).save(file, format="png")

@@ -11,7 +11,7 @@ from .common import REFUSALS, data_pairs
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
-    from ..analysis.evaluated_run import EvaluatedRun
+    from ..analysis.run_folder import EvaluatedRun
     from ..benchmark import RunCost
 
 

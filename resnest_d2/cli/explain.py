@@ -17,7 +17,8 @@ def explain(args: argparse.Namespace) -> int:
     import torch
 
     from ..analysis.attention import NO_ATTENTION, attention_by_class, image_attention
-    from ..analysis.saliency import check_saliency
+    from ..analysis.saliency import check_saliency, follow_detections
+    from ..modeling.forward_parts import network_input
     from ..predict.predictor import Predictor
 
     by_class, block = None, ""
@@ -29,14 +30,16 @@ def explain(args: argparse.Namespace) -> int:
             device=args.device,
             score_threshold=args.score_threshold,
         )
-        predictor.require_detector("explain")
         model = predictor.model
         check_saliency(model)
         if not Path(args.image).is_file():
             raise FileNotFoundError(f"no such file: {args.image}")
         inputs = predictor.preprocess(args.image)
-        with torch.inference_mode():
-            found = model([inputs])[0]["instances"].to("cpu")
+        if predictor.segments:
+            found = follow_detections(model, network_input(model, inputs)).instances.to("cpu")
+        else:
+            with torch.inference_mode():
+                found = model([inputs])[0]["instances"].to("cpu")
         if args.detection is not None and not 0 <= args.detection < len(found):
             raise ValueError(
                 f"--detection must be a number below {len(found)}, which were found, got "
@@ -58,6 +61,9 @@ def explain(args: argparse.Namespace) -> int:
         for label, score, box in zip(*(column.tolist() for column in columns), strict=True)
     ]
     record = {"image": args.image, "detections": detections, "files": []}
+    if predictor.segments:  # classes in place of detections, in pixels of the resized image
+        for own, area in zip(detections, found.regions.float().mean(dim=(1, 2)), strict=True):
+            own["area"] = float(area)
     try:
         _write(record, args, predictor, inputs, block, blocks, by_class)
     except OSError as error:
@@ -82,6 +88,7 @@ def _write(
     from ..analysis.attention import save_attention
     from ..analysis.saliency import explain_detection
     from ..draw.explanations import plot_attention, plot_block, plot_class_attention, plot_saliency
+    from ..modeling.forward_parts import network_input
 
     folder, model = Path(args.out), predictor.model
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +105,7 @@ def _write(
         record["selectivity"] = {n: float(b.selectivity.mean()) for n, b in blocks.items()}
         save_attention(blocks, add("attention.npz"))
         plot_attention(blocks, image, add("attention_overview.png"), note=note)
-        covered = model.preprocess_image([inputs]).tensor.shape[-2:]
+        covered = network_input(model, inputs).tensor.shape[-2:]
         chart = add(f"attention_{block}.png")
         plot_block(block, blocks[block], image, chart, covered=covered, note=note)
     if by_class:
@@ -112,25 +119,29 @@ def _write(
         result.save(add(f"saliency_{number}.npz"))
         name, chart = predictor.class_names[result.label], add(f"saliency_{number}.png")
         plot_saliency(result, image, name, chart, note=note)
-        in_box, area = result.share_in_box()
+        inside, area = result.share_inside()
         record["saliency"] = {
             "detection": number,
             "baseline_score": result.baseline,
             "error": result.error,
-            "share_in_box": in_box,
-            "area_of_box": area,
+            f"share_in_{result.place}": inside,
+            f"area_of_{result.place}": area,
         }
 
 
 def _text(record: dict[str, Any], threshold: float) -> str:
     found = record["detections"]
-    lines = [f"{record['image']}: {len(found)} detections"]
-    lines += [f"  {i} {printable(d['class'])} {d['score']:.2f}" for i, d in enumerate(found)]
+    classes = any("area" in own for own in found)  # of a label map
+    lines = [f"{record['image']}: {len(found)} {'classes' if classes else 'detections'}"]
+    for i, own in enumerate(found):
+        area = f", {own['area']:.0%} of the image" if classes else ""
+        lines.append(f"  {i} {printable(own['class'])} {own['score']:.2f}{area}")
     if "saliency" in record:
-        own = record["saliency"]
+        own, place = record["saliency"], "region" if classes else "box"
         lines.append(
-            f"detection {own['detection']}: {own['share_in_box']:.0%} of the saliency is in its "
-            f"box, {own['area_of_box']:.0%} of the image"
+            f"{'class' if classes else 'detection'} {own['detection']}: "
+            f"{own[f'share_in_{place}']:.0%} of the saliency is in its {place}, "
+            f"{own[f'area_of_{place}']:.0%} of the image"
         )
     else:
         lines.append(f"no detection scores more than {threshold}: no saliency")

@@ -55,8 +55,8 @@ def _record(study: "Study", file: str, costs: Mapping[str, "RunCost"] | None) ->
 
     record = {
         "file": file,
-        "score_threshold": study.score_threshold,
-        "images": len(study.runs[0].truth.images),
+        **study.settings,
+        "images": study.runs[0].num_images,
         "runs": study.figures(),
     }
     if costs:

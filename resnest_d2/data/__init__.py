@@ -24,7 +24,7 @@ from .formats.panoptic import register_coco_panoptic, write_stuff_masks
 from .formats.semantic_sets import register_pascal_context, write_labels_from_zero
 from .sample_shapes import sample_set
 from .split import split_coco
-from .stats import coco_stats
+from .stats import coco_stats, label_stats
 from .training_data import TrainingData, summarise_training_data
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "coco_stats",
     "explained_worker_errors",
     "fix_coco",
+    "label_stats",
     "register_coco",
     "register_coco_panoptic",
     "register_imagenet",

@@ -1,9 +1,12 @@
-"""What a COCO file holds, in numbers that help to choose a recipe."""
+"""What a data set holds, in numbers that help to choose a recipe.
+
+For COCO files, label maps and class folders.
+"""
 
 import os
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +15,8 @@ from tabulate import tabulate
 from ..progress import progress_bar
 from ..text import printable
 from .check.normalise import is_finite_list
+from .folders.class_folders import usable_class_folders
+from .folders.label_maps import LabelMaps, usable_label_maps
 from .formats.coco import read_sound_coco
 
 _SMALL, _LARGE = 32**2, 96**2  # pixels of area: COCO's bounds
@@ -128,7 +133,11 @@ def _histogram(counts: Iterable[int]) -> dict[str, int]:
 
 
 def _range(images: list[dict], side: str) -> list[int]:
-    sides = sorted(image[side] for image in images if type(image[side]) is int)
+    return _spread(image[side] for image in images if type(image[side]) is int)
+
+
+def _spread(sides: Iterable[int]) -> list[int]:
+    sides = sorted(sides)
     return [sides[0], sides[len(sides) // 2], sides[-1]] if sides else []
 
 
@@ -136,12 +145,138 @@ def _percentiles(values: np.ndarray) -> list[float]:
     return np.percentile(values, (10, 50, 90)).round(2).tolist() if values.size else []
 
 
+@dataclass(frozen=True)
+class LabelClassStats:
+    """A class in label maps: images that have it, its pixels and their share of the labelled ones.
+
+    The share is 0-1.
+    """
+
+    name: str
+    images: int
+    pixels: int
+    share: float
+
+
+@dataclass(frozen=True)
+class LabelStats:
+    """Numbers of a folder of label maps.
+
+    Attributes:
+        pixels, unlabelled: with and without a class.
+        classes: by class number.
+        image_sizes: least, median and greatest width and height, pixels.
+    """
+
+    images: int
+    pixels: int
+    unlabelled: int
+    classes: tuple[LabelClassStats, ...]
+    image_sizes: dict[str, list[int]]
+
+
+def label_stats(
+    label_root: str,
+    image_root: str,
+    class_names: Sequence[str],
+    *,
+    ignore_value: int = 255,
+    on_bad_data: str = "refuse",
+) -> LabelStats:
+    """Count what label maps hold; raises as :func:`.usable_label_maps`."""
+    found: LabelMaps = usable_label_maps(
+        image_root, label_root, len(class_names), ignore_value, on_bad_data=on_bad_data
+    )
+    unlabelled = found.pixels[None]
+    pixels = found.pixels.total() - unlabelled
+    classes = tuple(
+        LabelClassStats(
+            name, found.images[number], found.pixels[number], found.pixels[number] / max(1, pixels)
+        )
+        for number, name in enumerate(class_names)
+    )
+    return LabelStats(len(found.pairs), pixels, unlabelled, classes, _image_sizes(found.sizes))
+
+
+def label_stats_table(stats: LabelStats) -> str:
+    """The numbers as a text for a terminal."""
+    whole = stats.pixels + stats.unlabelled
+    facts = [
+        ("images", stats.images),
+        ("pixels", f"{whole:,}, {stats.unlabelled / whole:.1%} of them without a class"),
+        *_size_facts(stats.image_sizes),
+    ]
+    rows = [
+        (number, printable(c.name), c.images, f"{c.pixels:,}", f"{c.share:.2%}")
+        for number, c in enumerate(stats.classes)
+    ]
+    headers = ["number", "class", "images", "pixels", "share of the labelled pixels"]
+    align = ("right", "left", "right", "right", "right")
+    tables = [
+        tabulate(facts, tablefmt="plain", disable_numparse=True),
+        tabulate(rows, headers, colalign=align, disable_numparse=True),
+    ]
+    return "\n\n".join(tables)
+
+
+@dataclass(frozen=True)
+class ClassFolderStats:
+    """Numbers of a folder of class folders.
+
+    Attributes:
+        classes: name and number of images of each class, by class number.
+        image_sizes: least, median and greatest width and height, pixels.
+    """
+
+    images: int
+    classes: tuple[tuple[str, int], ...]
+    image_sizes: dict[str, list[int]]
+
+
+def class_folder_stats(
+    root: str, names: Mapping[str, str] | None = None, *, on_bad_data: str = "refuse"
+) -> ClassFolderStats:
+    """Count the images of each class; raises as :func:`.usable_class_folders`."""
+    found = usable_class_folders(root, names, on_bad_data=on_bad_data)
+    counts = Counter(number for _, number in found.images)
+    classes = tuple((name, counts[number]) for number, name in enumerate(found.class_names))
+    return ClassFolderStats(len(found.images), classes, _image_sizes(found.sizes))
+
+
+def class_folder_stats_table(stats: ClassFolderStats) -> str:
+    """The numbers as a text for a terminal."""
+    facts = [("images", stats.images), *_size_facts(stats.image_sizes)]
+    rows = [
+        (number, printable(name), images, f"{images / stats.images:.2%}")
+        for number, (name, images) in enumerate(stats.classes)
+    ]
+    align = ("right", "left", "right", "right")
+    headers = ["number", "class", "images", "share of the images"]
+    tables = [
+        tabulate(facts, tablefmt="plain", disable_numparse=True),
+        tabulate(rows, headers, colalign=align, disable_numparse=True),
+    ]
+    return "\n\n".join(tables)
+
+
+def _image_sizes(sizes: Iterable[tuple[int, int]]) -> dict[str, list[int]]:
+    widths, heights = zip(*sizes, strict=True)
+    return {"width": _spread(widths), "height": _spread(heights)}
+
+
+def _three(values: list) -> str:
+    return " / ".join(f"{value:g}" for value in values) or "–"
+
+
+def _size_facts(sizes: dict[str, list[int]]) -> list[tuple[str, str]]:
+    return [
+        (f"{side}, pixels", f"{_three(values)} (least, median, greatest)")
+        for side, values in sizes.items()
+    ]
+
+
 def stats_table(stats: CocoStats) -> str:
     """The numbers as a text for a terminal."""
-
-    def three(values: list) -> str:
-        return " / ".join(f"{value:g}" for value in values) or "–"
-
     facts = [
         ("images", f"{stats.images}, {stats.empty_images} of them without an annotation"),
         (
@@ -151,10 +286,9 @@ def stats_table(stats: CocoStats) -> str:
         ),
         ("with masks", stats.masks),
         ("with keypoints", stats.keypoints),
-        ("width, pixels", f"{three(stats.image_sizes['width'])} (least, median, greatest)"),
-        ("height, pixels", f"{three(stats.image_sizes['height'])} (least, median, greatest)"),
-        ("side of boxes, pixels", f"{three(stats.box_sides)} (10th, 50th, 90th percentile)"),
-        ("height / width of boxes", f"{three(stats.box_ratios)} (10th, 50th, 90th percentile)"),
+        *_size_facts(stats.image_sizes),
+        ("side of boxes, pixels", f"{_three(stats.box_sides)} (10th, 50th, 90th percentile)"),
+        ("height / width of boxes", f"{_three(stats.box_ratios)} (10th, 50th, 90th percentile)"),
     ]
     most = max(stats.objects_per_image.values())
     bars = [

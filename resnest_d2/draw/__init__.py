@@ -16,13 +16,14 @@ from .instances import (
 )
 from .loss_curves import plot_losses
 from .measurements import plot_measurements, plot_scalings
-from .sheet import draw_sheet
+from .sheet import draw_label_sheet, draw_sheet
 
 __all__ = [
     "Mark",
     "draw_annotations",
     "draw_comparison",
     "draw_instances",
+    "draw_label_sheet",
     "draw_marks",
     "draw_sheet",
     "plot_attention",

@@ -14,6 +14,7 @@ from ..evaluation import Accuracy
 from .charts import MARKERS, RUN_COLORS, short_name
 
 _HATCHES = ("", "//", "..", "\\\\", "xx", "--", "++", "oo")
+_CONFUSED = 30  # classes in a confusion matrix
 _NUMBERED = 14  # a matrix of more classes has no numbers in its cells
 
 
@@ -60,12 +61,35 @@ def draw_errors(values: Sequence[Mapping[Outcome, float]], label: str, form: str
     return figure
 
 
-def draw_confusion(analysis: Analysis, classes: Mapping[int, str]) -> Figure:
-    """The confusion matrix of some classes, by number and name, as shares of their objects."""
-    shown = [*classes, len(analysis.confusion) - 1]  # the last is the background
-    counts = analysis.confusion[np.ix_(shown, shown)]
-    sums = analysis.confusion[shown].sum(axis=1, keepdims=True)
-    shares = counts / np.maximum(sums, 1)
+def most_wrong(matrix: np.ndarray, classes: int) -> list[int]:
+    """The classes with the most mistakes in a confusion matrix, thirty at most, ascending.
+
+    Args:
+        classes: their number; rows and columns after them are of no class.
+    """
+    wrong = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * matrix.diagonal()
+    return sorted(sorted(range(classes), key=lambda number: -wrong[number])[:_CONFUSED])
+
+
+def draw_confusion(
+    matrix: np.ndarray,
+    classes: Mapping[int, str],
+    *,
+    rows: str,
+    columns: str,
+    outside: tuple[str, str] | None = None,
+    percent: bool = False,
+) -> Figure:
+    """The confusion matrix of some classes, by number and name, as shares of their rows.
+
+    Args:
+        rows, columns: what they are.
+        outside: names of the last row and the last column, if these are of no class.
+        percent: write shares into the cells instead of numbers, which are large for pixels.
+    """
+    shown = [*classes, len(matrix) - 1] if outside else list(classes)
+    counts = matrix[np.ix_(shown, shown)]
+    shares = counts / np.maximum(matrix[shown].sum(axis=1, keepdims=True), 1)
     numbered = len(classes) <= _NUMBERED
     side = 2.2 + (0.42 if numbered else 0.24) * len(shown)
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
@@ -73,12 +97,14 @@ def draw_confusion(analysis: Analysis, classes: Mapping[int, str]) -> Figure:
     heat = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(heat, ax=axes, label="share of the row", fraction=0.05, pad=0.02)
     names = [short_name(name, 24) for name in classes.values()]
+    row, column = ([name] for name in outside) if outside else ([], [])
     places = range(len(shown))
-    axes.set_xticks(places, [*names, "no detection"], rotation=45, ha="right", fontsize=8)
-    axes.set_yticks(places, [*names, "no object"], fontsize=8)
-    axes.set(xlabel="detected as", ylabel="object of class")
-    for (row, column), count in np.ndenumerate(counts):
-        if numbered and count:
+    axes.set_xticks(places, [*names, *column], rotation=45, ha="right", fontsize=8)
+    axes.set_yticks(places, [*names, *row], fontsize=8)
+    axes.set(xlabel=columns, ylabel=rows)
+    texts = np.rint(100 * shares).astype(int) if percent else counts
+    for (row, column), text in np.ndenumerate(texts):
+        if numbered and text:
             color = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, count, ha="center", va="center", fontsize=8, color=color)
+            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
     return figure

@@ -176,10 +176,10 @@ def plot_class_attention(
 def plot_saliency(
     result: Saliency, image: np.ndarray, name: str, path: str | os.PathLike, *, note: str
 ) -> Figure:
-    """Draw the part of each pixel of the resized image in the score of a detection.
+    """Draw the part of each pixel of the resized image in the score of a detection or class.
 
     Args:
-        name: of the detection's class.
+        name: of the class.
     """
     height, width = result.attribution.shape
     x0, y0, x1, y1 = result.box
@@ -189,23 +189,29 @@ def plot_saliency(
     parts = gaussian_blur(percent, 2 * math.ceil(3 * sigma) + 1, sigma)[0].numpy()
     most = abs(parts).max()
 
-    figure = Figure(figsize=(13, 1.4 + 3.7 * height / width), layout="constrained")
-    panels = figure.subplots(1, 3)
-    inside, area = result.share_in_box()
-    titles = (
-        f"The detection: {name}, score {result.score:.2f}",
-        f"{inside:.0%} of what counts is in the box, {area:.0%} of the image",
-        "Around the box",
-    )
+    inside, area = result.share_inside()
+    of_class = result.region is not None
+    titles = [
+        f"The {'class' if of_class else 'detection'}: {name}, score {result.score:.2f}",
+        f"{inside:.0%} of what counts is in the {result.place}, {area:.0%} of the image",
+    ]
+    titles += [] if of_class else ["Around the box"]
+    size = (1 + 4 * len(titles), 1.4 + 3.7 * height / width)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, len(titles))
     grey = np.asarray(Image.fromarray(image).convert("L")) // 3 + 170  # pale
     for axes, title in zip(panels, titles, strict=True):
         _show(axes, image if axes is panels[0] else grey, title)
-        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color="black"))
+        if not of_class:
+            axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color="black"))
+        elif not result.region.all():
+            axes.contour(result.region, [0.5], colors="black", linewidths=1)
     for axes in panels[1:]:
         opacity = np.minimum(1, 2 * abs(parts) / most)
         drawn = axes.imshow(parts, cmap="PuOr_r", vmin=-most, vmax=most, alpha=opacity)
-    x, y, half = (x0 + x1) / 2, (y0 + y1) / 2, 0.75 * max(x1 - x0, y1 - y0)
-    panels[2].set(xlim=(x - half, x + half), ylim=(y + half, y - half))
+    if not of_class:
+        x, y, half = (x0 + x1) / 2, (y0 + y1) / 2, 0.75 * max(x1 - x0, y1 - y0)
+        panels[2].set(xlim=(x - half, x + half), ylim=(y + half, y - half))
     label = f"part of the score, % a pixel\n(smoothed, sigma {sigma:.1f} pixels)"
     figure.colorbar(drawn, ax=panels, label=label, shrink=0.8)
     reading = (

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 
 from ..analysis.comparison import Comparison, Gain
-from ..analysis.comparison_text import METRIC_NAMES, TASK_NAMES
+from ..analysis.task_texts import TASKS
 from .charts import literal, save_chart
 
 _BARS = 40  # classes
@@ -32,11 +32,14 @@ def plot_gains(comparison: Comparison, path: str | os.PathLike, *, title: str, n
     columns = figure.subplots(1, len(tasks), squeeze=False)[0]
     names = f"{comparison.other.name} - {comparison.baseline.name}"
     for axes, (task, found) in zip(columns, tasks.items(), strict=True):
-        metrics = [(METRIC_NAMES.get(name, name), gain) for name, gain in found.metrics.items()]
-        of_classes = [(literal(name), found.classes[name]) for name in classes]
-        _plot_bars(axes, [*metrics[:3], _GAP, *metrics[3:], _GAP, *of_classes])
-        axes.set_title(TASK_NAMES[task], fontsize=10)
-        axes.set_xlabel(literal(f"gain in AP, {names}"), fontsize=8)
+        text = TASKS[task]
+        overall, by_size = [], []
+        for name, gain in found.metrics.items():
+            (by_size if name in text.sizes else overall).append((text.metric_name(name), gain))
+        groups = [*overall, _GAP, *by_size, _GAP] if by_size else [*overall, _GAP]
+        _plot_bars(axes, [*groups, *((literal(name), found.classes[name]) for name in classes)])
+        axes.set_title(text.name, fontsize=10)
+        axes.set_xlabel(literal(f"gain in {text.unit}, {names}"), fontsize=8)
     save_chart(figure, path, title=literal(title), note=literal(note))
 
 

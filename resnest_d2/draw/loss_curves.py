@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from ..analysis.evaluated_run import read_history
+from ..analysis.run_folder import read_history
 from .charts import MARKERS, RUN_COLORS, short_name
 from .fonts import any_script
 
@@ -69,8 +69,7 @@ def draw_losses(history: History) -> Figure:
         axes.set_title(f"{_CURVES} of {len(parts)} parts", fontsize="small")
     if evaluated := _evaluated(series):
         right = axes.twinx()
-        kinds = sorted({name.rpartition("/")[2] for name in evaluated})
-        right.set(ylabel=", ".join(kinds), ylim=(0, 100))
+        right.set(ylabel=_kinds(evaluated), ylim=(0, 100))
         for name, marker in zip(evaluated, itertools.cycle(MARKERS)):
             label = _metric_text(name).replace(" (", "\n(", 1)
             right.plot(*series[name], f"{marker}--k", label=label, markersize=4)
@@ -108,7 +107,7 @@ def draw_metrics(histories: Sequence[History]) -> Figure | None:
     for series, color, marker in zip(found, RUN_COLORS, MARKERS, strict=False):
         for name in filter(series.__contains__, evaluated):
             axes.plot(*series[name], lines[name], color=color, marker=marker, markersize=5)
-    axes.set(ylabel="AP", ylim=(0, None))
+    axes.set(ylabel=_kinds(evaluated), ylim=(0, None))
     handles = [Line2D([], [], color="black", linestyle=line) for line in lines.values()]
     axes.legend(handles, map(_metric_text, evaluated), fontsize="small")
     return figure
@@ -144,6 +143,10 @@ def _series(history: History) -> dict[str, np.ndarray]:
 
 def _evaluated(series: Mapping[str, np.ndarray]) -> list[str]:
     return sorted(filter(_METRIC.fullmatch, series))[:_CURVES]
+
+
+def _kinds(metrics: Sequence[str]) -> str:
+    return ", ".join(sorted({name.rpartition("/")[2] for name in metrics}))
 
 
 def _metric_text(name: str) -> str:

@@ -1,8 +1,9 @@
-"""A contact sheet: images of a data set with their annotations, on one page."""
+"""A contact sheet: images of a data set with their annotations, label maps or classes."""
 
 import logging
 import os
 import random
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -11,9 +12,12 @@ from pycocotools import mask as mask_util
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..data import register_coco
-from ..data.image_reader import ImageError, load_image
+from ..data.folders.class_folders import usable_class_folders
+from ..data.folders.label_maps import usable_label_maps
+from ..data.image_reader import ImageError, load_image, read_image, read_labels
 from ..data.intensity import BY_TYPE, Intensity
 from ..progress import progress_bar
+from .class_colors import blend_labels, class_legend
 from .fonts import image_font
 from .instances import draw_annotations
 
@@ -48,21 +52,105 @@ def draw_sheet(
     Raises:
         FileNotFoundError, ValueError: as :func:`resnest_d2.register_coco`.
     """
-    if num_images < 1:
-        raise ValueError(f"the number of images must be at least 1, got {num_images}")
+    _check_number(num_images)
     name = register_coco(*data, on_bad_data=on_bad_data)
     class_names = MetadataCatalog.get(name).thing_classes
     records = DatasetCatalog.get(name)
     random.Random(seed).shuffle(records)
     records.sort(key=lambda record: not record["annotations"])
     records = sorted(records[:num_images], key=lambda record: record["image_id"])
-    columns = int(np.ceil(np.sqrt(len(records))))
     cells = []
     for record in progress_bar(records, desc="drawing"):
         number = len(record["annotations"])
         file = os.path.basename(record["file_name"])
         caption = f"{record['image_id']}: {file}, {number} object{'s' * (number != 1)}"
         cells.append((_draw_record(record, class_names, intensity), caption))
+    return _arrange(cells)
+
+
+def draw_label_sheet(
+    data: tuple[str, str],
+    class_names: Sequence[str],
+    *,
+    num_images: int = 16,
+    seed: int = 0,
+    ignore_value: int = 255,
+    intensity: Intensity = BY_TYPE,
+    on_bad_data: str = "refuse",
+) -> np.ndarray:
+    """Draw images with their label maps as colours, and a legend. Pixels of no class are dark.
+
+    Args:
+        data: (folder of label maps, image folder).
+        class_names: by class number.
+        num_images, seed, intensity: see :func:`draw_sheet`; in the order of the files' names.
+        ignore_value, on_bad_data: see :func:`.usable_label_maps`.
+
+    Returns:
+        RGB, uint8.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`.usable_label_maps`.
+    """
+    _check_number(num_images)
+    label_root, image_root = data
+    found = usable_label_maps(
+        image_root, label_root, len(class_names), ignore_value, on_bad_data=on_bad_data
+    )
+    drawn = sorted(random.Random(seed).sample(found.pairs, min(num_images, len(found.pairs))))
+    cells, present = [], set()
+    for image_file, label_file in progress_bar(drawn, desc="drawing"):
+        image = read_image(os.path.join(image_root, image_file), intensity).pixels
+        labels = read_labels(os.path.join(label_root, label_file))
+        blended, labels = blend_labels(image, labels, len(class_names), max_side=_CELL)
+        numbers = set(np.unique(labels).tolist()) - {-1}
+        present |= numbers
+        scale = _CELL / max(labels.shape)
+        size = [max(1, round(scale * side)) for side in labels.shape[::-1]]
+        cell = Image.fromarray(blended).resize(size, Image.Resampling.NEAREST)
+        cells.append((cell, f"{image_file}, {len(numbers)} class{'es' * (len(numbers) != 1)}"))
+    sheet = _arrange(cells)
+    return np.concatenate((sheet, class_legend(sorted(present), class_names, sheet.shape[1])))
+
+
+def draw_class_sheet(
+    root: str,
+    names: Mapping[str, str] | None = None,
+    *,
+    num_images: int = 16,
+    seed: int = 0,
+    intensity: Intensity = BY_TYPE,
+    on_bad_data: str = "refuse",
+) -> np.ndarray:
+    """Draw images of class folders with the names of their classes.
+
+    Args:
+        root, names, on_bad_data: see :func:`.usable_class_folders`.
+        num_images, seed, intensity: see :func:`draw_sheet`; in the order of the classes.
+
+    Returns:
+        RGB, uint8.
+    """
+    _check_number(num_images)
+    found = usable_class_folders(root, names, on_bad_data=on_bad_data)
+    drawn = random.Random(seed).sample(found.images, min(num_images, len(found.images)))
+    cells = []
+    for path, number in progress_bar(sorted(drawn, key=lambda image: image[1]), desc="drawing"):
+        image = Image.fromarray(read_image(os.path.join(root, path), intensity).pixels)
+        scale = _CELL / max(image.size)
+        size = [max(1, round(scale * side)) for side in image.size]
+        cells.append((image.resize(size), f"{found.class_names[number]}: {os.path.basename(path)}"))
+    return _arrange(cells)
+
+
+def _check_number(num_images: int) -> None:
+    if num_images < 1:
+        raise ValueError(f"the number of images must be at least 1, got {num_images}")
+
+
+def _arrange(cells: Sequence[tuple[Image.Image, str]]) -> np.ndarray:
+    """Drawings and their captions on one page, about square."""
+    columns = int(np.ceil(np.sqrt(len(cells))))
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     heights = [max(drawn.height for drawn, _ in row) + _CAPTION + _GAP for row in rows]
     size = (columns * (_CELL + _GAP) + _GAP, sum(heights) + _GAP)
@@ -73,8 +161,10 @@ def draw_sheet(
         for column, (drawn, caption) in enumerate(row):
             left = _GAP + column * (_CELL + _GAP)
             sheet.paste(drawn, (left, top))
-            place = left, top + drawn.height + 3
-            pen.text(place, caption, fill="black", font=image_font(caption, 15))
+            font = image_font(caption, 15)
+            while font.getlength(caption) > _CELL:
+                caption = f"{caption[:-2]}…"
+            pen.text((left, top + drawn.height + 3), caption, fill="black", font=font)
         top += height
     return np.asarray(sheet)
 

@@ -9,8 +9,10 @@ from .coco_evaluator import CocoEvaluator, build_coco_evaluator
 from .coco_metrics import IMPLEMENTATIONS, evaluate_results
 from .evaluators import SEMANTIC_ARCHITECTURES, build_evaluator
 from .ground_truth import GroundTruth
+from .image_confusions import ImageConfusions
 from .metrics_text import ap_table, plain_values, results_json, write_results
 from .panoptic_evaluator import PanopticEvaluator
+from .sem_seg_evaluator import SegmentationEvaluator
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -18,7 +20,9 @@ __all__ = [
     "Accuracy",
     "CocoEvaluator",
     "GroundTruth",
+    "ImageConfusions",
     "PanopticEvaluator",
+    "SegmentationEvaluator",
     "ap_table",
     "build_coco_evaluator",
     "build_evaluator",

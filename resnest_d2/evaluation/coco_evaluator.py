@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from pathlib import Path
 
 import hotcoco
 import torch
@@ -21,19 +20,16 @@ from detectron2.utils.file_io import PathManager
 
 from ..data.check.normalise import given_ids
 from ..errors import check_choice
-from ..files import write_text
 from ..modeling.box_masks import encode_part, mask_parts, unpasted_masks
 from ..text import printable
 from .coco_metrics import IMPLEMENTATIONS, evaluate_results
+from .data_file import write_data_file
 from .ground_truth import GroundTruth
 
 logger = logging.getLogger(__name__)
 
 RESULTS = "coco_instances_results.json"
 """File name of the detections of an evaluation, in COCO's format."""
-
-DATA = "data.json"
-"""File name of the record of the data that these detections belong to."""
 
 _ENCODED_PIXELS = 2**25  # of the masks that are encoded at once
 _KEYPOINT_RECALLS = ("AR", "AR50", "AR75", "ARm", "ARl")
@@ -84,7 +80,9 @@ class CocoEvaluator(COCOEvaluator):
                 f.write(json.dumps(self._as_given(results)))
             if "://" not in self._output_dir:
                 root = self._metadata.get("image_root", "")
-                write_data_file(self._output_dir, self._metadata.json_file, root)
+                write_data_file(
+                    self._output_dir, json_file=self._metadata.json_file, image_root=root
+                )
         if not self._do_evaluation:
             logger.info(f"No metrics: {self._metadata.json_file} has no annotations")
             return
@@ -243,9 +241,3 @@ def build_coco_evaluator(
         implementation=cfg.RESNEST.EVALUATOR,
         kpt_oks_sigmas=tuple(cfg.TEST.KEYPOINT_OKS_SIGMAS),
     )
-
-
-def write_data_file(folder: str | os.PathLike, json_file: str, image_root: str) -> None:
-    """Record the data that the results in a folder belong to."""
-    record = {"json_file": os.path.abspath(json_file), "image_root": os.path.abspath(image_root)}
-    write_text(Path(folder, DATA), json.dumps(record, indent=2) + "\n")

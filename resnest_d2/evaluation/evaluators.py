@@ -2,15 +2,13 @@
 
 import os
 
-import numpy as np
-
 from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, SemSegEvaluator
 
-from ..data.image_reader import read_mask
 from .classification_evaluator import ClassificationEvaluator
 from .coco_evaluator import build_coco_evaluator
 from .panoptic_evaluator import PanopticEvaluator
+from .sem_seg_evaluator import SegmentationEvaluator, read_labels_as
 
 SEMANTIC_ARCHITECTURES = ("SemanticSegmentor", "PanopticFPN")
 
@@ -26,8 +24,8 @@ def build_evaluator(
     - ``sem_seg`` (mIoU, fwIoU, mACC, pACC): SemanticSegmentor, PanopticFPN
     - ``panoptic_seg`` (PQ, SQ, RQ, and ``_th``, ``_st``): PanopticFPN
 
-    All on 0-100. Detections and semantic maps go to ``output_folder``, by default
-    ``OUTPUT_DIR/inference``.
+    All on 0-100. Detections, semantic maps and the counts of :mod:`.image_confusions` go to
+    ``output_folder``, by default ``OUTPUT_DIR/inference``.
     """
     output_folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
     architecture = cfg.MODEL.META_ARCHITECTURE
@@ -36,15 +34,13 @@ def build_evaluator(
     evaluators = []
     if architecture != "SemanticSegmentor":
         evaluators.append(build_coco_evaluator(cfg, dataset_name, output_folder))
-    if architecture in SEMANTIC_ARCHITECTURES:
-        evaluators.append(
-            SemSegEvaluator(dataset_name, output_dir=output_folder, sem_seg_loading_fn=_read_mask)
-        )
+    if architecture == "SemanticSegmentor":
+        evaluators.append(SegmentationEvaluator(dataset_name, output_folder))
     if architecture == "PanopticFPN":
+        evaluators.append(
+            SemSegEvaluator(
+                dataset_name, output_dir=output_folder, sem_seg_loading_fn=read_labels_as
+            )
+        )
         evaluators.append(PanopticEvaluator(dataset_name))
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
-
-
-def _read_mask(path: str, dtype: type) -> np.ndarray:
-    """A semantic mask (H, W), read as in training."""
-    return read_mask(path).astype(dtype)

@@ -19,7 +19,7 @@ from detectron2.structures import Boxes, ImageList
 
 from ..errors import check_choice
 from ..inference import fold_batch_norms
-from ..modeling.dense import dense_predictions
+from ..modeling.forward_parts import dense_predictions
 
 PARTS = ("detector", "backbone", "bottom_up")
 

@@ -279,18 +279,10 @@ def _draw(
     from ..draw.class_colors import draw_labels
     from ..draw.instances import draw_instances
 
-    scale = min(1.0, _DRAWN_SIDE / max(pixels.shape))
     if isinstance(result, torch.Tensor):
-        height, width = (max(1, round(scale * side)) for side in pixels.shape[:2])
-        pixels, labels = (
-            np.asarray(Image.fromarray(values).resize((width, height), resampling))
-            for values, resampling in (
-                (pixels, Image.Resampling.LANCZOS),
-                (result.numpy().astype(np.uint8), Image.Resampling.NEAREST),
-            )
-        )
-        drawn = draw_labels(pixels, labels, class_names)
+        drawn = draw_labels(pixels, result.numpy(), class_names, max_side=_DRAWN_SIDE)
     else:
+        scale = min(1.0, _DRAWN_SIDE / max(pixels.shape))
         if scale < 1:
             pixels, result = _shrink(pixels, result, scale)
         drawn = draw_instances(pixels, result, class_names)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..analysis.evaluated_run import EvaluatedRun
+from ..analysis.detection_run import DetectionRun
 from ..analysis.mistakes import Analysis, Outcome
 from ..data.image_reader import ImageError, read_image
 from ..data.intensity import Intensity
@@ -22,14 +22,16 @@ class Panel:
     """A drawing to embed.
 
     Attributes:
-        title: the image's file, or the run (in a scene, where None is the ground truth).
+        title: what it shows: the image's file, a run, the ground truth.
         text: its content in words.
         address: the drawing as a ``data:`` address; empty where the image is unreadable.
+        run: position of the run, if it is of one.
     """
 
-    title: str | None
+    title: str
     text: str
     address: str
+    run: int | None = None
 
 
 @dataclass
@@ -42,7 +44,7 @@ class Scene:
 
 
 def worst_scenes(
-    runs: Sequence[EvaluatedRun], analyses: Sequence[Analysis], names: Sequence[str], count: int
+    runs: Sequence[DetectionRun], analyses: Sequence[Analysis], names: Sequence[str], count: int
 ) -> list[Scene]:
     """The images with the most mistakes of all runs together, the worst first.
 
@@ -65,19 +67,19 @@ def worst_scenes(
         counts = Counter(classes[annotation["category_id"]] for annotation in objects)
         text = ", ".join(f"{number} {name}" for name, number in counts.items()) or "no object"
         drawn = draw_objects(image, objects, classes, masks="segm" in first.tasks)
-        scene.panels.append(Panel(None, text, image_address(drawn)))
-        for run, analysis, name in zip(runs, analyses, names, strict=True):
+        scene.panels.append(Panel("Ground truth", text, image_address(drawn)))
+        for i, (run, analysis, name) in enumerate(zip(runs, analyses, names, strict=True)):
             outcomes = analysis.images[image_id]
             counts = Counter(detection.outcome for detection in outcomes.detections)
             missed = [o for _, o in outcomes.objects if o is Outcome.MISSED]
             counts[Outcome.MISSED] += len(missed)
             text = ", ".join(f"{counts[o]} {o.value}" for o in Outcome if counts[o])
             drawn = draw_outcomes(image, outcomes, classes, masks="segm" in run.tasks)
-            scene.panels.append(Panel(name, text or "no detection", image_address(drawn)))
+            scene.panels.append(Panel(name, text or "no detection", image_address(drawn), i))
     return scenes
 
 
-def mistake_panels(run: EvaluatedRun, analysis: Analysis, count: int) -> list[Panel]:
+def mistake_panels(run: DetectionRun, analysis: Analysis, count: int) -> list[Panel]:
     """The false positives with the highest scores, ``count`` at most, with their surroundings."""
     panels, classes = [], _class_names(run)
     images: dict[Any, np.ndarray | str] = {}
@@ -96,7 +98,7 @@ def mistake_panels(run: EvaluatedRun, analysis: Analysis, count: int) -> list[Pa
     return panels
 
 
-def _read(run: EvaluatedRun, image_id: Any) -> np.ndarray | str:
+def _read(run: DetectionRun, image_id: Any) -> np.ndarray | str:
     """RGB pixels (H, W, 3), or why there are none."""
     record = run.truth.coco.imgs[image_id]
     try:
@@ -112,9 +114,9 @@ def _read(run: EvaluatedRun, image_id: Any) -> np.ndarray | str:
     return image
 
 
-def _file_name(run: EvaluatedRun, image_id: Any) -> str:
+def _file_name(run: DetectionRun, image_id: Any) -> str:
     return str(run.truth.coco.imgs[image_id]["file_name"])
 
 
-def _class_names(run: EvaluatedRun) -> dict[Any, str]:
+def _class_names(run: DetectionRun) -> dict[Any, str]:
     return {i: category["name"] for i, category in run.truth.coco.cats.items()}

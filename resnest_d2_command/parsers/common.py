@@ -87,19 +87,34 @@ def add_data_options(
     text: str = "",
     several: bool = False,
 ) -> None:
-    """``--SPLIT-json FILE`` and ``--SPLIT-images DIR``: how all commands take COCO-format data.
+    """``--SPLIT-json FILE``, or ``--SPLIT-labels DIR``, and ``--SPLIT-images DIR``: how all
+    commands take data in COCO's format, or label maps.
 
     Args:
         splits: ``"train"``, ``"val"``.
         text: help of the first option, in which ``{split}`` stands for training or validation.
-        several: both may be repeated, and are lists.
+        several: they may be repeated, and are lists.
     """
     how = {"action": "append", "default": []} if several else {}
     repeated = "; may be repeated" if several else ""
     for split in splits:
         purpose = text.format(split={"train": "training", "val": "validation"}[split])
         parser.add_argument(f"--{split}-json", metavar="FILE", help=purpose + repeated, **how)
-        images = f"image folder of --{split}-json" + repeated
-        if several:
-            images += "; for classification alone, with a folder of images for each class"
+        images = (
+            f"image folder of --{split}-json or --{split}-labels; alone: a folder with a folder "
+        )
+        images += "of images for each class, for classification" + repeated
         parser.add_argument(f"--{split}-images", metavar="DIR", help=images, **how)
+        purpose = f"for semantic segmentation: folder of label maps of --{split}-images"
+        parser.add_argument(f"--{split}-labels", metavar="DIR", help=purpose + repeated, **how)
+
+
+def add_classes_option(parser: argparse.ArgumentParser, default: str = "") -> None:
+    """``--classes`` of label maps and class folders.
+
+    Args:
+        default: what is taken without it.
+    """
+    text = "names of the classes in label maps: one per line, that of class 0 first, or a JSON list"
+    folders = ". For class folders: a JSON object of names by folder; default: the folders' names"
+    parser.add_argument("--classes", metavar="FILE", help=text + default + folders)

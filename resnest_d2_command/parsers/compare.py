@@ -5,6 +5,7 @@ from .common import add_data_options, add_device_option, add_parser
 _EPILOG = """
 BASELINE and OTHER are each the output folder of an evaluated run, a folder of such folders, or a
 quoted pattern: runs of one model with different seeds. All must be evaluated on the same data.
+Detectors are compared in AP, models for semantic segmentation in mIoU.
 
 The interval of a gain is computed by resampling the images, the same for all runs, and the runs as
 well where a side has several. With one run a side it covers the choice of images, not the

@@ -1,11 +1,17 @@
-"""``data``: COCO-format files checked, split, counted and shown."""
+"""``data``: COCO-format files and label maps checked, split, counted and shown."""
 
 import argparse
 import runpy
 from pathlib import Path
 
 from ..commands import COMMANDS, describe
-from .common import add_data_options, add_json_option, add_parser, add_quiet_option
+from .common import (
+    add_classes_option,
+    add_data_options,
+    add_json_option,
+    add_parser,
+    add_quiet_option,
+)
 
 _EPILOGS = {
     "data": """
@@ -24,6 +30,9 @@ Examples:
     %(prog)s --train-json train.json --train-images train/
   training and validation data, which must share no image and have the same classes:
     %(prog)s --train-json train.json --train-images train/ --val-json val.json --val-images val/
+  label maps for semantic segmentation:
+    %(prog)s --train-images street/train/images --train-labels street/train/labels \\
+        --classes street/classes.txt
   for a program, {"problems": [{"file", "id", "kind", "value", "severity"}]}:
     %(prog)s --train-json train.json --train-images train/ --json
   the same in short, any number of data sets:
@@ -55,6 +64,9 @@ Exit codes: 0 done, 1 a file could not be written, 2 refused input.
 Examples:
   tables:
     %(prog)s train.json
+  pixels and images by class, of label maps:
+    %(prog)s --train-images street/train/images --train-labels street/train/labels \\
+        --classes street/classes.txt
   for a program:
     %(prog)s train.json --json
 
@@ -66,6 +78,9 @@ Examples:
     %(prog)s --train-json train.json --train-images train/ --out sheet.png
   nine others, in short:
     %(prog)s train.json train/ --out sheet.png --num 9 --seed 1
+  images with their label maps, and a legend:
+    %(prog)s --train-images street/train/images --train-labels street/train/labels \\
+        --classes street/classes.txt --out sheet.png
 
 Exit codes: 0 done, 1 the file could not be written, 2 refused input.
 """,
@@ -94,6 +109,7 @@ def add_commands(commands) -> None:
     )
     text = "COCO-format {split} annotations"
     add_data_options(check, "train", "val", text=text, several=True)
+    _add_label_options(check)
     check.add_argument(
         "paths",
         nargs="*",
@@ -146,7 +162,11 @@ def add_commands(commands) -> None:
     add_quiet_option(split, "warnings")
 
     stats = add("stats", "count images, classes and sizes")
-    stats.add_argument("json_file", metavar="JSON")
+    stats.add_argument("json_file", nargs="?", metavar="JSON", help="COCO-format annotations")
+    add_data_options(
+        stats, "train", "val", text="the same; or {split} annotations, of one data set"
+    )
+    _add_label_options(stats)
     _add_on_bad_data(stats)
     add_json_option(stats, "the numbers")
     add_quiet_option(stats, "the numbers")
@@ -154,6 +174,7 @@ def add_commands(commands) -> None:
     show = add("show", "draw images with their annotations on one sheet")
     text = "COCO-format {split} annotations, of one data set"
     add_data_options(show, "train", "val", text=text)
+    _add_label_options(show)
     text = "in short: annotations and the folder of their images"
     show.add_argument("paths", nargs="*", metavar="JSON IMAGES", help=text)
     show.add_argument("--out", required=True, metavar="FILE.png", help="overwritten if there")
@@ -168,6 +189,17 @@ def add_commands(commands) -> None:
         help="how images of more than 8 bits are shown, as by RESNEST.INTENSITY; default: type",
     )
     add_quiet_option(show)
+
+
+def _add_label_options(parser) -> None:
+    add_classes_option(parser)
+    parser.add_argument(
+        "--ignore-value",
+        type=int,
+        default=255,
+        metavar="N",
+        help="value in label maps of pixels without a class; default: %(default)s",
+    )
 
 
 def _add_on_bad_data(parser, behaviours=("refuse", "repair", "skip")) -> None:
@@ -188,5 +220,4 @@ def _kinds() -> str:
     return "\n".join(
         f"  {kind + '*' * (kind in table['WARNINGS']):{width}}  {text}"
         for kind, text in table["KINDS"].items()
-        if kind not in table["OF_LABELS"]
     )

@@ -19,10 +19,14 @@ Files in DIR:
                            the drawn one BLOCK.splits (1, splits, channels, h, w)
   saliency_N.png, .npz     what each pixel adds to the score of detection N: attribution (h, w) in
                            pixels of the resized image, box, label, score, baseline
-and with --val-json:
+and with --val-json or --val-labels:
   attention_by_class.png   how far the weights depend on the classes in an image
   attention_by_class.npz   class_names, num_images, blocks; of each BLOCK.mean (classes, splits,
                            channels), .deviation, .chance (classes), .overall (splits, channels)
+
+For semantic segmentation, the classes of the predicted label map stand in place of detections, the
+largest first: the score of a class is its mean probability over the pixels predicted as it, which
+are the region (h, w) of the .npz file.
 
 Saliency needs captum (pip install 'resnest-d2[explain]') and time: it runs the network 64 times
 forward and backward.
@@ -33,6 +37,8 @@ Examples:
   another block, the second detection, and the means by class over a data set:
     %(prog)s street.jpg --checkpoint runs/mine --block res4.1 --detection 1 \\
         --val-json val.json --val-images val/
+  the largest class of a predicted label map:
+    %(prog)s street.jpg --checkpoint runs/street --out explained
 
 Exit codes: 0 done, 1 a result could not be written, 2 refused input.
 """
@@ -49,7 +55,8 @@ def add_commands(commands) -> None:
         "--detection",
         type=int,
         metavar="N",
-        help="number of the detection to explain; default: 0, the one with the highest score",
+        help="number of the detection to explain; default: 0, the one with the highest score, or "
+        "the largest class",
     )
     add_data_options(parser, "val", text="annotated images, for means by class")
     add("--data", nargs=2, help=argparse.SUPPRESS)  # its older form

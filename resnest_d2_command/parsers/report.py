@@ -14,7 +14,8 @@ RUN is the output folder of an evaluated run, a folder of such folders, or a quo
 
 FILE is one page that needs no network and no other file: AP by size and by class, training curves,
 precision and recall, kinds of mistakes, confusion matrices, the worst images and false positives,
-differences of the configs, and with --speed the cost of each run. It needs jinja2
+differences of the configs, and with --speed the cost of each run. For semantic segmentation it has
+the IoU of each class, confusions and the worst images. It needs jinja2
 (pip install 'resnest-d2[report]').
 
 Examples:
@@ -47,7 +48,7 @@ def add_commands(commands) -> None:
         type=int,
         default=12,
         metavar="N",
-        help="number of images, and of false positives of each run; default: %(default)s",
+        help="number of images, and of false positives of each detector; default: %(default)s",
     )
     add("--speed", action="store_true", help="also measure the cost of each run")
     add_device_option(parser, "for --speed: ")

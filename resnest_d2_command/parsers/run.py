@@ -2,7 +2,14 @@
 
 import argparse
 
-from .common import CHECKPOINT, add_data_options, add_json_option, add_parser, add_quiet_option
+from .common import (
+    CHECKPOINT,
+    add_classes_option,
+    add_data_options,
+    add_json_option,
+    add_parser,
+    add_quiet_option,
+)
 
 _TRAIN_EPILOG = """
 Examples:
@@ -127,21 +134,11 @@ def _add_run_arguments(parser: argparse.ArgumentParser, *, evaluates: bool) -> N
     text = "COCO-format {split} annotations, instead of the config's data sets"
     splits = ("val",) if evaluates else ("train", "val")
     add_data_options(parser, *splits, text=text, several=True)
-    for split in splits:
-        text = (
-            f"folder of label maps of --{split}-images, for semantic segmentation; may be repeated"
-        )
-        add(f"--{split}-labels", metavar="DIR", help=text, action="append", default=[])
     if evaluates:
         for name in ("--train-json", "--train-images", "--train-labels"):
             add_for_training(name, "", action="append", default=[])
-    add(
-        "--classes",
-        metavar="FILE",
-        help="names of the classes in label maps: one per line, that of class 0 first, or a JSON "
-        "list; default: those of the checkpoint that is evaluated. For class folders a JSON object "
-        "of names by folder; default: the folders' names",
-    )
+    default = "; default: those of the checkpoint that is evaluated"
+    add_classes_option(parser, default)
     add(
         "--on-bad-data",
         choices=("refuse", "repair", "skip", "error"),

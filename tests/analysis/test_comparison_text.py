@@ -1,5 +1,6 @@
 """Words, tables and the chart of a comparison."""
 
+import dataclasses
 import math
 
 import pytest
@@ -51,6 +52,16 @@ def test_a_verdict_names_sizes_and_classes_that_differ():
     text = verdict(found, "bbox")
     assert "0 is excluded for sizes large +4.0; classes cat +4.0." in text and "dog" not in text
     assert "For no size or class" in verdict(_comparison(unsure), "bbox")
+
+
+def test_a_verdict_on_label_maps_is_in_miou_and_has_no_sizes():
+    sure = Gain(30, 32, 2, 0.5, 3)
+    task = TaskComparison({"mIoU": sure, "pACC": NONE}, {"sky": sure}, (30.0,), (32.0,))
+    found = dataclasses.replace(_comparison(NONE), tasks={"sem_seg": task})
+    text = comparison_text(found)
+    assert "**Label maps**: split gains 2.0 mIoU over plain: +2.0" in text
+    assert text.count("Among classes 0 is excluded for sky +2.0.") == 1 and "size" not in text
+    assert "| class (IoU)" in text
 
 
 def test_the_text_says_what_the_intervals_do_not_know():

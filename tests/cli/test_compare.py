@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 from evaluated_runs import write_data, write_run
+from label_sets import CLASSES as LABELS
+from label_sets import evaluate_labels, write_label_set
 
-from resnest_d2.analysis.evaluated_run import read_history
-from resnest_d2.evaluation.coco_evaluator import DATA, RESULTS
+from resnest_d2.analysis.run_folder import read_history
+from resnest_d2.evaluation.coco_evaluator import RESULTS
+from resnest_d2.evaluation.data_file import DATA
 from resnest_d2_command import main
 
 
@@ -70,6 +73,26 @@ def test_cost_stands_beside_the_gain(runs, capsys):
     assert _compare(runs / "good_1", runs / "bad", "--resamples", 40, "--device", "cpu") == 0
     printed = capsys.readouterr().out
     assert "## Cost" in printed and "ms per image" in printed and "threads" in printed
+
+
+def test_label_maps_are_compared_in_miou(tmp_path, capsys):
+    data = write_label_set(tmp_path / "data", val=4)["val"]
+    small = ("MODEL.RESNETS.DEPTH", "14", "MODEL.RESNETS.WIDTH_PER_GROUP", "8")
+    small += ("INPUT.MIN_SIZE_TEST", "64", "MODEL.RESNETS.RES2_OUT_CHANNELS", "32")
+    metrics = [evaluate_labels(tmp_path / str(n), data, n, *small, seed=n) for n in (0, 8)]
+    options = ("--resamples", 40, "--device", "cpu", "--json", "--quiet", "--out", tmp_path / "out")
+    assert _compare(tmp_path / "0", tmp_path / "8", *options) == 0
+    record = json.loads(capsys.readouterr().out)
+    for side, own in zip(record["runs"].values(), metrics, strict=True):
+        assert side["runs"][0]["mIoU"]["sem_seg"] == pytest.approx(own["mIoU"])
+    task = record["tasks"]["sem_seg"]
+    gain = metrics[1]["mIoU"] - metrics[0]["mIoU"]
+    assert task["metrics"]["mIoU"]["gain"] == pytest.approx(gain) and gain < -10
+    assert "8 loses" in task["verdict"] and "mIoU against 0" in task["verdict"]
+    assert list(task["classes"]) == list(LABELS)
+    assert record["cost"]["baseline"]["size"] == [64, 64]
+    assert "| mIoU " in (tmp_path / "out" / "comparison.md").read_text()
+    assert (tmp_path / "out" / "gains.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_quiet_prints_the_verdicts_alone(runs, capsys):

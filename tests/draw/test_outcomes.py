@@ -153,7 +153,10 @@ def test_a_picture_that_cannot_be_shown_becomes_a_notice(run):
     assert by_name["smaller.png"].notice == "it has (50, 80) pixels, and its data says (100, 160)"
     worst = by_name["worst.png"]
     assert not worst.notice
-    assert [panel.title for panel in worst.panels] == [None, "r"]
+    assert [(panel.title, panel.run) for panel in worst.panels] == [
+        ("Ground truth", None),
+        ("r", 0),
+    ]
     assert [panel.text for panel in worst.panels] == ["2 cat", "1 background, 2 missed"]
     assert all(panel.address.startswith("data:image/jpeg;base64,") for panel in worst.panels)
     assert len(worst_scenes([run], [analysis], ["r"], 1)) == 1
@@ -167,6 +170,6 @@ def test_the_runs_are_beside_each_other_and_worst_together(run):
     nothing = analyse_results(run.truth, [], "bbox")
     analysis = analyse_results(run.truth, run.results, "bbox")
     scenes = worst_scenes([run, run], [analysis, nothing], ["a", "b"], 10)
-    assert [panel.title for panel in scenes[0].panels] == [None, "a", "b"]
+    assert [panel.title for panel in scenes[0].panels] == ["Ground truth", "a", "b"]
     assert scenes[0].panels[2].text == "2 missed"
     assert "good.png" in [scene.name for scene in scenes]  # which the second run misses

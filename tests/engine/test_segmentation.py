@@ -12,6 +12,7 @@ from label_sets import CLASSES, write_label_set
 from PIL import Image
 
 from resnest_d2 import Predictor, evaluate, get_config, train
+from resnest_d2.cli.explain import _text
 from resnest_d2.engine import RunRequest, Trainer, prepare, run
 from resnest_d2.modeling.windows import WindowedSegmentor
 from resnest_d2_command import main
@@ -155,6 +156,31 @@ def test_a_folder_is_predicted(checkpoint, data, tmp_path, capsys):
     assert all(CLASSES[int(row["class_number"])] == row["class"] for row in rows)
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
     assert "0 files predicted, 2 had been before" in capsys.readouterr().out
+
+
+def test_a_class_is_explained(checkpoint, data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("resnest_d2.analysis.saliency._STEPS", 4)
+    labels, images = data["val"]
+    file = str(Path(images, "000001.png"))
+    options = ["--checkpoint", str(checkpoint), "--device", "cpu", "--out", str(tmp_path / "out")]
+    of_data = ["--val-labels", labels, "--val-images", images]
+    assert main(["explain", file, *options, *of_data, "--detection", "1", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    predicted = Predictor(checkpoint, device="cpu")(file)
+    counts = {CLASSES[n]: int((predicted == n).sum()) for n in predicted.unique()}
+    areas = {own["class"]: own["area"] for own in record["detections"]}
+    assert areas == {name: pytest.approx(count / 64**2) for name, count in counts.items()}
+    assert list(areas.values()) == sorted(areas.values(), reverse=True)
+    with np.load(tmp_path / "out" / "saliency_1.npz") as saved:
+        label = CLASSES[int(saved["label"])]
+        assert label == list(areas)[1] and saved["region"].sum() == counts[label]
+    with np.load(tmp_path / "out" / "attention_by_class.npz") as saved:
+        truths = [np.array(Image.open(f)) for f in Path(labels).iterdir()]
+        expected = [sum((t == n).any() for t in truths) for n in range(len(CLASSES))]
+        assert saved["num_images"].tolist() == expected
+    text = _text(record, 0.5)
+    assert f": {len(areas)} classes\n  0 {list(areas)[0]} " in text
+    assert "class 1: " in text and "is in its region" in text
 
 
 def test_a_resumed_run_has_the_weights_of_a_whole_one(trained, data, tmp_path):

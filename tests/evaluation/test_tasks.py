@@ -132,7 +132,10 @@ def test_a_config_gets_the_evaluators_of_its_architecture_and_heads(data, tmp_pa
     assert tasks("MODEL.MASK_ON", "False") == (["CocoEvaluator"], ("bbox",))
     retinanet = ("MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.MASK_ON", "False")
     assert tasks(*retinanet) == (["CocoEvaluator"], ("bbox",))
-    assert tasks("MODEL.META_ARCHITECTURE", "SemanticSegmentor") == (["SemSegEvaluator"], None)
+    assert tasks("MODEL.META_ARCHITECTURE", "SemanticSegmentor") == (
+        ["SegmentationEvaluator"],
+        None,
+    )
     names = ["CocoEvaluator", "SemSegEvaluator", "PanopticEvaluator"]
     assert tasks(*PANOPTIC) == (names, ("bbox", "segm"))
     assert isinstance(build_evaluator(_config(tmp_path, *PANOPTIC), data), DatasetEvaluators)

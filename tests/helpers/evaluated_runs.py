@@ -14,7 +14,8 @@ from pycocotools.coco import COCO
 
 from resnest_d2 import get_config
 from resnest_d2.evaluation import GroundTruth
-from resnest_d2.evaluation.coco_evaluator import RESULTS, write_data_file
+from resnest_d2.evaluation.coco_evaluator import RESULTS
+from resnest_d2.evaluation.data_file import write_data_file
 
 CLASSES = ("circle", "square", "star", "ring")
 _HEIGHT, _WIDTH = 480, 640  # pixels
@@ -57,7 +58,8 @@ def write_run(
     cfg = get_config(config, ["OUTPUT_DIR", str(folder), *opts])
     (folder / "config.yaml").write_text(cfg.dump())
     (inference / RESULTS).write_text(json.dumps(results))
-    write_data_file(inference, str(json_file), str(images or Path(json_file).parent))
+    root = images or Path(json_file).parent
+    write_data_file(inference, json_file=json_file, image_root=root)
     return folder
 
 

@@ -158,8 +158,8 @@ def _train(folder: Path, root: Path) -> None:
 
 
 def _train_segmentor(folder: Path) -> None:
-    """``street/``, images and label maps, and ``runs/street``."""
-    data = write_label_set(folder / "street", train=4, val=1)
+    """``street/``, images and label maps; ``runs/street``, and runs to compare with it."""
+    data = write_label_set(folder / "street", train=4, val=2)
     for split in ("training", "validation"):
         target = folder / "datasets" / "ADEChallengeData2016" / "annotations" / split
         shutil.copytree(data["val"][0], target)
@@ -168,9 +168,12 @@ def _train_segmentor(folder: Path) -> None:
         "deeplabv3_resnest50_ade20k",
         (*opts, "RESNEST.JITTER.SIZE", "64", "RESNEST.JITTER.CROP", "48"),
         train=(data["train"],),
+        val=(data["val"],),
         classes=str(data["classes"]),
     )
     run(request)
+    for name in ("street50", "street101"):
+        shutil.copytree(folder / "runs" / "street", folder / "runs" / name)
 
 
 def _decide(checkpoint: Path) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..check.image_files import look_at
-from ..check.problems import Problem
+from ..check.problems import Problem, errors, report
 from ..image_reader import SUFFIXES
 
 
@@ -22,12 +22,14 @@ class ClassFolders:
     Attributes:
         class_names: by class number.
         images: path below ``root`` and class number of each image without an error.
+        sizes: (width, height) of each of them, pixels.
         problems: errors, of an image or a folder, and warnings.
     """
 
     root: str
     class_names: list[str]
     images: list[tuple[str, int]] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -91,6 +93,25 @@ def check_class_folders(
             add(image.kind, path, image.value)
         else:
             found.images.append((path, number))
+            found.sizes.append(image.size)
+    return found
+
+
+def usable_class_folders(
+    root: str, names: Mapping[str, str] | None = None, *, on_bad_data: str = "refuse"
+) -> ClassFolders:
+    """:func:`check_class_folders`, refusing errors.
+
+    Args:
+        on_bad_data: ``"skip"`` leaves out what has errors instead; nothing can be repaired.
+
+    Raises:
+        FileNotFoundError, ValueError: also with all that is refused, or if no image is left.
+    """
+    found = check_class_folders(root, names=names)
+    wrong = errors(found.problems)
+    if wrong and (on_bad_data != "skip" or not found.images):
+        raise ValueError(f"{root}:\n{report(wrong)}")
     return found
 
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ..check.problems import errors, report
 from ..formats.coco import is_registered, name_of_files
-from .label_maps import LabelMaps, check_label_maps, read_class_names
+from .label_maps import LabelMaps, read_class_names, usable_label_maps
 
 
 @dataclass(frozen=True)
@@ -84,9 +83,7 @@ def register_label_maps(
     label_root, image_root = os.fspath(label_root), os.fspath(image_root)
     if isinstance(classes, (str, os.PathLike)):
         classes = read_class_names(classes)
-    found = check_label_maps(image_root, label_root, len(classes), ignore_value)
-    if errors(found.problems):
-        raise ValueError(f"{label_root} and {image_root}:\n{report(errors(found.problems))}")
+    found = usable_label_maps(image_root, label_root, len(classes), ignore_value)
     files = label_map_files(found, classes, ignore_value=ignore_value, name=name)
     files.register()
     return files.name

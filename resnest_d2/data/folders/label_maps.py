@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..check.image_files import in_threads, look_at
-from ..check.problems import Problem, errors
+from ..check.problems import Problem, errors, report
 from ..image_reader import ImageError, read_labels
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm", ".gif")
@@ -28,6 +28,7 @@ class LabelMaps:
         pairs: paths of image and label map below their folders, without those that have errors.
         sizes: (width, height) of each pair's image, pixels.
         pixels: number of pixels of each class, and of those that are ignored under None.
+        images: number of images that have each class.
         problems: errors, each of one image, and warnings.
     """
 
@@ -36,6 +37,7 @@ class LabelMaps:
     pairs: list[tuple[str, str]] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
     pixels: Counter = field(default_factory=Counter)
+    images: Counter = field(default_factory=Counter)
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -49,7 +51,13 @@ def check_label_maps(
 
     Raises:
         FileNotFoundError: a folder does not exist, or has no image.
+        ValueError: there are too many classes, or ``ignore_value`` is one of them.
     """
+    if num_classes > 255 or 0 <= ignore_value < num_classes:
+        raise ValueError(
+            "there must be at most 255 classes, and MODEL.SEM_SEG_HEAD.IGNORE_VALUE must be no "
+            f"class number: got {num_classes} classes and {ignore_value}"
+        )
     images, labels = (_files(root) for root in (image_root, label_root))
     found = LabelMaps(image_root, label_root)
 
@@ -92,11 +100,38 @@ def check_label_maps(
             found.pairs.append((images[name], labels[name]))
             found.sizes.append(size)
             found.pixels.update(counts)
+            found.images.update(counts.keys())
             found.pixels[None] += ignored
     if found.pairs:
         for number in range(num_classes):
             if not found.pixels[number]:
                 add("empty-label-class", label_root, f"class {number}")
+    return found
+
+
+def usable_label_maps(
+    image_root: str,
+    label_root: str,
+    num_classes: int,
+    ignore_value: int = 255,
+    *,
+    on_bad_data: str = "refuse",
+) -> LabelMaps:
+    """:func:`check_label_maps`, refusing errors.
+
+    Args:
+        on_bad_data: ``"skip"`` leaves out images with errors instead; nothing can be repaired.
+
+    Raises:
+        FileNotFoundError: a folder does not exist, or has no image.
+        ValueError: with all that is refused; or no image is left.
+    """
+    found = check_label_maps(image_root, label_root, num_classes, ignore_value)
+    wrong = errors(found.problems)
+    if wrong and (on_bad_data != "skip" or not found.pairs):
+        raise ValueError(f"{label_root} and {image_root}:\n{report(wrong)}")
+    if not found.pairs:
+        raise ValueError(f"no image of {image_root} has a label map in {label_root}")
     return found
 
 

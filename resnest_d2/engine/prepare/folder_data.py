@@ -46,11 +46,6 @@ def use_label_maps(
             "the name of class 0 in its first line, of class 1 in its second one and so on"
         )
     ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
-    if len(classes) > 255 or 0 <= ignored < len(classes):
-        raise ValueError(
-            "there must be at most 255 classes, and MODEL.SEM_SEG_HEAD.IGNORE_VALUE must be no "
-            f"class number: got {len(classes)} classes and {ignored}"
-        )
     found = {pair: check_label_maps(pair[1], pair[0], len(classes), ignored) for pair in pairs}
     _refuse_or_skip(cfg, request, list(found.values()))
     for folders in found.values():

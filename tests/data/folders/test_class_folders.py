@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 from class_sets import CLASSES, write_class_set
+from PIL import Image
 
 from resnest_d2.data.folders.class_folders import check_class_folders, read_folder_names
+from resnest_d2_command import main
 
 
 @pytest.fixture
@@ -87,3 +89,28 @@ def test_a_folder_without_folders_shows_the_layout(tmp_path):
         check_class_folders(str(tmp_path / "none"))
     with pytest.raises(FileNotFoundError, match="CLASS/IMAGE"):
         check_class_folders(str(tmp_path))
+
+
+def test_stats_count_the_images_of_each_class(folders, capsys):
+    (folders["train"] / "red" / "0.png").unlink()
+    assert main(["data", "stats", "--train-images", str(folders["train"]), "--json"]) == 0
+    stats = json.loads(capsys.readouterr().out)
+    assert stats["classes"] == [["blue", 2], ["green", 2], ["red", 1]] and stats["images"] == 5
+    assert stats["image_sizes"] == {"width": [60, 60, 60], "height": [40, 40, 40]}
+    assert main(["data", "stats", "--train-images", str(folders["train"])]) == 0
+    assert "20.00%" in capsys.readouterr().out
+
+
+def test_check_compares_validation_with_training(folders, capsys):
+    (folders["val"] / "red").rename(folders["val"] / "rot")
+    options = ["--train-images", str(folders["train"]), "--val-images", str(folders["val"])]
+    assert main(["data", "check", *options]) == 1
+    printed = capsys.readouterr().out
+    assert "new-class" in printed and "1 error, 1 warning" in printed
+
+
+def test_a_sheet_shows_images_with_their_classes(folders, tmp_path):
+    sheet = tmp_path / "sheet.png"
+    options = ["--train-images", str(folders["train"]), "--out", str(sheet), "--num", "3"]
+    assert main(["data", "show", *options, "--quiet"]) == 0
+    assert Image.open(sheet).size > (800, 600)
