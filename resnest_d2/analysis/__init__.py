@@ -15,7 +15,7 @@ from .attention import (
 )
 from .comparison import Comparison, Gain, Side, TaskComparison, compare_runs, require_same_data
 from .config_changes import config_changes, network_changes, recipe_changes
-from .confusion_run import ConfusionRun, SegmentationRun
+from .confusion_run import ClassificationRun, ConfusionRun, SegmentationRun
 from .detection_run import DetectionRun
 from .evaluated_run import find_runs, read_evaluated_run
 from .mistakes import ERRORS, Analysis, Detection, ImageOutcomes, Outcome, analyse_results
@@ -28,6 +28,7 @@ __all__ = [
     "Analysis",
     "BlockAttention",
     "ClassAttention",
+    "ClassificationRun",
     "Comparison",
     "ConfusionRun",
     "ConfusionStudy",

@@ -1,7 +1,7 @@
-"""Evaluated runs whose metrics come from confusions: semantic segmentation.
+"""Evaluated runs whose metrics come from confusions: semantic segmentation, classification.
 
-The results are the counts of :mod:`..evaluation.image_confusions` and, to show label maps,
-Detectron2's ``sem_seg_predictions.json``.
+The results are the counts of :mod:`..evaluation.image_confusions` and, to show predictions,
+Detectron2's ``sem_seg_predictions.json`` or our ``classification_predictions.json``.
 """
 
 import abc
@@ -17,11 +17,13 @@ from pycocotools import mask as mask_util
 from detectron2.config import CfgNode
 
 from ..data.check.rle import check_texts
+from ..evaluation.classification_evaluator import PREDICTIONS as CLASS_PREDICTIONS
 from ..evaluation.image_confusions import IMAGE_CONFUSIONS, ClassCounts, ImageConfusions
 from ..evaluation.sem_seg_evaluator import PREDICTIONS
 from .run_folder import (
     EvaluatedRun,
     WeightedMetrics,
+    is_number,
     read_history,
     read_json,
     recorded_data,
@@ -139,6 +141,82 @@ class SegmentationRun(ConfusionRun):
         return labels
 
 
+@dataclass(frozen=True)
+class ClassificationRun(ConfusionRun):
+    """Classified images of a run, with what is needed to judge and to show them.
+
+    Attributes:
+        image_root: folder of the class folders of the evaluation.
+        predictions: the file of the predicted classes.
+    """
+
+    image_root: Path
+    predictions: Path
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return ("classification",)
+
+    @property
+    def data(self) -> Path:
+        return self.image_root
+
+    def metrics_of(self, counts: ClassCounts) -> WeightedMetrics:
+        """:data:`.CLASSIFICATION_METRICS`, and the accuracy of each class."""
+        return WeightedMetrics(counts.classification_metrics(), counts.accuracy.T)
+
+    def best_classes(self) -> list[dict[int, float]]:
+        """Of each image, in their order: probabilities by class number, the highest first.
+
+        Raises:
+            ValueError: the file of the predictions is missing, invalid or of another evaluation.
+        """
+        found = []
+        for entry in read_json(self.predictions, list):
+            entry = entry if type(entry) is dict else {}
+            numbers, values = entry.get("classes"), entry.get("probabilities")
+            sound = type(numbers) is list and type(values) is list and len(numbers) == len(values)
+            if (
+                not sound
+                or not all(type(n) is int and 0 <= n < len(self.class_names) for n in numbers)
+                or not all(map(is_number, values))
+            ):
+                raise ValueError(f"{self.predictions} has an entry without valid classes")
+            found.append(dict(zip(numbers, values, strict=True)))
+        if len(found) != self.num_images:
+            raise ValueError(
+                f"{self.predictions} is of {len(found)} images, expected {self.num_images}"
+            )
+        return found
+
+
+def read_classification_run(
+    folder: Path, config: CfgNode, data: tuple[str, str] | None = None
+) -> ClassificationRun:
+    """See :func:`.read_evaluated_run`.
+
+    Args:
+        data: ("", folder of the class folders) of the evaluation, if it has moved.
+    """
+    file = results_file(folder, IMAGE_CONFUSIONS)
+    if data and data[0]:
+        raise ValueError(
+            f"{folder} was evaluated on class folders: give --val-images alone, without {data[0]}"
+        )
+    (image_root,) = [Path(data[1])] if data else recorded_data(file, "image_root")
+    confusions = ImageConfusions.read(file)
+    if confusions.labels is not None:
+        raise ValueError(f"{file} is of label maps, and {folder} has an ImageClassifier")
+    return ClassificationRun(
+        folder=folder,
+        config=config,
+        history=read_history(folder / "metrics.json"),
+        confusions=confusions,
+        image_root=image_root,
+        predictions=file.with_name(CLASS_PREDICTIONS),
+    )
+
+
 def read_segmentation_run(
     folder: Path, config: CfgNode, data: tuple[str, str] | None = None
 ) -> SegmentationRun:
@@ -149,10 +227,10 @@ def read_segmentation_run(
     """
     file = results_file(folder, IMAGE_CONFUSIONS, "--val-labels DIR")
     for given in data or ():
-        if not Path(given).is_dir():
+        if not given or not Path(given).is_dir():
             raise FileNotFoundError(
-                f"{given} is no folder: {folder} was evaluated on label maps, give their folders "
-                "(--val-labels, --val-images)"
+                f"{given or 'nothing'} is no folder: {folder} was evaluated on label maps, give "
+                "their folders (--val-labels, --val-images)"
             )
     label_root, image_root = map(Path, data or recorded_data(file, "label_root", "image_root"))
     confusions = ImageConfusions.read(file)

@@ -4,11 +4,14 @@ import glob
 import os
 from pathlib import Path
 
-from .confusion_run import read_segmentation_run
+from .confusion_run import read_classification_run, read_segmentation_run
 from .detection_run import read_detection_run
 from .run_folder import CONFIG, EvaluatedRun, read_config
 
-_READERS = {"SemanticSegmentor": read_segmentation_run}
+_READERS = {
+    "SemanticSegmentor": read_segmentation_run,
+    "ImageClassifier": read_classification_run,
+}
 
 
 def read_evaluated_run(
@@ -20,11 +23,12 @@ def read_evaluated_run(
 
     Args:
         folder: a run's ``OUTPUT_DIR``.
-        data: (COCO json file, or folder of label maps, image folder) of the evaluation; needed
-            where they have moved.
+        data: (COCO json file, or folder of label maps, image folder) of the evaluation, ("", image
+            folder) of a classifier's; needed where they have moved.
 
     Returns:
-        A :class:`.SegmentationRun` of a ``SemanticSegmentor``, else a :class:`.DetectionRun`.
+        A :class:`.SegmentationRun` of a ``SemanticSegmentor``, a :class:`.ClassificationRun` of an
+        ``ImageClassifier``, else a :class:`.DetectionRun`.
 
     Raises:
         FileNotFoundError: there is no such folder, it was not evaluated, or the data is missing.

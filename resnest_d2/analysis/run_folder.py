@@ -134,12 +134,13 @@ def read_config(folder: Path) -> CfgNode:
     return config
 
 
-def results_file(folder: Path, name: str, truth: str) -> Path:
+def results_file(folder: Path, name: str, truth: str = "") -> Path:
     """The results of a run.
 
     Args:
         name: of the file.
-        truth: how the ground truth is given to ``evaluate``, for the error message.
+        truth: how the ground truth is given to ``evaluate`` besides the images, for the error
+            message.
 
     Raises:
         FileNotFoundError: it was not evaluated.
@@ -149,7 +150,7 @@ def results_file(folder: Path, name: str, truth: str) -> Path:
     if not files:
         raise FileNotFoundError(
             f"{folder / 'inference'} has no {name}: evaluate the run first, resnest-d2 evaluate "
-            f"--config-file {folder / CONFIG} {truth} --val-images DIR "
+            f"--config-file {folder / CONFIG} {truth + ' ' * bool(truth)}--val-images DIR "
             f"OUTPUT_DIR {folder} MODEL.WEIGHTS CHECKPOINT"
         )
     if len(files) > 1:
@@ -166,7 +167,7 @@ def recorded_data(results: Path, *names: str) -> list[Path]:
     if not file.is_file():
         raise FileNotFoundError(
             f"{file.parent} does not say which data its results belong to: give them "
-            "(--val-images, and --val-json or --val-labels)"
+            "(--val-images, and --val-json or --val-labels where it has them)"
         )
     record = read_json(file, dict)
     paths = [record.get(name) for name in names]

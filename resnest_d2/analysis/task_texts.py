@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ..evaluation.image_confusions import SEGMENTATION_METRICS
+from ..evaluation.image_confusions import CLASSIFICATION_METRICS, SEGMENTATION_METRICS
 from ..evaluation.image_matches import METRICS
 
 
@@ -49,5 +49,12 @@ TASKS = {
     "segm": TaskText("masks", **_DETECTION),
     "sem_seg": TaskText(
         "label maps", SEGMENTATION_METRICS, of_class="IoU", unit="points", nothing="no labels"
+    ),
+    "classification": TaskText(
+        "classes of images",
+        CLASSIFICATION_METRICS,
+        of_class="accuracy",
+        unit="points",
+        nothing="no images",
     ),
 }

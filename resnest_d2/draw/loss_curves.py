@@ -26,6 +26,7 @@ _METRICS = {
     "keypoints/AP": "keypoint AP",
     "panoptic_seg/PQ": "PQ",
     "sem_seg/mIoU": "mIoU",
+    "classification/top1": "top-1",
 }
 _METRIC = re.compile(f"(?:(.+)/)?({'|'.join(_METRICS)})")  # after a data set's name, or alone
 _LOSS = "total_loss"

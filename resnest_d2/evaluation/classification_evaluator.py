@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 
@@ -11,9 +12,12 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from ..files import write_text
+from .data_file import write_data_file
+from .image_confusions import IMAGE_CONFUSIONS, ImageConfusions
 
 _TOP = 5
 PREDICTIONS = "classification_predictions.json"
+"""File name of the most likely classes of each image of an evaluation."""
 
 
 class ClassificationEvaluator(DatasetEvaluator):
@@ -24,8 +28,9 @@ class ClassificationEvaluator(DatasetEvaluator):
 
     Args:
         dataset_name: a data set with ``thing_classes`` in its metadata.
-        output_folder: gets ``classification_predictions.json``: for each image its id, file, class
-            number and the five classes with the highest probabilities.
+        output_folder: gets ``classification_predictions.json``, for each image its file, class
+            number and the five classes with the highest probabilities, and
+            :data:`.IMAGE_CONFUSIONS`, which comparisons of runs and reports are made of.
     """
 
     def __init__(self, dataset_name: str, output_folder: str | None = None):
@@ -42,9 +47,9 @@ class ClassificationEvaluator(DatasetEvaluator):
             best = probabilities.topk(min(_TOP, len(probabilities)))
             self._predictions.append(
                 {
-                    "image_id": record["image_id"],
                     "file_name": record["file_name"],
                     "label": record["label"],
+                    "size": [record["height"], record["width"]],
                     "classes": best.indices.tolist(),
                     "probabilities": [round(value, 6) for value in best.values.tolist()],
                 }
@@ -55,26 +60,40 @@ class ClassificationEvaluator(DatasetEvaluator):
         gathered = comm.gather(self._predictions)
         if not comm.is_main_process():
             return None
-        predictions = sorted(itertools.chain(*gathered), key=lambda found: found["image_id"])
+        predictions = sorted(itertools.chain(*gathered), key=lambda found: found["file_name"])
+        metadata = MetadataCatalog.get(self._dataset_name)
+        root = metadata.image_root
+        for found in predictions:
+            found["file_name"] = os.path.relpath(found["file_name"], root)
+        confusions = _confusions(predictions, metadata.thing_classes)
         if self._output_folder:
             os.makedirs(self._output_folder, exist_ok=True)
-            file = os.path.join(self._output_folder, PREDICTIONS)
-            write_text(file, json.dumps(predictions))
-        names = MetadataCatalog.get(self._dataset_name).thing_classes
-        return {"classification": _accuracy(predictions, names)}
+            write_text(Path(self._output_folder, PREDICTIONS), json.dumps(predictions))
+            write_data_file(self._output_folder, image_root=root)
+            confusions.write(Path(self._output_folder, IMAGE_CONFUSIONS))
+        return {"classification": _accuracy(predictions, confusions)}
 
 
-def _accuracy(predictions: list[dict], class_names: list[str]) -> dict[str, float]:
-    labels = np.array([found["label"] for found in predictions])
-    first = np.array([found["classes"][0] == found["label"] for found in predictions])
+def _confusions(predictions: list[dict], class_names: list[str]) -> ImageConfusions:
+    return ImageConfusions(
+        class_names=np.array(class_names),
+        images=np.array([found["file_name"] for found in predictions]),
+        sizes=np.array([found["size"] for found in predictions]),
+        image=np.arange(len(predictions)),
+        truth=np.array([found["label"] for found in predictions]),
+        predicted=np.array([found["classes"][0] for found in predictions]),
+        counts=np.ones(len(predictions), np.int64),
+    )
+
+
+def _accuracy(predictions: list[dict], confusions: ImageConfusions) -> dict[str, float]:
+    counts = confusions.class_counts()
+    top1, class_mean = counts.classification_metrics()[:, 0].tolist()
     among = [found["label"] in found["classes"] for found in predictions]
-    by_class = [
-        100 * first[labels == number].mean() if (labels == number).any() else np.nan
-        for number in range(len(class_names))
-    ]
+    by_class = zip(confusions.class_names.tolist(), counts.accuracy[0].tolist(), strict=True)
     return {
-        "top1": 100 * float(first.mean()),
+        "top1": top1,
         "top5": 100 * float(np.mean(among)),
-        "class_mean": float(np.nanmean(by_class)),
-        **{f"top1-{name}": float(own) for name, own in zip(class_names, by_class, strict=True)},
+        "class_mean": class_mean,
+        **{f"top1-{name}": own for name, own in by_class},
     }

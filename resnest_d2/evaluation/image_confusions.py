@@ -1,8 +1,8 @@
 """How often each class was taken for each other one, image by image, and the metrics of it.
 
 Every task whose metrics come from a confusion matrix is reported and compared by these counts. For
-semantic segmentation an image has one count for each labelled pixel, for classification it would
-have a single one. Most classes are not in an image, so only the counts above 0 are kept.
+semantic segmentation an image has one count for each labelled pixel, for classification a single
+one. Most classes are not in an image, so only the counts above 0 are kept.
 
 IoU and accuracy are Detectron2's: a class that no image of the data has is left out of the means,
 also where it was predicted.
@@ -22,6 +22,7 @@ IMAGE_CONFUSIONS = "image_confusions.npz"
 """File name of the counts of an evaluation."""
 
 SEGMENTATION_METRICS = ("mIoU", "fwIoU", "mACC", "pACC")
+CLASSIFICATION_METRICS = ("top1", "class_mean")
 
 _FORM = {
     "class_names": ("U", "K", ""),
@@ -78,6 +79,12 @@ class ClassCounts:
         weights = self.truth / np.maximum(1, self.truth.sum(axis=1, keepdims=True))
         weighted = np.nansum(weights * self.iou, axis=1)
         return np.stack([_mean(self.iou), weighted, _mean(self.accuracy), self.overall_accuracy])
+
+    def classification_metrics(self) -> np.ndarray:
+        """(2, B), :data:`CLASSIFICATION_METRICS`: accuracy of the images, mean accuracy of the
+        classes.
+        """
+        return np.stack([self.overall_accuracy, _mean(self.accuracy)])
 
     def _share(self, whole: np.ndarray) -> np.ndarray:
         return np.where(self.truth > 0, _percent(self.correct, whole), np.nan)

@@ -8,6 +8,7 @@ from typing import Any
 from ..analysis.analysed_runs import ConfusionStudy
 from ..analysis.task_texts import TASKS
 from ..draw.error_charts import draw_confusion, most_wrong
+from .class_gallery import class_scenes
 from .embed import chart_address
 from .label_gallery import label_scenes
 
@@ -45,7 +46,24 @@ _TASKS = {
             "Ordered by the share of labelled pixels that are wrong. Pixels without a label are "
             "dark."
         ),
-    }
+    },
+    "classification": {
+        "scenes": class_scenes,
+        "counted": "images",
+        "columns": ("accuracy", "precision"),
+        "metrics_text": (
+            "All numbers are 0–100, higher is better. top1 is the share of the images whose most "
+            "likely class is the right one, class_mean the mean of this share over the classes."
+        ),
+        "classes_text": (
+            "Accuracy is the share of a class' images that are predicted as this class, precision "
+            "the share of the images predicted as this class that are of it."
+        ),
+        "confusion_text": (
+            "Each image counts once, in the row of its class and the column of the predicted class."
+        ),
+        "images_text": "Wrong images, ordered by the probability of the wrong class.",
+    },
 }
 
 
