@@ -26,6 +26,8 @@ from torch import nn
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..data import register_coco, register_label_maps
+from ..data.folders.class_folders import usable_class_folders
+from ..data.folders.class_sets import class_folder_files
 from ..data.image_reader import read_labels
 from ..errors import check_choice
 from ..files import writing
@@ -195,7 +197,7 @@ def attention_by_class(
 
     Args:
         data: (COCO json file, image folder); for semantic segmentation (folder of label maps, image
-            folder).
+            folder), for classification ("", folder of class folders).
         num_images: how many at most, at least 2.
 
     Raises:
@@ -206,6 +208,11 @@ def attention_by_class(
         class_names = predictor.class_names
         ignored = predictor.cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
         name = register_label_maps(*data, class_names, ignore_value=ignored)
+    elif predictor.classifies:
+        class_names = predictor.class_names
+        files = class_folder_files(usable_class_folders(data[1], class_names=class_names))
+        files.register()
+        name = files.name
     else:
         name = register_coco(*data)
         class_names = MetadataCatalog.get(name).thing_classes
@@ -223,6 +230,8 @@ def attention_by_class(
         if predictor.segments:
             present = np.unique(read_labels(record["sem_seg_file_name"]))
             present = present[present < len(class_names)]  # another value is no class
+        elif predictor.classifies:
+            present = [record["label"]]
         else:
             present = [annotation["category_id"] for annotation in record["annotations"]]
         holds[image, present] = True

@@ -27,10 +27,12 @@ from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import BitMasks, Boxes, ImageList, Instances
 
 from ..files import writing
+from ..modeling import ImageClassifier
 from ..modeling.forward_parts import dense_predictions, network_input
 from ..progress import progress_bar
 
 _STEPS = 64  # of the integral
+_LIKELY = 5  # classes of a classified image
 
 
 @dataclass(frozen=True)
@@ -130,8 +132,8 @@ def check_saliency(model: nn.Module) -> None:
 
     Raises:
         ModuleNotFoundError: captum is not installed.
-        ValueError: the model is neither a RetinaNet nor a SemanticSegmentor nor an R-CNN (Faster,
-            Mask, Keypoint, Cascade, panoptic) with Detectron2's heads for an FPN.
+        ValueError: the model is neither a RetinaNet, a SemanticSegmentor or an ImageClassifier nor
+            an R-CNN (Faster, Mask, Keypoint, Cascade, panoptic) with Detectron2's heads for an FPN.
     """
     try:
         import captum.attr  # noqa: F401
@@ -139,12 +141,13 @@ def check_saliency(model: nn.Module) -> None:
         raise ModuleNotFoundError(
             "saliency needs captum: pip install 'resnest-d2[explain]'"
         ) from error
-    if isinstance(model, (RetinaNet, SemanticSegmentor)):
+    if isinstance(model, tuple(_FOLLOW)):
         return
     name, heads = type(model).__name__, type(getattr(model, "roi_heads", None))
     if not isinstance(model, GeneralizedRCNN):
         raise ValueError(
-            f"saliency is for GeneralizedRCNN, RetinaNet and SemanticSegmentor, got {name}"
+            "saliency is for GeneralizedRCNN, RetinaNet, SemanticSegmentor and ImageClassifier, "
+            f"got {name}"
         )
     if heads not in (StandardROIHeads, CascadeROIHeads):
         raise ValueError(
@@ -170,9 +173,7 @@ class Followed:
 
 def follow_detections(model: nn.Module, images: ImageList) -> Followed:
     """The detections in one normalised, padded image, with their scores as functions of pixels."""
-    follow = _follow_regions
-    if isinstance(model, (RetinaNet, SemanticSegmentor)):
-        follow = _follow_anchors if isinstance(model, RetinaNet) else _follow_pixels
+    follow = next((f for kind, f in _FOLLOW.items() if isinstance(model, kind)), _follow_regions)
     with torch.no_grad():
         found, score = follow(model, images)
     found.pred_boxes.clip(images.image_sizes[0])
@@ -265,3 +266,26 @@ def _follow_pixels(model: SemanticSegmentor, images: ImageList) -> tuple[Instanc
     sums = (scores[classes] * regions).sum(dim=(1, 2))
     found.scores = sums / regions.sum(dim=(1, 2))
     return found, score
+
+
+def _follow_image(model: ImageClassifier, images: ImageList) -> tuple[Instances, Callable]:
+    """The most likely classes; each has the whole image for its box."""
+
+    def score(found: Instances, pixels: torch.Tensor, detection: int) -> torch.Tensor:
+        return model.logits(pixels).softmax(dim=1)[:, found.pred_classes[detection]]
+
+    (probabilities,) = model.logits(images.tensor).softmax(dim=1)
+    best = probabilities.topk(min(_LIKELY, len(probabilities)))
+    height, width = images.image_sizes[0]
+    found = Instances((height, width), pred_classes=best.indices, scores=best.values)
+    whole = torch.tensor([[0.0, 0.0, width, height]], device=probabilities.device)
+    found.pred_boxes = Boxes(whole.expand(len(found), -1).clone())
+    return found, score
+
+
+_FOLLOW: dict[type, Callable] = {
+    RetinaNet: _follow_anchors,
+    SemanticSegmentor: _follow_pixels,
+    ImageClassifier: _follow_image,
+}
+"""Besides R-CNN: what follows the outputs of a model."""

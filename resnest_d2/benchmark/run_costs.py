@@ -55,7 +55,7 @@ def measure_runs(
     Args:
         configs: by the names that the result has. They are not changed.
         image_size: height and width of the image, pixels; each config resizes it by its
-            ``INPUT.MIN_SIZE_TEST`` and ``INPUT.MAX_SIZE_TEST``.
+            ``INPUT.MIN_SIZE_TEST`` and ``INPUT.MAX_SIZE_TEST``, or crops it for a classifier.
         runs: timed runs of each; with 0 runs nothing is timed.
         reference: baseline for the ratios, one of the names; by default the first.
 
@@ -72,7 +72,9 @@ def measure_runs(
     for config in progress_bar(configs.values(), desc="building and counting"):
         model = _build(config, device)
         size = image_size
-        if config.INPUT.MIN_SIZE_TEST:
+        if config.MODEL.META_ARCHITECTURE == "ImageClassifier":
+            size = (config.RESNEST.CLASSIFIER.TEST_SIZE,) * 2
+        elif config.INPUT.MIN_SIZE_TEST:
             limits = config.INPUT.MIN_SIZE_TEST, config.INPUT.MAX_SIZE_TEST
             size = ResizeShortestEdge.get_output_shape(*image_size, *limits)
         inputs = random_input(size, image_size)

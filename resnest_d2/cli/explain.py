@@ -35,7 +35,7 @@ def explain(args: argparse.Namespace) -> int:
         if not Path(args.image).is_file():
             raise FileNotFoundError(f"no such file: {args.image}")
         inputs = predictor.preprocess(args.image)
-        if predictor.segments:
+        if predictor.segments or predictor.classifies:
             found = follow_detections(model, network_input(model, inputs)).instances.to("cpu")
         else:
             with torch.inference_mode():
@@ -71,7 +71,7 @@ def explain(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(record, indent=2))
     elif not args.quiet:
-        say(_text(record, args.score_threshold))
+        say(_text(record, args.score_threshold, classes=predictor.segments or predictor.classifies))
     return 0
 
 
@@ -119,30 +119,35 @@ def _write(
         result.save(add(f"saliency_{number}.npz"))
         name, chart = predictor.class_names[result.label], add(f"saliency_{number}.png")
         plot_saliency(result, image, name, chart, note=note)
-        inside, area = result.share_inside()
-        record["saliency"] = {
+        record["saliency"] = own = {
             "detection": number,
             "baseline_score": result.baseline,
             "error": result.error,
-            f"share_in_{result.place}": inside,
-            f"area_of_{result.place}": area,
         }
+        if not predictor.classifies:  # a class has the whole image
+            inside, area = result.share_inside()
+            own |= {f"share_in_{result.place}": inside, f"area_of_{result.place}": area}
 
 
-def _text(record: dict[str, Any], threshold: float) -> str:
+def _text(record: dict[str, Any], threshold: float, *, classes: bool) -> str:
+    """
+    Args:
+        classes: of a label map or an image, in place of detections.
+    """
     found = record["detections"]
-    classes = any("area" in own for own in found)  # of a label map
     lines = [f"{record['image']}: {len(found)} {'classes' if classes else 'detections'}"]
     for i, own in enumerate(found):
-        area = f", {own['area']:.0%} of the image" if classes else ""
+        area = f", {own['area']:.0%} of the image" if "area" in own else ""
         lines.append(f"  {i} {printable(own['class'])} {own['score']:.2f}{area}")
     if "saliency" in record:
-        own, place = record["saliency"], "region" if classes else "box"
-        lines.append(
-            f"{'class' if classes else 'detection'} {own['detection']}: "
-            f"{own[f'share_in_{place}']:.0%} of the saliency is in its {place}, "
-            f"{own[f'area_of_{place}']:.0%} of the image"
-        )
+        own = record["saliency"]
+        for place in ("box", "region"):
+            if f"share_in_{place}" in own:
+                lines.append(
+                    f"{'class' if classes else 'detection'} {own['detection']}: "
+                    f"{own[f'share_in_{place}']:.0%} of the saliency is in its {place}, "
+                    f"{own[f'area_of_{place}']:.0%} of the image"
+                )
     else:
         lines.append(f"no detection scores more than {threshold}: no saliency")
     if "block" in record:

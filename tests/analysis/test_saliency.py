@@ -151,7 +151,7 @@ def test_share_is_of_the_magnitude_of_pixels_with_their_centre_in_the_box():
 
 
 def test_other_models_are_refused_by_name():
-    with pytest.raises(ValueError, match="RetinaNet and SemanticSegmentor, got Linear"):
+    with pytest.raises(ValueError, match="SemanticSegmentor and ImageClassifier, got Linear"):
         check_saliency(nn.Linear(1, 1))
     model = small_detector("faster")
     model.roi_heads = nn.Identity()

@@ -98,7 +98,11 @@ def check_class_folders(
 
 
 def usable_class_folders(
-    root: str, names: Mapping[str, str] | None = None, *, on_bad_data: str = "refuse"
+    root: str,
+    names: Mapping[str, str] | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    on_bad_data: str = "refuse",
 ) -> ClassFolders:
     """:func:`check_class_folders`, refusing errors.
 
@@ -108,7 +112,7 @@ def usable_class_folders(
     Raises:
         FileNotFoundError, ValueError: also with all that is refused, or if no image is left.
     """
-    found = check_class_folders(root, names=names)
+    found = check_class_folders(root, class_names, names)
     wrong = errors(found.problems)
     if wrong and (on_bad_data != "skip" or not found.images):
         raise ValueError(f"{root}:\n{report(wrong)}")
