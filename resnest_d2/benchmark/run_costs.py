@@ -1,7 +1,8 @@
-"""What the detectors of runs cost, by their configs: size, multiply-adds, latency, memory.
+"""What the models of runs cost, by their configs: size, multiply-adds, latency, memory.
 
-Detectors are built with random weights and a score threshold of 0, so each has as many detections
-as its config allows. The latency of a trained detector depends on how many it has in an image.
+Models are built with random weights. Detectors have a score threshold of 0, so each has as many
+detections as its config allows. The latency of a trained detector depends on how many it has in an
+image.
 """
 
 from collections.abc import Mapping
@@ -27,10 +28,10 @@ from .subjects import detector_options, random_input
 
 @dataclass(frozen=True, kw_only=True)
 class RunCost(Measurement):
-    """Cost of a run's detector for one image.
+    """Cost of a run's model for one image.
 
-    ``params``, ``latency_ms``, ``ratios`` and ``peak`` are of the whole detector, from the image's
-    tensor to the instances; ``multiply_adds`` are of the backbone without its FPN.
+    ``params``, ``latency_ms``, ``ratios`` and ``peak`` are of the whole model, from the image's
+    tensor to the results; ``multiply_adds`` are of the backbone without its FPN.
 
     Attributes:
         backbone_params: parameters of the backbone without its FPN.
@@ -49,7 +50,7 @@ def measure_runs(
     runs: int = 10,
     reference: str | None = None,
 ) -> dict[str, RunCost]:
-    """Measure the detectors of configs in one process, in turn.
+    """Measure the models of configs in one process, in turn.
 
     Args:
         configs: by the names that the result has. They are not changed.
@@ -78,9 +79,11 @@ def measure_runs(
         found: dict[str, Any] = {"size": tuple(size), "params": count_params(model)}
         bottom_up = getattr(model.backbone, "bottom_up", model.backbone)
         found["backbone_params"] = count_params(bottom_up)
-        call = partial(_detect, model, [inputs])
+        call = partial(_run, model, [inputs])
         with torch.inference_mode():
-            image = model.preprocess_image([inputs]).tensor
+            multiple = max(1, model.backbone.size_divisibility)
+            padded = (-(-side // multiple) * multiple for side in size)
+            image = torch.zeros(1, 3, *padded, device=device)
             found["multiply_adds"] = count_multiply_adds(bottom_up, image)
         if runs:
             call()  # the first call takes memory that later ones use again
@@ -100,6 +103,6 @@ def _build(config: CfgNode, device: str) -> nn.Module:
     return build_model(config).eval()
 
 
-def _detect(model: nn.Module, inputs: list[dict[str, Any]]) -> object:
+def _run(model: nn.Module, inputs: list[dict[str, Any]]) -> object:
     with torch.inference_mode():
         return model(inputs)

@@ -28,7 +28,7 @@ NAMES = {
     "deformable": "Faster R-CNN, deformable",
     "deformable_cascade_mask": "Cascade Mask R-CNN, deformable",
 }
-CELLS = [(family, "detector", format) for family in FAMILIES for format in FORMATS]
+CELLS = [(family, "model", format) for family in FAMILIES for format in FORMATS]
 CELLS += [("mask", part, format) for part in ("backbone", "bottom_up") for format in FORMATS]
 
 _results: dict[tuple[str, str, str], str] = {}
@@ -51,7 +51,7 @@ def run_of(tmp_path_factory):
 
 def _must_refuse(family: str, part: str, format: str) -> str | None:
     """The reason that the user is given, in part."""
-    if format == "torch-export" and part == "detector" and family != "retinanet":
+    if format == "torch-export" and part == "model" and family != "retinanet":
         return "holds no detector"
     if format == "torch-export" and not MODERN:
         return "needs PyTorch 2.6"
@@ -75,7 +75,7 @@ def test_a_cell_of_the_table(run_of, tmp_path, family, part, format):
     agreement = export_checkpoint(run_of(family), target, **how).agreement
     print(f"\n{family}, {part}, {format}: {agreement}")
     assert agreement.images >= 10
-    if part == "detector" and format != "torch-export":
+    if part == "model" and format != "torch-export":
         assert agreement.detections >= 10 and agreement.without_detection >= 1
         assert ("mask" in family) == (agreement.masks is not None)
     _results[family, part, format] = "yes"
@@ -85,7 +85,7 @@ def test_the_page_shows_what_the_cells_have_proved():
     if len(_results) < len(CELLS):
         pytest.skip("not all cells were run")
     rows = [
-        [NAMES[family], *(_results[family, "detector", format] for format in FORMATS)]
+        [NAMES[family], *(_results[family, "model", format] for format in FORMATS)]
         for family in FAMILIES
     ]
     for part, name in (("backbone", "backbone + FPN"), ("bottom_up", "backbone alone")):
