@@ -192,7 +192,7 @@ def _semantic(name: str, *quoted: float, baseline: str | None = None) -> Model:
     if name == "deeplabv3_resnet50_ade20k":
         source = "arXiv 2004.08955, abstract"
     published = Published(None, None, None, *quoted, source=source) if quoted else None
-    return _model(name, baseline=baseline, **{"published": published, "measured": None, **more})
+    return _model(name, baseline=baseline, published=published, **more)
 
 
 def _pair(
