@@ -191,7 +191,7 @@ class _Run:
         call.__code__ = call.__code__.replace(co_name=f"run_{part.name.replace(' ', '_')}")
         self.uncompiled = call
         self.compiled = torch.compile(call, fullgraph=True) if compile else None
-        self.called = False
+        self.called = self.limited = False
 
     @torch.no_grad()
     def __call__(self, *inputs):
@@ -210,7 +210,16 @@ class _Run:
         # before they are applied.
         from_cpp = not self.part.any_size and tensors[0].device.type == "cpu"
         with torch._inductor.config.patch(freezing=True, cpp_wrapper=from_cpp):
-            return self.compiled(*inputs) if self.called else self._first_call(inputs)
+            if not self.called:
+                return self._first_call(inputs)
+            try:
+                return self.compiled(*inputs)
+            except _limit_error() as error:  # sizes that no graph is for; others stay compiled
+                if not self.limited:
+                    cause = str(error).partition("\n")[0]
+                    logger.warning(f"the {self.part.name} runs uncompiled at more sizes: {cause}")
+                self.limited = True
+                return self.uncompiled(*inputs)
 
     def _first_call(self, inputs: tuple):
         start = time.perf_counter()
@@ -225,3 +234,9 @@ class _Run:
         self.called = True
         logger.info(f"compiled the {self.part.name} in {time.perf_counter() - start:.0f} s")
         return outputs
+
+
+def _limit_error() -> type[Exception]:
+    """What PyTorch raises when a function has had its 8 graphs."""
+    errors = torch._dynamo.exc
+    return getattr(errors, "FailOnRecompileLimitHit", errors.Unsupported)

@@ -173,7 +173,7 @@ def test_each_part_is_compiled_once_for_all_sizes(family, parts):
     model = small_segmentor(family) if family in HEADS else small_detector(family)
     optimised = optimize_for_inference(model, dtype=torch.float32)
     with torch.inference_mode():
-        for size in (SIZES[2], *SIZES, (255, 321)):  # equal sides first: they are not taken for one
+        for size in (SIZES[2], *SIZES):  # equal sides first: they must not be taken for one
             # One image that is this small takes PyTorch's other convolution: a second graph.
             inputs = [image(*size), image(*size)]
             for actual, expected in zip(optimised(inputs), model(inputs), strict=True):
@@ -199,6 +199,22 @@ def test_a_network_alone_is_compiled_for_one_size_then_for_all():
             x = torch.randn(1, 3, side, side + 32)
             torch.testing.assert_close(optimised(x)["res5"], model(x)["res5"], rtol=1e-3, atol=1e-3)
             assert counters["stats"]["unique_graphs"] == graphs
+
+
+@pytest.mark.slow
+def test_sizes_beyond_the_limit_of_graphs_run_uncompiled(monkeypatch, caplog):
+    torch._dynamo.reset()
+    new = hasattr(torch._dynamo.config, "recompile_limit")
+    name = "recompile_limit" if new else "cache_size_limit"
+    monkeypatch.setattr(torch._dynamo.config, name, 1)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    optimised = optimize_for_inference(model, dtype=torch.float32)
+    with torch.inference_mode(), caplog.at_level(logging.WARNING, "resnest_d2"):
+        for side in (8, 9, 10, 8):
+            x = torch.randn(1, 3, side, side)
+            torch.testing.assert_close(optimised(x), model(x))
+    messages = [r.message for r in caplog.records if "at more sizes" in r.message]
+    assert len(messages) == 1
 
 
 @pytest.fixture
