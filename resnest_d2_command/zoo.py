@@ -172,10 +172,10 @@ def _cost(model: dict, date: str) -> list[str]:
     if cost is None:
         return [_NOT_MEASURED]
     latency, (height, width) = cost["latency_ms"], cost["image_size"]
-    measured = "the network" if model["task"] == "classification" else "the backbone alone"
+    what = "the whole model" if cost["whole"] else "the backbone alone"
     return [
         f"{cost['params'] / 1e6:.1f} M parameters",
-        f"{measured}, an image of {height} x {width} pixels: "
+        f"{what}, an image of {height} x {width} pixels: "
         f"{cost['multiply_adds'] / 1e9:.1f} G multiply-adds; latency on a CPU: "
         + (_NOT_MEASURED if latency is None else f"{latency:.0f} ms"),
         f"measured: {'; '.join(cost['commands'])} ({date})",

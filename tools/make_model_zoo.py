@@ -76,10 +76,11 @@ Each column is either quoted or measured, as its heading says.
   a ResNet of the same depth. (For Mask R-CNN, box gains of 2.85 and 4.03 with ResNeSt-50 and 101
   are quoted elsewhere. The rows give 2.84 and 3.97, and rows are what is printed here.)
 - **Measured**: by this project; command, hardware, versions and date are at the [end](#measured).
-  Parameters are the whole detector's. Multiply-adds (convolutions and linear layers; papers call
-  them FLOPs) and latency are the backbone's alone, without the FPN, for one image of
-  {height} × {width} pixels, which is what COCO's usual shape becomes at a short side of 800. Of a
-  classifier they are the whole network's, at the crop that its accuracy is quoted for.
+  Parameters are the whole model's. Multiply-adds (convolutions and linear layers; papers call
+  them FLOPs) and latency of a detector are the backbone's alone, without the FPN, for one image of
+  {height} × {width} pixels, which is what COCO's usual shape becomes at a short side of 800. Those
+  of semantic segmentation are the whole model's, for one window of {window} × {window} pixels, and
+  those of a classifier the whole network's, at the crop that its accuracy is quoted for.
 - "–" means that there is no such value.
 
 The command of a row evaluates its published weights on the validation data of the recipe and exits
@@ -242,8 +243,9 @@ def benchmarks() -> Iterable[str]:
 def sections() -> Iterable[str]:
     """The page's paragraphs and tables, in order."""
     height, width = MEASURED["counts"]["image_size"]
-    yield INTRODUCTION.format(height=height, width=width)
     everything = list_models()
+    (window,) = {side for model in list_models("semantic") for side in model.measured.image_size}
+    yield INTRODUCTION.format(height=height, width=width, window=window)
     for task, title in TITLES.items():
         models = [model for model in everything if model.task == task and model.published]
         if models:

@@ -2,11 +2,11 @@
 """Measure what the models of the catalog cost, into resnest_d2/model_zoo/measured.json.
 
 Without --latency: parameters of every model, multiply-adds of every backbone for an 800 x 1088
-image (COCO's usual shape at a short side of 800, padded) and of every classifier at 224 pixels and
-at the size that its accuracy was published for. With it: the CPU latency of the same networks
-instead, of one image, in eager float32; classifiers at 224 pixels only. Run that on a quiet
-machine. Each keeps what the other measured. Models for semantic segmentation are left out.
-Afterwards: tools/make_model_zoo.py.
+image (COCO's usual shape at a short side of 800, padded), of every whole model for semantic
+segmentation for one window of its evaluation, and of every classifier at 224 pixels and at the size
+that its accuracy was published for. With it: the CPU latency of the same networks instead, of one
+image, in eager float32; classifiers at 224 pixels only. Run that on a quiet machine. Each keeps
+what the other measured. Afterwards: tools/make_model_zoo.py.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import datetime
 import json
 import statistics
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,17 +38,28 @@ IMAGE_SIZE = (800, 1088)
 CROP = 224
 
 
-def detectors() -> list[model_zoo.Model]:
-    """Models whose backbone is measured as it is; that of a segmentation model is dilated."""
-    return [model for model in model_zoo.list_models() if model.task != "semantic"]
-
-
 def backbones() -> dict:
-    """Name -> function that builds it, as the first model of the catalog that has it does."""
+    """Name -> function that builds it, as the first detector of the catalog that has it does."""
     built = {}
-    for model in detectors():
-        built.setdefault(model.backbone, lambda model=model: build_backbone(model))
+    for model in model_zoo.list_models():
+        if model.task not in ("semantic", "classification"):
+            built.setdefault(model.backbone, lambda model=model: build_backbone(model))
     return built
+
+
+def whole_models() -> Iterator[tuple[str, torch.nn.Module, tuple[int, int]]]:
+    """Models that cost the same for all images of a size: name, model, height and width."""
+    others = [
+        model
+        for model in model_zoo.list_models("classification")
+        if model.name.removeprefix("classify_") not in model_zoo.CLASSIFIERS
+    ]
+    for model in (*model_zoo.list_models("semantic"), *others):
+        cfg = model_zoo.get_config(model.name, ["MODEL.DEVICE", "cpu"])
+        side = cfg.RESNEST.SEGMENT.WINDOW
+        if model.task == "classification":
+            side = cfg.RESNEST.CLASSIFIER.TEST_SIZE
+        yield model.name, build_model(cfg).eval(), (side, side)
 
 
 def build_backbone(model: model_zoo.Model) -> torch.nn.Module:
@@ -63,7 +75,7 @@ def build_classifier(name: str) -> torch.nn.Module:
 
 def count() -> dict:
     models, measured, classifiers = {}, {}, {}
-    for name in (model.name for model in detectors()):
+    for name in (model.name for model in model_zoo.list_models()):
         with torch.device("meta"):  # parameters need no memory
             cfg = model_zoo.get_config(name, ["MODEL.DEVICE", "meta"])
             models[name] = {"params": count_params(build_model(cfg))}
@@ -72,6 +84,13 @@ def count() -> dict:
             print(name)
             measured[name] = {
                 "multiply_adds": count_multiply_adds(build(), torch.zeros(1, 3, *IMAGE_SIZE))
+            }
+        for name, model, size in whole_models():
+            print(name)
+            image = {"image": torch.zeros(3, *size)}
+            models[name] |= {
+                "image_size": size,
+                "multiply_adds": count_multiply_adds(model, [image]),
             }
         for classifier in model_zoo.CLASSIFIERS.values():
             print(classifier.name, "as a classifier")
@@ -92,22 +111,25 @@ def count() -> dict:
 
 
 def time(runs: int) -> dict:
-    def median(network: torch.nn.Module, *size: int) -> float:
-        image = torch.randn(1, 3, *size)
-        return round(statistics.median(measure_latency(lambda: network(image), runs=runs)), 1)
+    def median(network: torch.nn.Module, inputs) -> float:
+        return round(statistics.median(measure_latency(lambda: network(inputs), runs=runs)), 1)
 
-    measured, classifiers = {}, {}
+    measured, models, classifiers = {}, {}, {}
     with torch.inference_mode():
         for name, build in backbones().items():
-            measured[name] = median(build(), *IMAGE_SIZE)
+            measured[name] = median(build(), torch.randn(1, 3, *IMAGE_SIZE))
             print(f"{name}: {measured[name]:.0f} ms")
+        for name, model, size in whole_models():
+            models[name] = median(model, [{"image": 255 * torch.rand(3, *size)}])
+            print(f"{name}: {models[name]:.0f} ms")
         for name in model_zoo.CLASSIFIERS:
-            classifiers[name] = median(build_classifier(name), CROP, CROP)
+            classifiers[name] = median(build_classifier(name), torch.randn(1, 3, CROP, CROP))
             print(f"{name} as a classifier: {classifiers[name]:.0f} ms")
     return {
         "runs": runs,
         "image_size": IMAGE_SIZE,
         "backbones": measured,
+        "models": models,
         "classifiers": classifiers,
     }
 

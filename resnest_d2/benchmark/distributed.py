@@ -62,7 +62,7 @@ def measure_processes(
         torch.multiprocessing.ProcessRaisedException: a process failed; it has the error's text.
     """
     subject = Subject(name, training=True, device=device)
-    if processes < 2 or subject.is_detector:
+    if processes < 2 or subject.is_config:
         raise ValueError(
             f"a backbone is measured on two or more processes, got {name} on {processes}"
         )

@@ -22,19 +22,21 @@ def measure_exported(
     format: str,
     runs: int = 10,
 ) -> dict[str, tuple[float, ...]]:
-    """Time an exported detector, its model, and the optimized model, in turn on the CPU.
+    """Time an exported model, the model itself, and the optimized model, in turn on the CPU.
 
     Args:
         source, config: the checkpoint and its config, as for ``Predictor``.
-        file, format: the export. A ValueError unless it is of the whole detector.
+        file, format: the export. A ValueError unless it is of the whole model.
         image: RGB (3, H, W), 0-255, float32.
 
     Returns:
         Milliseconds by name: the format, ``"model"`` and ``"optimized"``.
     """
     run, metadata = open_file(os.fspath(file), format)
-    if metadata["part"] != "detector" or not metadata["non_maximum_suppression"]:
-        raise ValueError(f"{file} gives no detections: only a whole detector is timed here")
+    if not metadata["whole_model"]:
+        raise ValueError(
+            f"{file} does not give the results of the model: only a whole model is timed here"
+        )
     options = {"device": "cpu", "score_threshold": metadata["score_threshold"]}
     models = [
         Predictor(source, config=config, optimize=optimize, **options).model
@@ -42,10 +44,10 @@ def measure_exported(
     ]
     inputs = model_inputs(image, metadata["normalisation_inside"]["format"])
 
-    def detect(model):
+    def forward(model):
         with torch.inference_mode():
             return model(inputs)
 
-    calls = [partial(run, image), *(partial(detect, model) for model in models)]
+    calls = [partial(run, image), *(partial(forward, model) for model in models)]
     times = alternate(calls, runs=runs, doing="timing")
     return dict(zip((format, "model", "optimized"), times, strict=True))

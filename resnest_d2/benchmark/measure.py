@@ -1,4 +1,4 @@
-"""Networks measured side by side: counts, latency in turn, memory, parts of a detector."""
+"""Networks measured side by side: counts, latency in turn, memory, time by part."""
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -7,6 +7,8 @@ from functools import partial
 from typing import Any
 
 import torch
+
+from detectron2.modeling import GeneralizedRCNN, RetinaNet
 
 from ..errors import check_choice
 from ..progress import progress_bar
@@ -23,12 +25,12 @@ class Measurement:
 
     Attributes:
         name, params: of the network before its settings, see :class:`.Subject`.
-        multiply_adds: of a forward pass of the batch; None for a whole detector, where it varies.
+        multiply_adds: of a forward pass of the batch; None for a detector, where it varies.
         latency_ms: one time per run; run i of all networks is from the same round.
         ratios: the baseline's time over this one's, per run: above 1 this one is faster.
         peak: memory that a call takes beyond what is in use before it, bytes; None where unknown.
         saved: bytes kept for the backward pass; None in inference.
-        parts_ms: of a detector in inference, median time by part, from the file to the result.
+        parts_ms: of a config in inference, median time by part, from the file to the result.
     """
 
     name: str
@@ -92,7 +94,7 @@ def measure(
         network = subject.build()
         inputs = subject.inputs(batch, size)
         found: dict[str, Any] = {"params": count_params(network), "multiply_adds": None}
-        if not subject.is_detector:
+        if not isinstance(network, (GeneralizedRCNN, RetinaNet)):
             with torch.inference_mode():
                 found["multiply_adds"] = count_multiply_adds(network, inputs)
         prepared = subject.prepare(network)
@@ -101,7 +103,7 @@ def measure(
             call()  # compiles what is to be compiled
             if training:
                 found["saved"] = saved_memory(network, partial(prepared.forward, inputs))
-            elif subject.is_detector:
+            elif subject.is_config:
                 found["parts_ms"] = part_times(
                     prepared.network, prepared.call, size, runs=-(-runs // 2)
                 )

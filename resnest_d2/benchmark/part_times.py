@@ -1,4 +1,4 @@
-"""How the time of a detector is divided between its parts, from the file to the result."""
+"""How the time of a model is divided between its parts, from the file to the result."""
 
 import contextlib
 import statistics
@@ -23,12 +23,12 @@ from ..export import model_inputs
 def part_times(
     model: nn.Module, run: Callable[[list[dict]], object], size: tuple[int, int], *, runs: int = 5
 ) -> dict[str, float]:
-    """Median milliseconds by part of decoding, resizing and detecting in one image.
+    """Median milliseconds by part of decoding and resizing an image and running a model on it.
 
     The image is a JPEG file of noise. Work left on a GPU is waited for after each part.
 
     Args:
-        model: a detector of Detectron2, optimized or not.
+        model: a model of Detectron2, optimized or not.
         run: calls it with its inputs.
         size: height and width of the image and of the resized image, pixels.
 
@@ -65,7 +65,8 @@ def part_times(
 
 def _methods(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
     """Parts: a name, a module, the method. None of them calls another."""
-    yield "normalise", model, "preprocess_image"
+    if hasattr(model, "preprocess_image"):
+        yield "normalise", model, "preprocess_image"
     yield "backbone", model.backbone, "forward"
     if hasattr(model, "head"):
         yield "head", model.head, "forward"
@@ -73,6 +74,8 @@ def _methods(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
         return
     if hasattr(model, "sem_seg_head"):
         yield "semantic head", model.sem_seg_head, "forward"
+    if not hasattr(model, "roi_heads"):
+        return
     proposals, heads = model.proposal_generator, model.roi_heads
     yield "RPN head", proposals.rpn_head, "forward"
     yield "proposals", proposals, "predict_proposals"

@@ -1,7 +1,8 @@
 """What the models of runs cost, by their configs: size, multiply-adds, latency, memory.
 
-Detectors are built with random weights and a score threshold of 0, so each has as many detections
-as its config allows. The latency of a trained detector depends on how many it has in an image.
+Models are built with random weights. Detectors have a score threshold of 0, so each has as many
+detections as its config allows. The latency of a trained detector depends on how many it has in an
+image.
 """
 
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ class RunCost(Measurement):
     """Cost of a run's model for one image.
 
     ``params``, ``latency_ms``, ``ratios`` and ``peak`` are of the whole model, from the image's
-    tensor to its results; ``multiply_adds`` are of the backbone without its FPN.
+    tensor to the results; ``multiply_adds`` are of the backbone without its FPN.
 
     Attributes:
         backbone_params: parameters of the backbone without its FPN.
@@ -81,7 +82,7 @@ def measure_runs(
         found: dict[str, Any] = {"size": tuple(size), "params": count_params(model)}
         bottom_up = getattr(model.backbone, "bottom_up", model.backbone)
         found["backbone_params"] = count_params(bottom_up)
-        call = partial(_detect, model, [inputs])
+        call = partial(_run, model, [inputs])
         with torch.inference_mode():
             image = network_input(model, inputs).tensor
             found["multiply_adds"] = count_multiply_adds(bottom_up, image)
@@ -103,6 +104,6 @@ def _build(config: CfgNode, device: str) -> nn.Module:
     return build_model(config).eval()
 
 
-def _detect(model: nn.Module, inputs: list[dict[str, Any]]) -> object:
+def _run(model: nn.Module, inputs: list[dict[str, Any]]) -> object:
     with torch.inference_mode():
         return model(inputs)

@@ -48,7 +48,7 @@ class Subject:
     Args:
         spec: ``[SOURCE:]NAME[+SETTING]…``. NAME is a ResNeSt variant (of the official package and
             timm: their names), Detectron2's ``resnet50`` or ``resnet101``, or a packaged config:
-            the whole detector. See :data:`SOURCES` and :data:`SETTINGS`.
+            the whole model. See :data:`SOURCES` and :data:`SETTINGS`.
         training: measure a training step instead of inference.
         classifier: with pooling and 1000 classes instead of feature maps; not for a ResNet.
         device: where it runs.
@@ -76,7 +76,8 @@ class Subject:
             raise ValueError(f"{spec}: an optimized network cannot be trained")
 
     @property
-    def is_detector(self) -> bool:
+    def is_config(self) -> bool:
+        """Whether it is a config's whole model, with Detectron2's inputs."""
         return not self.source and self.name not in (*VARIANTS, *_RESNETS)
 
     def build(self) -> nn.Module:
@@ -98,7 +99,7 @@ class Subject:
 
     def _of_config(self) -> nn.Module:
         options = detector_options(self.device)
-        if self.is_detector:
+        if self.is_config:
             return build_model(get_config(self.name, options))
         options += ["MODEL.RESNETS.OUT_FEATURES", str(list(_STAGES))]
         model = build_model(get_config(_RESNETS[self.name], options))
@@ -136,8 +137,8 @@ class Subject:
         return Prepared(network, forward, step if self.training else forward)
 
     def inputs(self, batch: int, size: tuple[int, int]) -> object:
-        """Random images: (N, 3, H, W), or Detectron2's list of dicts, with objects to train on."""
-        if not self.is_detector:
+        """Random images: (N, 3, H, W), or Detectron2's list of dicts, with labels to train on."""
+        if not self.is_config:
             x = torch.randn(batch, 3, *size, device=self.device)
             if "channels_last" in self.settings:
                 x = x.to(memory_format=torch.channels_last)
@@ -146,6 +147,7 @@ class Subject:
         if self.training:
             for image in images:
                 image["instances"] = _objects(*size)
+                image["sem_seg"] = torch.zeros(size, dtype=torch.int64)
         return images
 
 

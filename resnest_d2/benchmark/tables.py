@@ -36,16 +36,16 @@ def measurement_table(measured: Sequence[Measurement], reference: str, *, form: 
 
 
 def part_table(measured: Sequence[Measurement], *, form: str) -> str:
-    """Milliseconds by part of each detector; empty without detectors."""
-    detectors = [m for m in measured if m.parts_ms]
-    if not detectors:
+    """Milliseconds by part of each config's model; empty without configs."""
+    models = [m for m in measured if m.parts_ms]
+    if not models:
         return ""
-    parts = {part: None for m in detectors for part in m.parts_ms}
+    parts = {part: None for m in models for part in m.parts_ms}
     rows = [
-        [part, *(number_text(m.parts_ms.get(part), 1, ".1f") for m in detectors)] for part in parts
+        [part, *(number_text(m.parts_ms.get(part), 1, ".1f") for m in models)] for part in parts
     ]
-    rows += [["all", *(f"{sum(m.parts_ms.values()):.1f}" for m in detectors)]]
-    return text_table(rows, ["ms by part", *(m.name for m in detectors)], form)
+    rows += [["all", *(f"{sum(m.parts_ms.values()):.1f}" for m in models)]]
+    return text_table(rows, ["ms by part", *(m.name for m in models)], form)
 
 
 def scaling_table(scalings: Sequence[Scaling], *, form: str) -> str:

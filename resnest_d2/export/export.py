@@ -3,14 +3,17 @@
 import datetime
 import os
 import tempfile
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torchvision
+from torch import nn
 
 import detectron2
 from detectron2.config import CfgNode
@@ -23,8 +26,16 @@ from ..errors import check_choice
 from ..predict.predictor import Predictor
 from ..progress import progress_bar
 from ..version import __version__
-from .parts import Detector, build_part, paste_masks
-from .verify import MASK_MARGIN, TOLERANCES, Agreement, compare_outputs, run_in_new_process
+from .parts import Detector, Segmentor, build_part, paste_masks
+from .verify import (
+    LABEL_MARGIN,
+    MASK_MARGIN,
+    TOLERANCES,
+    Agreement,
+    Outputs,
+    compare_outputs,
+    run_in_new_process,
+)
 from .write import FORMATS, SUFFIXES, write_part
 
 _NUM_IMAGES = 10
@@ -53,7 +64,7 @@ def export_checkpoint(
     *,
     config: str | os.PathLike | CfgNode | None = None,
     format: str,
-    part: str = "detector",
+    part: str = "model",
     images: Sequence[str | os.PathLike] = (),
     score_threshold: float | None = None,
     verify: bool = True,
@@ -73,10 +84,11 @@ def export_checkpoint(
         source, config: see :class:`resnest_d2.Predictor`.
         target: the file to write; its folder must exist.
         format: one of :data:`.write.FORMATS`.
-        part: one of :data:`.parts.PARTS`.
+        part: one of :data:`.parts.PARTS`; ``"detector"`` is the old name of ``"model"``.
         images: images to verify with (the first ten); by default some of the sample set. A detector
             must find something in them.
         score_threshold: detections with lower scores are left out, 0-1; by default the config's.
+            Only detectors have one.
         verify: False writes an unverified file; its metadata say so.
         overwrite: replace ``target`` where it exists.
 
@@ -93,36 +105,42 @@ def export_checkpoint(
         raise FileExistsError(f"{target} exists and is not overwritten unless you say so")
     if target.is_dir() or not target.parent.is_dir():
         raise FileNotFoundError(f"{target} must be a file in a folder that exists")
+    if part == "detector":
+        warnings.warn('part "detector" is now "model"', DeprecationWarning, stacklevel=2)
+        part = "model"
     predictor = Predictor(source, config=config, device="cpu", score_threshold=score_threshold)
-    predictor.require_detector("export")
     threshold = predictor.settings["score_threshold"]
+    if threshold is None and score_threshold is not None:
+        raise ValueError(
+            f"score_threshold is for detectors, and {predictor.checkpoint} holds a "
+            f"{predictor.cfg.MODEL.META_ARCHITECTURE}: got {score_threshold}"
+        )
     nms = not (format == "torch-export" and isinstance(predictor.model, RetinaNet))
     exported = build_part(predictor.model, predictor.cfg, part, nms=nms)
     smallest = exported.smallest_side if format == "torch-export" else 1
     cases = _cases(predictor, images, smallest)
     detects = isinstance(exported, Detector)
-    example, undecided = 0, [None] * len(cases)
     if detects:
         cases += _empty_cases(predictor, like=cases[0])
-        shown = progress_bar(cases, desc="running the model")
-        expected, undecided = zip(*(_detections(predictor, case) for case in shown), strict=True)
-        found = [len(outputs["scores"]) for outputs in expected]
+    results_of_model = _RESULTS_OF_MODEL.get(type(exported))
+    if results_of_model is None:
+        unfolded = build_part(predictor.model, predictor.cfg, part, nms=nms, fold=False)
+        results_of_model = partial(_results_of_part, unfolded)
+    shown = progress_bar(cases, desc="running the model")
+    with torch.no_grad():
+        results = [results_of_model(predictor, case) for case in shown]
+    example = 0
+    if detects:
+        found = [len(outputs["scores"]) for outputs, _ in results]
         example = int(np.argmax(found))
         if not found[example]:
             raise ValueError(
                 f"the model finds nothing in the {len(cases)} images (score threshold "
                 f"{threshold:g}): give images with objects that it knows"
             )
-    else:
-        unfolded = build_part(predictor.model, predictor.cfg, part, nms=nms, fold=False)
-        with torch.no_grad():
-            outputs = [unfolded(torch.from_numpy(case)) for case in cases]
-        names = exported.output_names
-        expected = [
-            {name: x.numpy() for name, x in zip(names, own, strict=True)} for own in outputs
-        ]
     metadata = {
-        "part": part,
+        "part": exported.name,
+        "whole_model": type(exported) in _RESULTS_OF_MODEL,
         "format": format,
         "outputs": exported.output_names,
         "non_maximum_suppression": detects,
@@ -146,14 +164,14 @@ def export_checkpoint(
             agreement = Agreement()
             outputs = run_in_new_process(written, cases, format=format)
             bar.update()
-            for ours, theirs, unsure in zip(expected, outputs, undecided, strict=True):
+            for (ours, undecided), theirs in zip(results, outputs, strict=True):
                 compare_outputs(
                     agreement,
                     ours,
                     theirs,
                     score_threshold=threshold if detects else None,
                     max_detections=predictor.cfg.TEST.DETECTIONS_PER_IMAGE,
-                    undecided=unsure,
+                    undecided=undecided,
                 )
             if agreement.problems:
                 raise RuntimeError(
@@ -198,7 +216,9 @@ def _empty_cases(predictor: Predictor, *, like: np.ndarray) -> list[np.ndarray]:
     """
     for value in (127, 0, 255):
         case = np.full_like(like, value)
-        if not len(_detections(predictor, case)[0]["scores"]):
+        with torch.no_grad():
+            outputs, _ = _detections(predictor, case)
+        if not len(outputs["scores"]):
             return [case]
     return []
 
@@ -215,29 +235,54 @@ def model_inputs(image: np.ndarray, channels: str) -> list[dict[str, Any]]:
     return [{"image": torch.from_numpy(ordered), "height": height, "width": width}]
 
 
-def _detections(
-    predictor: Predictor, case: np.ndarray
-) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+_Results = tuple[Outputs, np.ndarray | None]
+"""Outputs for an image, and the pixels that are not compared, or None."""
+
+
+def _detections(predictor: Predictor, case: np.ndarray) -> _Results:
     """The outputs of the model itself, in the form of an exported :class:`.parts.Detector`.
 
-    Second value: the pixels of the masks (N, H, W) whose probability is within ``MASK_MARGIN`` of
-    the threshold; None without masks.
+    Not compared are the pixels of the masks (N, H, W) whose probability is within ``MASK_MARGIN``
+    of the threshold.
     """
     inputs, (height, width) = model_inputs(case, predictor.cfg.INPUT.FORMAT), case.shape[1:]
-    with torch.no_grad():
-        if not getattr(getattr(predictor.model, "roi_heads", None), "mask_on", False):
-            (output,) = predictor.model(inputs)
-            return _arrays(output["instances"]), None
-        (found,) = predictor.model.inference(inputs, do_postprocess=False)
-        found.pred_boxes.clip((height, width))
-        found = found[found.pred_boxes.nonempty()]
-        outputs = _arrays(detector_postprocess(found, height, width))
-        undecided = np.zeros(outputs["masks"].shape, bool)
-        for number in range(len(found)):  # one by one: probabilities take 32 times the memory
-            one = found[number]
-            pasted = paste_masks(one.pred_masks[:, 0], one.pred_boxes.tensor, height, width)
-            undecided[number] = (pasted[0] - 0.5).abs().numpy() <= MASK_MARGIN
+    if not getattr(getattr(predictor.model, "roi_heads", None), "mask_on", False):
+        (output,) = predictor.model(inputs)
+        return _arrays(output["instances"]), None
+    (found,) = predictor.model.inference(inputs, do_postprocess=False)
+    found.pred_boxes.clip((height, width))
+    found = found[found.pred_boxes.nonempty()]
+    outputs = _arrays(detector_postprocess(found, height, width))
+    undecided = np.zeros(outputs["masks"].shape, bool)
+    for number in range(len(found)):  # one by one: probabilities take 32 times the memory
+        one = found[number]
+        pasted = paste_masks(one.pred_masks[:, 0], one.pred_boxes.tensor, height, width)
+        undecided[number] = (pasted[0] - 0.5).abs().numpy() <= MASK_MARGIN
     return outputs, undecided
+
+
+def _labels(predictor: Predictor, case: np.ndarray) -> _Results:
+    """The same in the form of a :class:`.parts.Segmentor`.
+
+    Not compared are the pixels (H, W) whose two best scores are within ``LABEL_MARGIN``.
+    """
+    (output,) = predictor.model(model_inputs(case, predictor.cfg.INPUT.FORMAT))
+    logits = output["sem_seg"]  # (classes, H, W)
+    best = logits.softmax(dim=0).topk(min(2, len(logits)), dim=0).values
+    outputs = {"labels": logits.argmax(dim=0).numpy(), "scores": best[0].numpy()}
+    return outputs, (best[0] - best[-1] <= LABEL_MARGIN).numpy()
+
+
+_RESULTS_OF_MODEL: dict[type, Callable[[Predictor, np.ndarray], _Results]] = {
+    Detector: _detections,
+    Segmentor: _labels,
+}
+"""By the class of a whole model: its own results, computed by Detectron2."""
+
+
+def _results_of_part(part: nn.Module, predictor: Predictor, case: np.ndarray) -> _Results:
+    outputs = part(torch.from_numpy(case))
+    return {name: x.numpy() for name, x in zip(part.output_names, outputs, strict=True)}, None
 
 
 def _arrays(found: Instances) -> dict[str, np.ndarray]:

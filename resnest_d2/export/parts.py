@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from detectron2.config import CfgNode
-from detectron2.modeling import GeneralizedRCNN, PanopticFPN, RetinaNet
+from detectron2.modeling import GeneralizedRCNN, PanopticFPN, RetinaNet, SemanticSegmentor
 from detectron2.modeling.backbone import FPN
 from detectron2.modeling.roi_heads import StandardROIHeads
 from detectron2.structures import Boxes, ImageList
@@ -21,7 +21,7 @@ from ..errors import check_choice
 from ..inference import fold_batch_norms
 from ..modeling.forward_parts import dense_predictions
 
-PARTS = ("detector", "backbone", "bottom_up")
+PARTS = ("model", "backbone", "bottom_up")
 
 
 def build_part(
@@ -30,10 +30,10 @@ def build_part(
     """A part of a copy of a model, on the CPU.
 
     Args:
-        model: a detector of Detectron2, in evaluation mode.
+        model: a detector of Detectron2 or a ``SemanticSegmentor``, in evaluation mode.
         cfg: its config.
-        part: ``"detector"``; ``"backbone"``, the input of the heads (with FPN: p2 to p6); or
-            ``"bottom_up"``, the network below an FPN (res2 to res5).
+        part: ``"model"``, the whole of it; ``"backbone"``, the input of the heads (with FPN: p2 to
+            p6); or ``"bottom_up"``, the network below an FPN (res2 to res5).
         nms: False for scores and boxes of all anchors instead of detections.
         fold: fold the batch norms into the convolutions.
 
@@ -48,9 +48,11 @@ def build_part(
     if part == "bottom_up":
         if not isinstance(model.backbone, FPN):
             raise ValueError('the backbone has no FPN: its features are the part "backbone"')
-        return Features(model, model.backbone.bottom_up, rgb=rgb)
+        return Features(model, model.backbone.bottom_up, name=part, rgb=rgb)
     if part == "backbone":
-        return Features(model, model.backbone, rgb=rgb)
+        return Features(model, model.backbone, name=part, rgb=rgb)
+    if isinstance(model, SemanticSegmentor):
+        return Segmentor(model, rgb=rgb)
     if not nms:
         if not isinstance(model, RetinaNet):
             raise ValueError(
@@ -69,7 +71,7 @@ def _require_boxes_and_masks(model: nn.Module) -> None:
     if isinstance(model, PanopticFPN):
         raise ValueError(f"{name}: a file holds boxes and masks, not panoptic segments")
     if not isinstance(model, GeneralizedRCNN):
-        raise ValueError(f"{name} must be a GeneralizedRCNN or a RetinaNet")
+        raise ValueError(f"{name} must be a GeneralizedRCNN, a RetinaNet or a SemanticSegmentor")
     if not isinstance(model.roi_heads, StandardROIHeads):
         heads = type(model.roi_heads).__name__
         raise ValueError(f"{heads} must be StandardROIHeads or CascadeROIHeads")
@@ -78,8 +80,15 @@ def _require_boxes_and_masks(model: nn.Module) -> None:
 
 
 class _Part(nn.Module):
-    """Base class: preprocesses the image."""
+    """Base class: preprocesses the image.
 
+    Attributes:
+        name: what a file of it is, for the metadata.
+        output_names: of the tensors that ``forward`` returns.
+        dynamic_axes: by output, the axes whose size depends on the image, with names.
+    """
+
+    name: str
     output_names: list[str]
     dynamic_axes: dict[str, dict[int, str]]
 
@@ -116,6 +125,8 @@ class Detector(_Part):
     Returns boxes (N, 4): x0, y0, x1, y1 in pixels; scores (N,), descending; classes (N,), int64;
     and with a mask head masks (N, H, W), bool.
     """
+
+    name = "detector"
 
     def __init__(self, model: nn.Module, *, rgb: bool):
         super().__init__(model, rgb=rgb)
@@ -162,6 +173,7 @@ class DenseOutputs(_Part):
     image; and scores (A, classes), 0-1.
     """
 
+    name = "detector"
     output_names = ["boxes", "scores"]
     dynamic_axes = {name: {0: "anchors"} for name in output_names}
 
@@ -173,12 +185,38 @@ class DenseOutputs(_Part):
         return boxes, logits[0].sigmoid()
 
 
+class Segmentor(_Part):
+    """The class of each pixel.
+
+    Returns labels (H, W), class numbers, int64; and scores (H, W), the probability of that class,
+    0-1.
+    """
+
+    name = "segmentor"
+    output_names = ["labels", "scores"]
+    dynamic_axes = {name: {0: "height", 1: "width"} for name in output_names}
+
+    def __init__(self, model: nn.Module, *, rgb: bool):
+        super().__init__(model, rgb=rgb)
+        if hasattr(model.sem_seg_head, "aux_head"):
+            model.sem_seg_head.aux_head = None  # for training alone, and a file would hold it
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = self.model.backbone(self.preprocess(image).tensor)
+        (logits,), _ = self.model.sem_seg_head(features)  # (classes, H, W) of the padded image
+        # A negative pad crops. For torch.export it is a constant whether a slice is contiguous.
+        crop = (0, image.shape[-1] - logits.shape[-1], 0, image.shape[-2] - logits.shape[-2])
+        labels, scores = logits.argmax(dim=0), logits.softmax(dim=0).amax(dim=0)
+        return F.pad(labels, crop), F.pad(scores, crop)
+
+
 class Features(_Part):
     """The feature maps (C, h, w) of a backbone, by name."""
 
-    def __init__(self, model: nn.Module, backbone: nn.Module, *, rgb: bool):
+    def __init__(self, model: nn.Module, backbone: nn.Module, *, name: str, rgb: bool):
         super().__init__(model, rgb=rgb)
         self.backbone = backbone
+        self.name = name
         self.output_names = list(backbone.output_shape())
         self.dynamic_axes = {
             name: {1: f"{name}_height", 2: f"{name}_width"} for name in self.output_names

@@ -3,7 +3,7 @@
 Close to a threshold rounding decides: a detection whose score is within the tolerance of the score
 threshold (or of the last score, if the list is full) may be missing on one side. Detections may be
 in another order. Mask pixels whose probability is within :data:`MASK_MARGIN` of the threshold are
-not compared.
+not compared, nor are the classes of pixels whose two best scores are within :data:`LABEL_MARGIN`.
 """
 
 import subprocess
@@ -20,12 +20,14 @@ from . import run_file
 _LARGEST = {"boxes": 0.05, "scores": 1e-4, "features": 1e-3}  # differences; pixels for boxes
 _SMALLEST_IOU = 0.99  # of masks
 MASK_MARGIN = 1e-3  # of a mask pixel's probability around the threshold
+LABEL_MARGIN = 1e-4  # between the probabilities of a pixel's two best classes
 
 TOLERANCES = {
     "boxes_within_pixels": _LARGEST["boxes"],
     "scores_within": _LARGEST["scores"],
     "mask_iou_at_least": _SMALLEST_IOU,
     "mask_pixels_left_out_within": MASK_MARGIN,
+    "label_pixels_left_out_within": LABEL_MARGIN,
     "features_within": _LARGEST["features"],
 }
 """For the metadata of a file."""
@@ -44,6 +46,7 @@ class Agreement:
         boxes: pixels.
         scores: 0-1.
         masks: the smallest intersection over union, 0-1.
+        labels: the smallest share of an image's pixels that have the same class, 0-1.
         features: relative to the largest value of the feature map.
         problems: descriptions of differences beyond the tolerances.
     """
@@ -54,6 +57,7 @@ class Agreement:
     boxes: float | None = None
     scores: float | None = None
     masks: float | None = None
+    labels: float | None = None
     features: float | None = None
     problems: list[str] = field(default_factory=list)
 
@@ -65,6 +69,7 @@ class Agreement:
             (self.boxes, "boxes within {:.2g} pixels"),
             (self.scores, "scores within {:.2g}"),
             (self.masks, "IoU of masks at least {:.4f}"),
+            (self.labels, "the same class in at least {:.2%} of the pixels"),
             (self.features, "features within {:.2g} of the largest"),
         ):
             if value is not None:
@@ -120,7 +125,8 @@ def compare_outputs(
         theirs: of the file.
         score_threshold: of detections; None for a part without detections.
         max_detections: the largest number of detections in an image.
-        undecided: (N, H, W), mask pixels that are not compared; None compares all.
+        undecided: mask pixels (N, H, W), or pixels of a label map (H, W), that are not compared;
+            None compares all.
     """
     agreement.images += 1
     where = f"image {agreement.images}"
@@ -133,13 +139,34 @@ def compare_outputs(
     elif any(ours[name].shape != theirs[name].shape for name in ours):
         shapes = [(name, theirs[name].shape, ours[name].shape) for name in ours]
         agreement.problems.append(f"{where}: shapes differ (output, file, model): {shapes}")
-    elif "scores" in ours:
-        _note(agreement, where, "boxes", _largest(ours["boxes"] - theirs["boxes"]))
-        _note(agreement, where, "scores", _largest(ours["scores"] - theirs["scores"]))
     else:
         for name, value in ours.items():
-            scale = _largest(value) or 1.0
-            _note(agreement, where, "features", _largest(value - theirs[name]) / scale)
+            if name == "labels":
+                _compare_labels(agreement, where, value, theirs[name], undecided)
+                continue
+            apart = _largest(value - theirs[name])
+            if name in ("boxes", "scores"):
+                _note(agreement, where, name, apart)
+            else:
+                _note(agreement, where, "features", apart / (_largest(value) or 1.0))
+
+
+def _compare_labels(
+    agreement: Agreement,
+    where: str,
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    undecided: np.ndarray | None,
+) -> None:
+    same = float((ours == theirs).mean())
+    agreement.labels = min(same, 1.0 if agreement.labels is None else agreement.labels)
+    wrong = ours != theirs if undecided is None else (ours != theirs) & ~undecided
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        agreement.problems.append(
+            f"{where}: {wrong.sum()} of {wrong.size} pixels have another class, the first in row "
+            f"{row}, column {column}: {theirs[row, column]}, not {ours[row, column]}"
+        )
 
 
 def _compare_detections(

@@ -1,10 +1,11 @@
-"""A trained detector made faster on the machine that it runs on.
+"""A trained model made faster on the machine that it runs on.
 
 Batch norms are folded (:mod:`.fold`). The parts that map tensors to tensors (backbone with FPN,
 convolutions of the heads) run channels_last, in bfloat16 where it is faster, and compiled with
 constant weights. On a CPU, split attention (:mod:`.compiled_attention`), ROI align
 (:mod:`.pooling`) and in float32 large 3x3 convolutions (:mod:`.winograd`) are replaced. Everything
-between the parts, from anchors to the last NMS, remains Detectron2's code in float32.
+between the parts, from anchors to the last NMS, remains Detectron2's code in float32, and so do the
+layers whose outputs are ranked: in bfloat16 many of them are equal, and which is best is chance.
 """
 
 import copy
@@ -17,7 +18,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from detectron2.modeling import FPN, GeneralizedRCNN, RetinaNet
+from detectron2.modeling import FPN, GeneralizedRCNN, RetinaNet, SemanticSegmentor
 from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 from detectron2.utils.env import TORCH_VERSION
 
@@ -32,10 +33,6 @@ logger = logging.getLogger(__name__)
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
-# Layers of an RPN head that keep their dtype: in bfloat16 many objectness logits are equal, and
-# which of them are kept is chance.
-_EXACT = ("objectness_logits", "anchor_deltas")
-
 
 def optimize_for_inference(
     model: nn.Module,
@@ -44,17 +41,18 @@ def optimize_for_inference(
     compile: bool = True,
     channels_last: bool = True,
 ) -> nn.Module:
-    """A faster copy of a detector for inference: same inputs, same outputs.
+    """A faster copy of a model for inference: same inputs, same outputs.
 
     Each part is compiled when it first runs, for images of all sizes; the log has the time. Where
     compiling fails (for example without a C++ compiler) the part runs uncompiled, and the log has
     the reason.
 
     Args:
-        model: a detector of Detectron2 (``GeneralizedRCNN``, ``PanopticFPN``, ``RetinaNet``), or a
-            module that maps tensors to tensors, such as a backbone. It is not changed.
+        model: a model of Detectron2 (``GeneralizedRCNN``, ``PanopticFPN``, ``RetinaNet``,
+            ``SemanticSegmentor``), or a module that maps tensors to tensors, such as a backbone. It
+            is not changed.
         dtype: of the parts; by default bfloat16 where it is faster on the model's device, else the
-            dtype of the model. Results of a detector are float32 in any case.
+            dtype of the model. Results of a model of Detectron2 are float32 in any case.
         compile: compile the parts with ``torch.compile``.
         channels_last: memory format of weights and feature maps.
 
@@ -84,11 +82,15 @@ def optimize_for_inference(
     compiled = [part.name for part in parts if compile and _compiles_for_all_sizes(part)]
     for part in parts:
         lower = torch.finfo(dtype).bits < torch.finfo(own).bits
-        exact = [n for n in _EXACT if lower and hasattr(part.module, n)]
-        layers = {name: copy.deepcopy(getattr(part.module, name)) for name in exact}
+        exact = [
+            (module, name, copy.deepcopy(layer))
+            for module in part.module.modules()
+            for name, layer in module.named_children()
+            if lower and name in part.exact
+        ]
         part.module.to(dtype=dtype)
-        for name, layer in layers.items():
-            setattr(part.module, name, _InOwnDtype(layer))
+        for module, name, layer in exact:
+            setattr(module, name, _InOwnDtype(layer))
         if channels_last:
             part.module.to(memory_format=torch.channels_last)
         run = _Run(part, dtype, own, compile=part.name in compiled, channels_last=channels_last)
@@ -119,29 +121,33 @@ class _InOwnDtype(nn.Module):
 class _Part(NamedTuple):
     """A method of a module that maps tensors to tensors.
 
-    For a detector, which gets images of many sizes, one graph is compiled for all sizes. Any other
-    network is compiled for its first size, which is faster for small images, and for all sizes when
-    a second size comes.
+    For a model of Detectron2, which gets images of many sizes, one graph is compiled for all sizes.
+    Any other network is compiled for its first size, which is faster for small images, and for all
+    sizes when a second size comes.
     """
 
     name: str
     module: nn.Module
     method: str = "forward"
     of_boxes: bool = False  # the items of its input are boxes, not images
-    of_detector: bool = True
+    any_size: bool = True
+    exact: tuple[str, ...] = ()  # names of layers that keep their dtype
 
 
 def _parts(model: nn.Module) -> Iterator[_Part]:
-    if not isinstance(model, (GeneralizedRCNN, RetinaNet)):
-        yield _Part(type(model).__name__, model, of_detector=False)
+    if not isinstance(model, (GeneralizedRCNN, RetinaNet, SemanticSegmentor)):
+        yield _Part(type(model).__name__, model, any_size=False)
         return
     yield _Part("backbone", model.backbone)
     if isinstance(model, RetinaNet):
         yield _Part("head", model.head)
         return
+    if isinstance(model, SemanticSegmentor):
+        yield _Part("semantic head", model.sem_seg_head, exact=("predictor",))
+        return
     head = getattr(model.proposal_generator, "rpn_head", None)
     if head is not None:
-        yield _Part("RPN head", head)
+        yield _Part("RPN head", head, exact=("objectness_logits", "anchor_deltas"))
     box_head = getattr(model.roi_heads, "box_head", None)
     if isinstance(box_head, nn.ModuleList):
         for stage, head in enumerate(box_head, 1):
@@ -153,7 +159,7 @@ def _parts(model: nn.Module) -> Iterator[_Part]:
         if hasattr(head, "layers"):
             yield _Part(f"{name} head", head, "layers", of_boxes=True)
     if isinstance(getattr(model, "sem_seg_head", None), SemSegFPNHead):
-        yield _Part("semantic head", model.sem_seg_head, "layers")
+        yield _Part("semantic head", model.sem_seg_head, "layers", exact=("predictor",))
 
 
 def _compiles_for_all_sizes(part: _Part) -> bool:
@@ -185,7 +191,7 @@ class _Run:
         call.__code__ = call.__code__.replace(co_name=f"run_{part.name.replace(' ', '_')}")
         self.uncompiled = call
         self.compiled = torch.compile(call, fullgraph=True) if compile else None
-        self.called = False
+        self.called = self.limited = False
 
     @torch.no_grad()
     def __call__(self, *inputs):
@@ -194,17 +200,26 @@ class _Run:
         few = self.part.of_boxes and min(map(len, tensors), default=0) < 2
         if self.compiled is None or few:
             return self.uncompiled(*inputs)
-        if self.part.of_detector:
+        if self.part.any_size:
             for value in tensors:
                 for dim in range(value.dim()):
                     if dim != 1 and value.shape[dim] > 1:  # all sizes, not all channels
                         torch._dynamo.maybe_mark_dynamic(value, dim)
         # The C++ wrapper saves a backbone 3 ms a call, but takes longer to compile: not worth it
-        # for a detector. These are no options of torch.compile, because Dynamo reads "freezing"
+        # for a whole model. These are no options of torch.compile, because Dynamo reads "freezing"
         # before they are applied.
-        from_cpp = not self.part.of_detector and tensors[0].device.type == "cpu"
+        from_cpp = not self.part.any_size and tensors[0].device.type == "cpu"
         with torch._inductor.config.patch(freezing=True, cpp_wrapper=from_cpp):
-            return self.compiled(*inputs) if self.called else self._first_call(inputs)
+            if not self.called:
+                return self._first_call(inputs)
+            try:
+                return self.compiled(*inputs)
+            except _limit_error() as error:  # sizes that no graph is for; others stay compiled
+                if not self.limited:
+                    cause = str(error).partition("\n")[0]
+                    logger.warning(f"the {self.part.name} runs uncompiled at more sizes: {cause}")
+                self.limited = True
+                return self.uncompiled(*inputs)
 
     def _first_call(self, inputs: tuple):
         start = time.perf_counter()
@@ -219,3 +234,9 @@ class _Run:
         self.called = True
         logger.info(f"compiled the {self.part.name} in {time.perf_counter() - start:.0f} s")
         return outputs
+
+
+def _limit_error() -> type[Exception]:
+    """What PyTorch raises when a function has had its 8 graphs."""
+    errors = torch._dynamo.exc
+    return getattr(errors, "FailOnRecompileLimitHit", errors.Unsupported)

@@ -197,26 +197,19 @@ def _semantic(name: str, *quoted: float, baseline: str | None = None) -> Model:
     if name == "deeplabv3_resnet50_ade20k":
         source = "arXiv 2004.08955, abstract"
     published = Published(None, None, None, *quoted, source=source) if quoted else None
-    return _model(name, baseline=baseline, **{"published": published, "measured": None, **more})
+    return _model(name, baseline=baseline, published=published, **more)
 
 
 def _classifier(name: str, top1: float | None = None) -> Model:
     """A classifier with the published weights of its network, or with a quoted accuracy alone."""
-    network = CLASSIFIERS.get(name.removeprefix("classify_"))
-    published, measured = None, None
-    if network is not None:
-        published = Published(top1=network.top1, source=network.source)
-        measured = network.measured(network.crop)
+    more: dict[str, Any] = {"initial_weights": "", "statistics": CLASSIFIER}
+    if network := CLASSIFIERS.get(name.removeprefix("classify_")):
+        more |= {"weights": network.name, "measured": network.measured(network.crop)}
+        more["published"] = Published(top1=network.top1, source=network.source)
     elif top1 is not None:
-        published = Published(top1=top1, source="arXiv 2004.08955, ablation of ResNet-50-D")
-    return _model(
-        name,
-        weights=network and network.name,
-        initial_weights="",
-        statistics=CLASSIFIER,
-        published=published,
-        measured=measured,
-    )
+        source = "arXiv 2004.08955, ablation of ResNet-50-D"
+        more["published"] = Published(top1=top1, source=source)
+    return _model(name, **more)
 
 
 def _pair(

@@ -18,10 +18,10 @@ class Measured:
 
     Attributes:
         params: parameters of the whole model, without FrozenBN's constants.
-        multiply_adds: of one image through the backbone (a detector) or the network (a
-            classifier), convolutions and linear layers.
+        multiply_adds: of one image through the network, convolutions and linear layers.
         latency_ms: of the same on the CPU, milliseconds; None where not yet measured.
         image_size: height and width of that image in pixels.
+        whole: whether both are of the whole network; of a detector they are of the backbone.
         commands: what measured it.
     """
 
@@ -29,18 +29,33 @@ class Measured:
     multiply_adds: int
     latency_ms: float | None
     image_size: tuple[int, int]
+    whole: bool
     commands: tuple[str, ...]
 
 
 def measured_model(name: str, backbone: str) -> Measured | None:
-    """Cost of a detector and its backbone; None where it was not measured."""
-    counts = MEASURED["counts"]
-    if name not in counts["models"] or backbone not in counts["backbones"]:
+    """Cost of a model: of all of it where it was measured as a whole, else of its backbone; None
+    where it was not measured.
+    """
+    counts, latency = MEASURED["counts"], MEASURED["latency"] or {}
+    own = counts["models"].get(name)
+    if own and "multiply_adds" in own:
+        kind, key = "models", name
+    elif own and backbone in counts["backbones"]:
+        kind, key = "backbones", backbone
+    else:
         return None
-    multiply_adds = counts["backbones"][backbone]["multiply_adds"]
-    latency = (MEASURED["latency"] or {}).get("backbones", {}).get(backbone)
-    params, size = counts["models"][name]["params"], tuple(counts["image_size"])
-    return Measured(params, multiply_adds, latency, size, _COMMANDS)
+    counted = counts[kind][key]
+    size = tuple(counted.get("image_size", counts["image_size"]))
+    milliseconds = latency.get(kind, {}).get(key)
+    return Measured(
+        params=own["params"],
+        multiply_adds=counted["multiply_adds"],
+        latency_ms=milliseconds,
+        image_size=size,
+        whole=kind == "models",
+        commands=_COMMANDS,
+    )
 
 
 def measured_classifier(name: str, size: int) -> Measured | None:
@@ -50,8 +65,14 @@ def measured_classifier(name: str, size: int) -> Measured | None:
     latency = (MEASURED["latency"] or {}).get("classifiers", {}).get(name)
     if multiply_adds is None:
         return None
-    latency = latency if size == 224 else None
-    return Measured(counts["params"], multiply_adds, latency, (size, size), _COMMANDS)
+    return Measured(
+        params=counts["params"],
+        multiply_adds=multiply_adds,
+        latency_ms=latency if size == 224 else None,
+        image_size=(size, size),
+        whole=True,
+        commands=_COMMANDS,
+    )
 
 
 _COMMANDS = tuple(MEASURED[key]["command"] for key in ("counts", "latency") if MEASURED[key])

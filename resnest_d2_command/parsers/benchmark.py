@@ -4,7 +4,7 @@ from .common import add_json_option, add_parser, add_quiet_option
 
 _EPILOG = """
 NETWORK is [SOURCE:]NAME[+SETTING]…. NAME is a ResNeSt variant such as resnest50, resnet50 or
-resnet101 (Detectron2's), or a packaged config: the whole detector. SOURCE is official (needs
+resnet101 (Detectron2's), or a packaged config: the whole model. SOURCE is official (needs
 resnest==0.0.5) or timm. Settings: channels_last, bfloat16, compiled; for inference optimized,
 float32; for training recompute_norm, checkpointed. All are measured in one process, in turn.
 
@@ -13,8 +13,9 @@ Examples:
     %(prog)s
   backbones against the official implementation:
     %(prog)s resnest50+optimized resnest50 resnet50 official:resnest50 --size 640 800
-  a detector by part:
+  a detector, or a model for semantic segmentation, by part:
     %(prog)s mask_rcnn_resnest50_fpn+optimized mask_rcnn_resnest50_fpn --size 800 1088
+    %(prog)s deeplabv3_resnest50_ade20k deeplabv3_resnet50_ade20k --size 480 480
   training steps, time and memory:
     %(prog)s resnest50+recompute_norm+bfloat16 resnest50 official:resnest50 --training \\
         --size 320 416 --batch 2

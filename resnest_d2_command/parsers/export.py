@@ -10,12 +10,14 @@ from .common import (
 
 _EPILOG = """
 The file takes one image, RGB (3, H, W), float32, 0-255, of any size, and normalises it itself.
-Outputs: boxes (N, 4) in pixels, scores, classes and, if the model has them, masks (N, H, W). Its
-metadata has the class names and the size to resize images to. It runs with onnxruntime only, or
-with torch and torchvision. A RetinaNet as torch-export gives boxes and scores of all anchors.
+Outputs of a detector: boxes (N, 4) in pixels, scores, classes and, if the model has them, masks
+(N, H, W). Of semantic segmentation: labels (H, W), the class of each pixel, and scores (H, W), the
+probability of that class. The metadata has the class names and the size to resize images to. It
+runs with onnxruntime only, or with torch and torchvision. A RetinaNet as torch-export gives boxes
+and scores of all anchors.
 
-Before the file is renamed into place it is verified: another process runs it on images, and boxes,
-scores, classes and masks must equal those of the model.
+Before the file is renamed into place it is verified: another process runs it on images, and all
+outputs must equal those of the model.
 
 Examples:
   a detector for ONNX Runtime, verified on images of yours:
@@ -38,9 +40,9 @@ def add_commands(commands) -> None:
     add("--format", required=True, metavar="F", help="torchscript, onnx or torch-export")
     add(
         "--part",
-        default="detector",
+        default="model",
         metavar="P",
-        help="detector (the default), backbone (with its FPN) or bottom_up (without)",
+        help="model (the default), backbone (with its FPN) or bottom_up (without)",
     )
     add(
         "--images",
@@ -53,7 +55,8 @@ def add_commands(commands) -> None:
         "--score-threshold",
         type=float,
         metavar="P",
-        help="lowest score of a detection; default: the config's, mostly 0.05",
+        help="lowest score of a detection; default: the config's, mostly 0.05; not for semantic "
+        "segmentation",
     )
     add("--no-verify", action="store_true", help="write the file unverified; its metadata say so")
     add(

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from segmentors import small_segmentor
 from torch import nn
 
 from resnest_d2 import ResNeSt
@@ -37,6 +38,22 @@ def test_a_deformable_convolution_counts_like_a_plain_one():
     plain = nn.Conv2d(4, 6, 3, padding=1, groups=2, bias=False)
     image = torch.zeros(2, 4, 5, 7)
     assert count_multiply_adds(Deformed(), image) == count_multiply_adds(plain, image)
+
+
+def test_a_model_of_detectron2_counts_all_that_it_runs():
+    class OfPixels(nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.backbone, self.head = model.backbone, model.sem_seg_head
+
+        def forward(self, x):
+            return self.head(self.backbone(x))[0]
+
+    model = small_segmentor("Detectron2's DeepLabV3+")
+    expected = count_multiply_adds(OfPixels(model), torch.zeros(2, 3, 64, 96))
+    images = [{"image": torch.zeros(3, 64, 96), "height": 200, "width": 300} for _ in range(2)]
+    assert count_multiply_adds(model, images) == expected > 0
+    assert count_multiply_adds(model, images[:1]) == expected / 2
 
 
 @pytest.mark.parametrize("name", ["resnest14", "resnest50_fast_2s2x40d"])

@@ -113,6 +113,18 @@ def test_detector_is_timed_by_part_from_file_to_result():
     assert "forward" not in model.backbone.__dict__ and "preprocess_image" not in model.__dict__
 
 
+def test_a_model_for_segmentation_is_counted_whole_and_timed_by_part():
+    name = "fcn_resnest50_ade20k"
+    (measured,) = measure([name], size=(32, 64), runs=1, warmup=0)
+    assert list(measured.parts_ms) == ["decode", "preprocess", "backbone", "semantic head", "rest"]
+    (backbone,) = measure(["resnest50"], size=(32, 64), runs=0)
+    positions = 4 * 8  # of the last map, with a stride of 8
+    head = positions * (2048 * 512 * 9 + 512 * 150)
+    assert measured.multiply_adds > backbone.multiply_adds + head  # its backbone is dilated
+    (step,) = measure([name], size=(32, 32), runs=1, warmup=0, batch=2, training=True)
+    assert step.saved > 0
+
+
 def test_command_writes_table_json_and_chart(tmp_path, capsys):
     arguments = ["resnest14", "timm:resnest14d", "--classifier", "--size", "32", "64"]
     assert main(["benchmark", *arguments, "--runs", "2", "--json", "--out", str(tmp_path)]) == 0

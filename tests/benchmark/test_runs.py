@@ -42,8 +42,9 @@ def test_detectors_run_in_turn():
     ].ratios == (1.0,)
 
 
-def test_other_families_are_measured_too():
-    config = get_config("retinanet_resnest50_fpn", ["INPUT.MIN_SIZE_TEST", "64"])
+@pytest.mark.parametrize("name", ["retinanet_resnest50_fpn", "fcn_resnest50_ade20k"])
+def test_other_families_are_measured_too(name):
+    config = get_config(name, ["INPUT.MIN_SIZE_TEST", "64"])
     (cost,) = measure_runs({"a": config}, image_size=(64, 64), runs=1).values()
     assert cost.size == (64, 64) and len(cost.latency_ms) == 1
 

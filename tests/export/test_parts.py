@@ -18,7 +18,7 @@ BGR += ("MODEL.PIXEL_STD", "[57.4, 57.1, 58.4]")
 @pytest.mark.parametrize("family", ["faster", "deformable", "mask", "cascade", "RetinaNet"])
 def test_detector_gives_what_detectron2_gives(family, opts):
     model = small_detector(family, *opts)
-    part = build_part(model, small_config(family, *opts), "detector")
+    part = build_part(model, small_config(family, *opts), "model")
     given = image(90, 131)["image"]
     with torch.no_grad():
         outputs = dict(zip(part.output_names, part(given), strict=True))
@@ -38,7 +38,7 @@ def test_detector_gives_what_detectron2_gives(family, opts):
 def test_class_agnostic_masks_are_those_of_the_only_channel():
     opts = ("MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK", "True")
     model = small_detector("mask", *opts)
-    part = build_part(model, small_config("mask", *opts), "detector")
+    part = build_part(model, small_config("mask", *opts), "model")
     given = image()
     with torch.no_grad():
         *_, masks = part(given["image"])
@@ -60,7 +60,7 @@ def test_paste_equals_detectron2s_paste():
 def test_the_model_is_left_as_it_is():
     model = small_detector("mask")
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    build_part(model, small_config("mask"), "detector")
+    build_part(model, small_config("mask"), "model")
     assert model.roi_heads.mask_on
     after = model.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[k], after[k]) for k in before)
@@ -82,7 +82,7 @@ def test_features_are_those_of_the_networks(part):
 
 def test_dense_outputs_hold_every_detection():
     model = small_detector("RetinaNet")
-    part = build_part(model, small_config("RetinaNet"), "detector", nms=False)
+    part = build_part(model, small_config("RetinaNet"), "model", nms=False)
     given = image()
     with torch.no_grad():
         boxes, scores = part(given["image"])
@@ -99,9 +99,9 @@ def test_dense_outputs_hold_every_detection():
 @pytest.mark.parametrize(
     ("family", "part", "nms", "message"),
     [
-        ("panoptic", "detector", True, "panoptic"),
-        ("keypoint", "detector", True, "keypoints"),
-        ("mask", "detector", False, "RetinaNet"),
+        ("panoptic", "model", True, "panoptic"),
+        ("keypoint", "model", True, "keypoints"),
+        ("mask", "model", False, "RetinaNet"),
         ("mask", "head", True, "the part must be one of"),
     ],
 )

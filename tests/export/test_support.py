@@ -10,8 +10,9 @@ from pathlib import Path
 import onnxruntime
 import pytest
 import torch
+from segmentors import HEADS
 from tabulate import tabulate
-from trained import FAMILIES, train_family
+from trained import train_family, train_segmentor
 
 from resnest_d2.export import FORMATS, export_checkpoint
 
@@ -28,7 +29,8 @@ NAMES = {
     "deformable": "Faster R-CNN, deformable",
     "deformable_cascade_mask": "Cascade Mask R-CNN, deformable",
 }
-CELLS = [(family, "detector", format) for family in FAMILIES for format in FORMATS]
+NAMES |= {head: head for head in HEADS}
+CELLS = [(family, "model", format) for family in NAMES for format in FORMATS]
 CELLS += [("mask", part, format) for part in ("backbone", "bottom_up") for format in FORMATS]
 
 _results: dict[tuple[str, str, str], str] = {}
@@ -41,7 +43,10 @@ def run_of(tmp_path_factory):
 
     def find(family: str) -> Path:
         if family not in runs:
-            folder = tmp_path_factory.mktemp("runs") / family
+            folder = tmp_path_factory.mktemp("runs") / "run"
+            if family in HEADS:
+                runs[family] = train_segmentor(family, folder)
+                return runs[family]
             iterations = 700 if family == "retinanet" else 250
             runs[family] = train_family(family, folder, iterations=iterations)
         return runs[family]
@@ -51,7 +56,7 @@ def run_of(tmp_path_factory):
 
 def _must_refuse(family: str, part: str, format: str) -> str | None:
     """The reason that the user is given, in part."""
-    if format == "torch-export" and part == "detector" and family != "retinanet":
+    if format == "torch-export" and part == "model" and family not in ("retinanet", *HEADS):
         return "holds no detector"
     if format == "torch-export" and not MODERN:
         return "needs PyTorch 2.6"
@@ -65,7 +70,8 @@ def test_a_cell_of_the_table(run_of, tmp_path, family, part, format):
     target = tmp_path / "file"
     reason = _must_refuse(family, part, format)
     # high enough for an image of one colour to have no detection
-    how = {"format": format, "part": part, "score_threshold": 0.2}
+    threshold = None if family in HEADS else 0.2
+    how = {"format": format, "part": part, "score_threshold": threshold}
     if reason:
         with pytest.raises((ValueError, RuntimeError), match=reason):
             export_checkpoint(run_of(family), target, **how)
@@ -75,7 +81,9 @@ def test_a_cell_of_the_table(run_of, tmp_path, family, part, format):
     agreement = export_checkpoint(run_of(family), target, **how).agreement
     print(f"\n{family}, {part}, {format}: {agreement}")
     assert agreement.images >= 10
-    if part == "detector" and format != "torch-export":
+    if family in HEADS:
+        assert agreement.labels > 0.999
+    elif part == "model" and format != "torch-export":
         assert agreement.detections >= 10 and agreement.without_detection >= 1
         assert ("mask" in family) == (agreement.masks is not None)
     _results[family, part, format] = "yes"
@@ -85,8 +93,8 @@ def test_the_page_shows_what_the_cells_have_proved():
     if len(_results) < len(CELLS):
         pytest.skip("not all cells were run")
     rows = [
-        [NAMES[family], *(_results[family, "detector", format] for format in FORMATS)]
-        for family in FAMILIES
+        [NAMES[family], *(_results[family, "model", format] for format in FORMATS)]
+        for family in NAMES
     ]
     for part, name in (("backbone", "backbone + FPN"), ("bottom_up", "backbone alone")):
         rows.append([name, *(_results["mask", part, format] for format in FORMATS)])

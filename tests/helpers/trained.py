@@ -1,7 +1,10 @@
-"""Small detectors of every family, trained until they find something in the sample set."""
+"""Small models of every family, trained until they find something in the sample set."""
 
 import os
 from pathlib import Path
+
+from label_sets import write_label_set
+from segmentors import HEADS, SMALL, head_opts
 
 from resnest_d2.data import sample_set
 from resnest_d2.engine import RunRequest, run
@@ -44,6 +47,26 @@ RESNEST: {{AUTO_SCALE: False, AMP_DTYPE: ""}}
         opts=("MODEL.DEVICE", "cpu", "SEED", "1", "OUTPUT_DIR", str(folder), *opts),
         train=(data["train"],),
         val=(data["val"],),
+    )
+    run(request)
+    return folder
+
+
+def train_segmentor(head: str, folder: str | os.PathLike, *, iterations: int = 100) -> Path:
+    """The same of a model for semantic segmentation with one of the heads."""
+    folder = Path(folder)
+    data = write_label_set(folder.with_name(f"{folder.name}_data"), image_size=96, train=16)
+    opts = (
+        *("SEED", "1", "OUTPUT_DIR", str(folder), "DATALOADER.NUM_WORKERS", "0"),
+        *("RESNEST.JITTER.SIZE", "96", "RESNEST.JITTER.CROP", "88", "INPUT.MIN_SIZE_TEST", "96"),
+        *("SOLVER.IMS_PER_BATCH", "4", "SOLVER.MAX_ITER", str(iterations)),
+        *("SOLVER.BASE_LR", "0.05", "RESNEST.AUTO_SCALE", "False"),
+    )
+    request = RunRequest(
+        config=HEADS[head],
+        opts=(*SMALL, *head_opts(head), *opts),
+        train=(data["train"],),
+        classes=str(data["classes"]),
     )
     run(request)
     return folder

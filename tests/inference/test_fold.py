@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from detectors import FAMILIES, draw_norms, small_detector
+from segmentors import HEADS, small_segmentor
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
@@ -56,6 +57,18 @@ def test_folded_parts_of_a_detector_equal_the_unfolded_ones_in_float64(family):
         expected = tree_leaves(outputs_of_parts(model, x))
         actual = tree_leaves(outputs_of_parts(folded, x))
     assert len(actual) > 5
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_folded_segmentor_equals_the_unfolded_one_in_float64(head):
+    model = small_segmentor(head).double()
+    folded = copy.deepcopy(model)
+    assert fold_batch_norms(folded) == batch_norms(model) > 0
+    assert batch_norms(folded) == 0
+    x = torch.randn(1, 3, 61, 97, dtype=torch.float64)
+    with torch.no_grad():
+        expected, actual = (m.sem_seg_head(m.backbone(x))[0] for m in (model, folded))
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
 
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 from detections import assert_same_detections
 from detectors import FAMILIES, image, small_detector
+from segmentors import HEADS, small_segmentor
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import read_image
@@ -15,6 +17,7 @@ from detectron2.modeling import build_model
 from detectron2.utils.env import TORCH_VERSION
 
 from resnest_d2 import ResNeSt, get_config, optimize_for_inference
+from resnest_d2.modeling.windows import WindowedSegmentor
 
 TOLERANCES = {"scores": 1e-4, "boxes": 0.01, "masks": 1e-3}
 SIZES = ((256, 320), (320, 256), (256, 256), (256, 384))  # the smallest feature maps are 2x2
@@ -34,6 +37,36 @@ def test_optimised_detector_detects_the_same(family):
                     torch.testing.assert_close(
                         actual["sem_seg"], expected["sem_seg"], rtol=1e-3, atol=1e-3
                     )
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_optimised_segmentor_gives_the_same_logits(head):
+    model = small_segmentor(head)
+    optimised = optimize_for_inference(model, dtype=torch.float32, compile=False)
+    assert not [module for module in optimised.modules() if isinstance(module, _BatchNorm)]
+    inputs = [image(64, 97), image(64, 97) | {"height": 101, "width": 55}]
+    windowed = [
+        WindowedSegmentor(network, scales=(0.5, 1.0), base_size=96, window=64)
+        for network in (model, optimised)
+    ]
+    with torch.no_grad():
+        for own, fast in ((model, optimised), windowed):
+            for expected, actual in zip(own(inputs), fast(inputs), strict=True):
+                torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_bfloat16_leaves_the_logits_of_pixels_in_float32(head):
+    model = small_segmentor(head)
+    optimised = optimize_for_inference(model, dtype=torch.bfloat16, compile=False)
+    with torch.no_grad():
+        inputs = image()
+        (expected,), (actual,) = model([inputs]), optimised([inputs])
+    logits = actual["sem_seg"]
+    assert logits.dtype == torch.float32
+    rounded = logits.bfloat16().float() == logits
+    assert rounded.float().mean() < 0.1  # computed, not only stored, in float32
+    assert 0 < (logits - expected["sem_seg"]).norm() < 0.1 * expected["sem_seg"].norm()
 
 
 def test_the_model_is_left_as_it_was():
@@ -130,21 +163,26 @@ def test_a_part_that_cannot_be_compiled_runs_as_it_is(caplog):
         ("keypoint", 4),
         ("RetinaNet", 2),
         ("panoptic", 5),
+        *((head, 2) for head in HEADS),
     ],
 )
 def test_each_part_is_compiled_once_for_all_sizes(family, parts):
     counters = torch._dynamo.utils.counters
     torch._dynamo.reset()
     counters.clear()
-    model = small_detector(family)
+    model = small_segmentor(family) if family in HEADS else small_detector(family)
     optimised = optimize_for_inference(model, dtype=torch.float32)
     with torch.inference_mode():
         for size in (SIZES[2], *SIZES):  # equal sides first: they must not be taken for one
             # One image that is this small takes PyTorch's other convolution: a second graph.
             inputs = [image(*size), image(*size)]
             for actual, expected in zip(optimised(inputs), model(inputs), strict=True):
+                if family in HEADS:
+                    torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3)
+                    continue
                 assert_same_detections(actual["instances"], expected["instances"], **TOLERANCES)
-    parts -= TORCH_VERSION < (2, 4)  # all but the backbone
+    if family not in HEADS:
+        parts -= TORCH_VERSION < (2, 4)  # all but the backbone
     assert counters["stats"]["unique_graphs"] == parts
     assert not counters["graph_break"]
 
@@ -161,6 +199,22 @@ def test_a_network_alone_is_compiled_for_one_size_then_for_all():
             x = torch.randn(1, 3, side, side + 32)
             torch.testing.assert_close(optimised(x)["res5"], model(x)["res5"], rtol=1e-3, atol=1e-3)
             assert counters["stats"]["unique_graphs"] == graphs
+
+
+@pytest.mark.slow
+def test_sizes_beyond_the_limit_of_graphs_run_uncompiled(monkeypatch, caplog):
+    torch._dynamo.reset()
+    new = hasattr(torch._dynamo.config, "recompile_limit")
+    name = "recompile_limit" if new else "cache_size_limit"
+    monkeypatch.setattr(torch._dynamo.config, name, 1)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    optimised = optimize_for_inference(model, dtype=torch.float32)
+    with torch.inference_mode(), caplog.at_level(logging.WARNING, "resnest_d2"):
+        for side in (8, 9, 10, 8):
+            x = torch.randn(1, 3, side, side)
+            torch.testing.assert_close(optimised(x), model(x))
+    messages = [r.message for r in caplog.records if "at more sizes" in r.message]
+    assert len(messages) == 1
 
 
 @pytest.fixture

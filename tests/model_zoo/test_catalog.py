@@ -180,8 +180,6 @@ def test_accuracy_of_classifiers_is_the_known_one(facts):
 def test_everything_is_measured_and_says_how():
     assert MEASURED["counts"]["command"] and MEASURED["counts"]["environment"]["torch"]
     for model in MODELS.values():
-        if model.task == "semantic" or model.name.startswith("classify_resnet"):
-            continue
         assert model.measured.params and model.measured.multiply_adds, model.name
         assert MEASURED["counts"]["command"] in model.measured.commands
     for item in CLASSIFIERS.values():
@@ -205,7 +203,10 @@ def test_measured_parameters_of_detectors_are_those_of_the_original_plugins(fact
 
 @pytest.mark.parametrize(
     "name",
-    ["mask_rcnn_resnet50_fpn", "finetune_mask_rcnn_resnest50_fpn", "retinanet_resnest50_fpn"],
+    [
+        *("mask_rcnn_resnet50_fpn", "finetune_mask_rcnn_resnest50_fpn", "retinanet_resnest50_fpn"),
+        "deeplabv3_resnest269_pcontext",
+    ],
 )
 def test_parameters_on_record_are_those_of_the_model(name):
     with torch.device("meta"):
