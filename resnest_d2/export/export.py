@@ -26,7 +26,7 @@ from ..errors import check_choice
 from ..predict.predictor import Predictor
 from ..progress import progress_bar
 from ..version import __version__
-from .parts import Detector, Segmentor, build_part, paste_masks
+from .parts import Classifier, Detector, Segmentor, build_part, paste_masks
 from .verify import (
     LABEL_MARGIN,
     MASK_MARGIN,
@@ -73,8 +73,9 @@ def export_checkpoint(
     """Write a checkpoint's model, or a part of it, as one file.
 
     The file takes one image, RGB (3, H, W), float32, 0-255, of any size, and normalises it itself.
-    The caller resizes images: ``resize`` in the metadata has the sizes of evaluation. For outputs
-    see :mod:`.parts`. A RetinaNet as ``torch-export`` has no non-maximum suppression.
+    The caller resizes images: ``resize`` in the metadata has the sizes of evaluation; a classifier
+    has ``centre_crop`` there. For outputs see :mod:`.parts`. A RetinaNet as ``torch-export`` has no
+    non-maximum suppression.
 
     Before the file is renamed into place it is verified: another process, which can import neither
     Detectron2 nor this package, runs it on images of different sizes, and the results must equal
@@ -273,9 +274,16 @@ def _labels(predictor: Predictor, case: np.ndarray) -> _Results:
     return outputs, (best[0] - best[-1] <= LABEL_MARGIN).numpy()
 
 
+def _probabilities(predictor: Predictor, case: np.ndarray) -> _Results:
+    """The same in the form of a :class:`.parts.Classifier`."""
+    (output,) = predictor.model(model_inputs(case, predictor.cfg.INPUT.FORMAT))
+    return {"scores": output["probabilities"].numpy()}, None
+
+
 _RESULTS_OF_MODEL: dict[type, Callable[[Predictor, np.ndarray], _Results]] = {
     Detector: _detections,
     Segmentor: _labels,
+    Classifier: _probabilities,
 }
 """By the class of a whole model: its own results, computed by Detectron2."""
 
@@ -296,6 +304,17 @@ def _arrays(found: Instances) -> dict[str, np.ndarray]:
     return outputs
 
 
+def _size(predictor: Predictor) -> dict[str, Any]:
+    """How an image gets its size in evaluation."""
+    cfg = predictor.cfg
+    if predictor.classifies:
+        keys = cfg.RESNEST.CLASSIFIER
+        share = keys.TEST_SIZE / (keys.TEST_SIZE + keys.TEST_MARGIN)
+        return {"centre_crop": {"share_of_short_side": share, "resized_to": keys.TEST_SIZE}}
+    edges = {"shortest_edge": cfg.INPUT.MIN_SIZE_TEST, "longest_edge": cfg.INPUT.MAX_SIZE_TEST}
+    return {"resize": edges}
+
+
 def _describe(predictor: Predictor) -> dict[str, Any]:
     cfg, source = predictor.cfg, predictor.checkpoint
     return {
@@ -309,10 +328,7 @@ def _describe(predictor: Predictor) -> dict[str, Any]:
             "mean": list(cfg.MODEL.PIXEL_MEAN),
             "std": list(cfg.MODEL.PIXEL_STD),
         },
-        "resize": {
-            "shortest_edge": cfg.INPUT.MIN_SIZE_TEST,
-            "longest_edge": cfg.INPUT.MAX_SIZE_TEST,
-        },
+        **_size(predictor),
         "score_threshold": predictor.settings["score_threshold"],
         "source": {"file": source.name, "sha256": file_sha256(source)},
         "written": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

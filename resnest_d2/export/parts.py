@@ -19,6 +19,7 @@ from detectron2.structures import Boxes, ImageList
 
 from ..errors import check_choice
 from ..inference import fold_batch_norms
+from ..modeling import ImageClassifier
 from ..modeling.forward_parts import dense_predictions
 
 PARTS = ("model", "backbone", "bottom_up")
@@ -30,7 +31,8 @@ def build_part(
     """A part of a copy of a model, on the CPU.
 
     Args:
-        model: a detector of Detectron2 or a ``SemanticSegmentor``, in evaluation mode.
+        model: a detector of Detectron2, a ``SemanticSegmentor`` or an ``ImageClassifier``, in
+            evaluation mode.
         cfg: its config.
         part: ``"model"``, the whole of it; ``"backbone"``, the input of the heads (with FPN: p2 to
             p6); or ``"bottom_up"``, the network below an FPN (res2 to res5).
@@ -53,6 +55,8 @@ def build_part(
         return Features(model, model.backbone, name=part, rgb=rgb)
     if isinstance(model, SemanticSegmentor):
         return Segmentor(model, rgb=rgb)
+    if isinstance(model, ImageClassifier):
+        return Classifier(model, rgb=rgb)
     if not nms:
         if not isinstance(model, RetinaNet):
             raise ValueError(
@@ -71,7 +75,9 @@ def _require_boxes_and_masks(model: nn.Module) -> None:
     if isinstance(model, PanopticFPN):
         raise ValueError(f"{name}: a file holds boxes and masks, not panoptic segments")
     if not isinstance(model, GeneralizedRCNN):
-        raise ValueError(f"{name} must be a GeneralizedRCNN, a RetinaNet or a SemanticSegmentor")
+        raise ValueError(
+            f"{name} must be a GeneralizedRCNN, RetinaNet, SemanticSegmentor or ImageClassifier"
+        )
     if not isinstance(model.roi_heads, StandardROIHeads):
         heads = type(model.roi_heads).__name__
         raise ValueError(f"{heads} must be StandardROIHeads or CascadeROIHeads")
@@ -208,6 +214,17 @@ class Segmentor(_Part):
         crop = (0, image.shape[-1] - logits.shape[-1], 0, image.shape[-2] - logits.shape[-2])
         labels, scores = logits.argmax(dim=0), logits.softmax(dim=0).amax(dim=0)
         return F.pad(labels, crop), F.pad(scores, crop)
+
+
+class Classifier(_Part):
+    """The probability of each class, scores (classes,), 0-1."""
+
+    name = "classifier"
+    output_names = ["scores"]
+    dynamic_axes = {}
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
+        return (self.model.logits(self.preprocess(image).tensor)[0].softmax(dim=0),)
 
 
 class Features(_Part):

@@ -24,6 +24,7 @@ from detectron2.utils.env import TORCH_VERSION
 
 from ..errors import ArgumentError
 from ..hardware import has_fast_bfloat16
+from ..modeling import ImageClassifier
 from .compiled_attention import replace_attention
 from .fold import fold_batch_norms
 from .pooling import replace_poolers
@@ -49,8 +50,8 @@ def optimize_for_inference(
 
     Args:
         model: a model of Detectron2 (``GeneralizedRCNN``, ``PanopticFPN``, ``RetinaNet``,
-            ``SemanticSegmentor``), or a module that maps tensors to tensors, such as a backbone. It
-            is not changed.
+            ``SemanticSegmentor``), an ``ImageClassifier``, or a module that maps tensors to
+            tensors, such as a backbone. It is not changed.
         dtype: of the parts; by default bfloat16 where it is faster on the model's device, else the
             dtype of the model. Results of a model of Detectron2 are float32 in any case.
         compile: compile the parts with ``torch.compile``.
@@ -135,10 +136,12 @@ class _Part(NamedTuple):
 
 
 def _parts(model: nn.Module) -> Iterator[_Part]:
-    if not isinstance(model, (GeneralizedRCNN, RetinaNet, SemanticSegmentor)):
+    if not isinstance(model, (GeneralizedRCNN, RetinaNet, SemanticSegmentor, ImageClassifier)):
         yield _Part(type(model).__name__, model, any_size=False)
         return
     yield _Part("backbone", model.backbone)
+    if isinstance(model, ImageClassifier):
+        return
     if isinstance(model, RetinaNet):
         yield _Part("head", model.head)
         return

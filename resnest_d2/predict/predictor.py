@@ -204,14 +204,6 @@ class Predictor:
 
         return draw_instances(self._read(image), instances, self.class_names)
 
-    def require_detector(self, purpose: str) -> None:
-        """Raise a ValueError where the model finds no objects; ``purpose`` needs them."""
-        if self.segments or self.classifies:
-            raise ValueError(
-                f"{purpose} is for detectors, and {self.checkpoint} holds a "
-                f"{self.cfg.MODEL.META_ARCHITECTURE}"
-            )
-
     def _read(self, image: Image) -> np.ndarray:
         if isinstance(image, (str, os.PathLike)):
             decoded = read_image(image, self.intensity)

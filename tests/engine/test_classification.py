@@ -10,9 +10,10 @@ import pytest
 import torch
 from class_sets import CLASSES, write_class_set
 
-from resnest_d2 import Predictor, evaluate, train
+from resnest_d2 import Predictor, evaluate, optimize_for_inference, train
 from resnest_d2.data import sample_set
 from resnest_d2.engine import RunRequest, Trainer, prepare, run
+from resnest_d2.export import export_checkpoint, open_file
 from resnest_d2_command import main
 
 SMALL = (
@@ -218,7 +219,34 @@ def test_a_checkpoint_with_other_classes_is_refused(trained, data, tmp_path):
         evaluate(trained[0], val=tmp_path / "val", output_dir=tmp_path / "out", quiet=True)
 
 
-# ---- explain ----
+# ---- export, optimize, explain ----
+
+
+@pytest.mark.parametrize("format", ["torchscript", "onnx"])
+def test_an_exported_file_gives_the_probabilities(format, trained, data, tmp_path):
+    if format == "onnx":
+        pytest.importorskip("onnxruntime")
+    images = [str(Path(data["val"], name, "1.png")) for name in CLASSES]
+    made = export_checkpoint(trained[0], tmp_path / "file", format=format, images=images)
+    assert made.agreement.images == 3 and made.agreement.scores < 1e-4
+    assert made.metadata["part"] == "classifier" and made.metadata["outputs"] == ["scores"]
+    assert made.metadata["centre_crop"] == {"share_of_short_side": 0.5, "resized_to": 32}
+    run, _ = open_file(str(tmp_path / "file"), format)
+    predictor = Predictor(trained[0], device="cpu")
+    for image in images:
+        (scores,) = run(predictor.preprocess(image)["image"].float().numpy()).values()
+        torch.testing.assert_close(torch.tensor(scores), predictor(image), rtol=0, atol=1e-4)
+
+
+def test_an_optimised_classifier_gives_the_same_probabilities(trained, data):
+    predictor = Predictor(trained[0], device="cpu")
+    fast = optimize_for_inference(predictor.model, compile=False, dtype=torch.float32)
+    inputs = [predictor.preprocess(Path(data["val"], name, "2.png")) for name in CLASSES]
+    with torch.no_grad():
+        for ours, theirs in zip(fast(inputs), predictor.model(inputs), strict=True):
+            torch.testing.assert_close(
+                ours["probabilities"], theirs["probabilities"], rtol=0, atol=1e-5
+            )
 
 
 def test_explain_shows_the_most_likely_classes(trained, data, tmp_path, capsys):
