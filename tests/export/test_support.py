@@ -12,7 +12,7 @@ import pytest
 import torch
 from segmentors import HEADS
 from tabulate import tabulate
-from trained import train_family, train_segmentor
+from trained import train_classifier, train_family, train_segmentor
 
 from resnest_d2.export import FORMATS, export_checkpoint
 
@@ -29,7 +29,8 @@ NAMES = {
     "deformable": "Faster R-CNN, deformable",
     "deformable_cascade_mask": "Cascade Mask R-CNN, deformable",
 }
-NAMES |= {head: head for head in HEADS}
+NAMES |= {head: head for head in HEADS} | {"classifier": "classifier"}
+WITHOUT_THRESHOLD = ("classifier", *HEADS)
 CELLS = [(family, "model", format) for family in NAMES for format in FORMATS]
 CELLS += [("mask", part, format) for part in ("backbone", "bottom_up") for format in FORMATS]
 
@@ -44,11 +45,13 @@ def run_of(tmp_path_factory):
     def find(family: str) -> Path:
         if family not in runs:
             folder = tmp_path_factory.mktemp("runs") / "run"
+            iterations = 700 if family == "retinanet" else 250
             if family in HEADS:
                 runs[family] = train_segmentor(family, folder)
-                return runs[family]
-            iterations = 700 if family == "retinanet" else 250
-            runs[family] = train_family(family, folder, iterations=iterations)
+            elif family == "classifier":
+                runs[family] = train_classifier(folder)
+            else:
+                runs[family] = train_family(family, folder, iterations=iterations)
         return runs[family]
 
     return find
@@ -56,7 +59,11 @@ def run_of(tmp_path_factory):
 
 def _must_refuse(family: str, part: str, format: str) -> str | None:
     """The reason that the user is given, in part."""
-    if format == "torch-export" and part == "model" and family not in ("retinanet", *HEADS):
+    if (
+        format == "torch-export"
+        and part == "model"
+        and family not in ("retinanet", *WITHOUT_THRESHOLD)
+    ):
         return "holds no detector"
     if format == "torch-export" and not MODERN:
         return "needs PyTorch 2.6"
@@ -70,7 +77,7 @@ def test_a_cell_of_the_table(run_of, tmp_path, family, part, format):
     target = tmp_path / "file"
     reason = _must_refuse(family, part, format)
     # high enough for an image of one colour to have no detection
-    threshold = None if family in HEADS else 0.2
+    threshold = None if family in WITHOUT_THRESHOLD else 0.2
     how = {"format": format, "part": part, "score_threshold": threshold}
     if reason:
         with pytest.raises((ValueError, RuntimeError), match=reason):
@@ -83,6 +90,8 @@ def test_a_cell_of_the_table(run_of, tmp_path, family, part, format):
     assert agreement.images >= 10
     if family in HEADS:
         assert agreement.labels > 0.999
+    elif family == "classifier":
+        assert agreement.scores < 1e-4
     elif part == "model" and format != "torch-export":
         assert agreement.detections >= 10 and agreement.without_detection >= 1
         assert ("mask" in family) == (agreement.masks is not None)
