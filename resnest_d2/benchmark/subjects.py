@@ -148,6 +148,7 @@ class Subject:
             for image in images:
                 image["instances"] = _objects(*size)
                 image["sem_seg"] = torch.zeros(size, dtype=torch.int64)
+                image["label"] = 0
         return images
 
 

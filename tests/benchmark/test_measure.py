@@ -125,6 +125,15 @@ def test_a_model_for_segmentation_is_counted_whole_and_timed_by_part():
     assert step.saved > 0
 
 
+def test_a_classifier_is_the_network_with_its_linear_layer():
+    name = "classify_resnest14"
+    (measured,) = measure([name], size=(32, 64), runs=0)
+    (network,) = measure(["resnest14"], size=(32, 64), runs=0, classifier=True)
+    assert (measured.params, measured.multiply_adds) == (network.params, network.multiply_adds)
+    (step,) = measure([name], size=(32, 32), runs=1, warmup=0, batch=2, training=True)
+    assert step.saved > 0
+
+
 def test_command_writes_table_json_and_chart(tmp_path, capsys):
     arguments = ["resnest14", "timm:resnest14d", "--classifier", "--size", "32", "64"]
     assert main(["benchmark", *arguments, "--runs", "2", "--json", "--out", str(tmp_path)]) == 0
