@@ -204,6 +204,10 @@ def attention_by_class(
         FileNotFoundError, ValueError: as :func:`resnest_d2.data.check_coco_json` or
             :func:`resnest_d2.data.register_label_maps`; a network without split attention.
     """
+    if predictor.classifies == bool(data[0]):
+        other = f"without {data[0]}" if data[0] else "with --val-json, or --val-labels"
+        architecture = predictor.cfg.MODEL.META_ARCHITECTURE
+        raise ValueError(f"give --val-images {other}: the model is a {architecture}")
     if predictor.segments:
         class_names = predictor.class_names
         ignored = predictor.cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE

@@ -115,6 +115,8 @@ def read_detection_run(
         data: (COCO json file, image folder) of the evaluation, if they have moved.
     """
     results_json = results_file(folder, RESULTS, "--val-json FILE")
+    if data and not data[0]:
+        raise ValueError(f"{folder} was evaluated on a COCO file: give --val-json FILE too")
     json_file, image_root = map(
         Path, data or recorded_data(results_json, "json_file", "image_root")
     )

@@ -178,6 +178,17 @@ def test_other_classes_start_a_new_last_layer(trained, data, tmp_path):
     assert "(3 -> 2)" in (folder / "log.txt").read_text(encoding="utf-8")
 
 
+def test_data_of_another_task_is_refused(trained, data, tmp_path, capsys):
+    pytest.importorskip("captum")
+    image = str(Path(data["val"], "red", "0.png"))
+    options = ["--checkpoint", str(trained[0]), "--out", str(tmp_path / "out"), image]
+    assert main(["explain", *options, "--val-json", image, "--val-images", data["val"]]) == 2
+    assert f"give --val-images without {image}" in capsys.readouterr().err
+    run = ["report", str(trained[0]), "--out", str(tmp_path / "r.html")]
+    assert main([*run, "--val-labels", data["val"], "--val-images", data["val"]]) == 2
+    assert "was evaluated on class folders" in capsys.readouterr().err
+
+
 # ---- refusals ----
 
 
