@@ -25,7 +25,7 @@ from examples import (
     python_of_file,
     words_of,
 )
-from workspace import SMALLER, Material, enter, forget_data_sets, make_material
+from workspace import CLASSIFIER, SMALLER, Material, enter, forget_data_sets, make_material
 
 from detectron2.data import DatasetCatalog
 
@@ -150,8 +150,10 @@ def _small(arguments: list[str]) -> list[str]:
         place = arguments.index("--num-gpus")
         arguments = arguments[:place] + arguments[place + 2 :]
     added = list(ADDED.get(arguments[0], ()))
-    if arguments[:2] == ["export", "runs/street"]:
+    if arguments[:2] in (["export", "runs/street"], ["export", "runs/birds"]):
         added = []  # no detections, no threshold
+    if "classify_resnest50" in arguments:
+        added += CLASSIFIER
     starts_anew = arguments[0] == "train" and not {"--eval-only", "--resume"} & {*arguments}
     if starts_anew and "--init-from" not in arguments:
         added += ["MODEL.WEIGHTS", ""]
@@ -228,6 +230,8 @@ def test_python_runs_and_prints_what_is_said(file, workspace, material, monkeypa
         if "RESNEST.EPOCHS.MAX" in opts:  # iterations would contradict it
             del small["SOLVER.MAX_ITER"], small["SOLVER.WARMUP_ITERS"]
             small["RESNEST.EPOCHS.MAX"] = 4
+        if args[0] == "classify_resnest50":
+            small |= _pairs(CLASSIFIER)
         given = {**_pairs(opts), **small}
         return train(*args, opts=[word for pair in given.items() for word in pair], **kwargs)
 

@@ -121,6 +121,8 @@ class Match:
             axis = 1 if name.endswith("score_lowres.weight") else 0  # a transposed convolution
             if part_of(name) in _BACKBONE:
                 continue
+            if module == "linear" and backbone_prefix(self.own) == "":
+                count = None  # of a network alone, not of a classifier
             if count and given[:axis] + given[axis + 1 :] == own[:axis] + own[axis + 1 :]:
                 counts[module] = (count(given[axis], anchors), count(own[axis], anchors))
             else:

@@ -198,7 +198,7 @@ def test_chance_is_the_deviation_of_images_drawn_at_random():
 class _Predictor:
     """As much of one as recording takes."""
 
-    segments = False
+    segments = classifies = False
 
     def __init__(self):
         self.model = small_detector("faster")

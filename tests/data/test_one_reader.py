@@ -31,7 +31,7 @@ from resnest_d2.draw.instances import save_comparisons
 from resnest_d2.engine import prepare, run
 from resnest_d2.engine.diagnosis.traps import find_traps
 from resnest_d2.engine.training.lazy import _read_alike
-from resnest_d2.evaluation.evaluators import _read_mask
+from resnest_d2.evaluation.sem_seg_evaluator import read_labels_as
 from resnest_d2.predict import many_files as predict_run
 from resnest_d2.report import gallery
 from resnest_d2_command import main
@@ -161,6 +161,7 @@ def data_set(tmp_path):
 def _predictor(cfg):
     """What of a predictor makes the network's input."""
     predictor = object.__new__(Predictor)
+    predictor.classifies = False
     predictor.cfg, predictor.intensity = cfg, Intensity.from_config(cfg)
     predictor._resize = T.ResizeShortestEdge([40, 40], 1333)
     return predictor
@@ -435,7 +436,7 @@ def test_a_semantic_mask_is_read_as_classes_whatever_its_mode(tmp_path):
     for mode, image in images.items():
         image.save(tmp_path / "mask.png")
         assert read_mask(tmp_path / "mask.png").tolist() == classes.tolist(), mode
-        assert _read_mask(tmp_path / "mask.png", int).tolist() == classes.tolist(), mode
+        assert read_labels_as(tmp_path / "mask.png", int).tolist() == classes.tolist(), mode
     images["I;16"].point(lambda value: 300).save(tmp_path / "mask.png")
     Image.fromarray(np.full((1, 4), 300, np.uint16)).save(tmp_path / "mask.png")
     assert read_mask(tmp_path / "mask.png").tolist() == [[255] * 4]

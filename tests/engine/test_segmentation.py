@@ -178,7 +178,7 @@ def test_a_class_is_explained(checkpoint, data, tmp_path, capsys, monkeypatch):
         truths = [np.array(Image.open(f)) for f in Path(labels).iterdir()]
         expected = [sum((t == n).any() for t in truths) for n in range(len(CLASSES))]
         assert saved["num_images"].tolist() == expected
-    text = _text(record, 0.5)
+    text = _text(record, 0.5, classes=True)
     assert f": {len(areas)} classes\n  0 {list(areas)[0]} " in text
     assert "class 1: " in text and "is in its region" in text
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from checkout import ROOT
+from class_sets import write_class_set
 from label_sets import write_label_set
 from PIL import Image
 from runs import TINY
@@ -31,6 +32,14 @@ SMALLER = (
     *("INPUT.MIN_SIZE_TEST", "96"),
 )
 """What makes the training of a recipe a matter of a second."""
+
+
+CLASSIFIER = (
+    *("RESNEST.EPOCHS.MAX", "0", "RESNEST.EPOCHS.WARMUP", "0", "RESNEST.EPOCHS.EVAL_PERIOD", "0"),
+    *("RESNEST.EPOCHS.CHECKPOINT_PERIOD", "0", "RESNEST.CLASSIFIER.TRAIN_SIZE", "32"),
+    *("RESNEST.CLASSIFIER.TEST_SIZE", "32"),
+)
+"""The same for a classifier, besides."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,7 @@ def make_material(root: Path) -> Material:
     _write_weights(folder, weights)
     _train(folder, root)
     _train_segmentor(folder)
+    _train_classifier(folder, weights)
     return Material(folder, weights)
 
 
@@ -98,7 +108,7 @@ def _write_photos(folder: Path) -> None:
     pictures[0].save(folder / "photos" / "1.jpg", quality=95)
     pictures[1].save(folder / "photos" / "holiday" / "2.jpg", quality=95)
     pictures[2].save(folder / "more" / "old" / "3.jpg", quality=95)
-    for name in ("street.jpg", "photo.jpg"):
+    for name in ("street.jpg", "photo.jpg", "bird.jpg"):
         pictures[0].save(folder / name, quality=95)
 
 
@@ -174,6 +184,20 @@ def _train_segmentor(folder: Path) -> None:
     run(request)
     for name in ("street50", "street101"):
         shutil.copytree(folder / "runs" / "street", folder / "runs" / name)
+
+
+def _train_classifier(folder: Path, weights: Path) -> None:
+    """``birds/``, images in folders of classes; ``runs/birds``; a stand-in for published weights
+    and for ImageNet.
+    """
+    data = write_class_set(folder / "birds", train=2, val=2)
+    shutil.copytree(data["val"], folder / "datasets" / "imagenet" / "val")
+    recipe, opts = "classify_resnest50", (*SMALLER, *CLASSIFIER)
+    torch.save(
+        {"model": build_model(get_config(recipe, SMALLER)).state_dict()}, weights / "resnest50.pth"
+    )
+    opts = (*opts, "OUTPUT_DIR", str(folder / "runs" / "birds"))
+    run(RunRequest(recipe, opts, train=(("", data["train"]),), val=(("", data["val"]),)))
 
 
 def _decide(checkpoint: Path) -> None:

@@ -136,7 +136,7 @@ for _line in re.sub(r"\n  ", " ", _TABLE).split("\n"):
 MENDED, REPAIRABLE, UNUSABLE = _actions["mend"], _actions["repair"], _actions["stop"]
 WARNINGS = _actions["note"] | MENDED
 OF_MASKS, OF_KEYPOINTS = _actions["masks"], _actions["keypoints"]
-OF_LABELS = _actions["labels"]
+OF_LABELS, OF_CLASS_FOLDERS = _actions["labels"], _actions["classes"]
 MERGED = {kind for kind in KINDS if kind.startswith("merged-")}
 """Kinds of entries that are taken together with an earlier one."""
 
