@@ -127,6 +127,7 @@ def evaluate(
     output_dir: str | os.PathLike | None = None,
     opts: Sequence[Any] = (),
     config: str | os.PathLike | CfgNode | None = None,
+    classes: str | os.PathLike | None = None,
     on_bad_data: str = "refuse",
     num_processes: int = 1,
     quiet: bool = False,
@@ -144,6 +145,7 @@ def evaluate(
         config: None takes the config in the checkpoint, or the published detector's recipe; the
             data must then have the classes that it was trained on. A checkpoint of stock
             Detectron2's trainer needs the config that it was trained with.
+        classes: see :func:`train`; needed where class folders got other names in training.
         on_bad_data, num_processes, quiet: see :func:`train`.
 
     Raises:
@@ -160,6 +162,7 @@ def evaluate(
         val=pairs,
         eval_only=True,
         checkpoint=os.fspath(checkpoint),
+        classes=None if classes is None else os.fspath(classes),
         on_bad_data=on_bad_data,
         num_processes=num_processes,
         quiet=quiet,

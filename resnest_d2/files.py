@@ -124,3 +124,22 @@ class AtomicFiles:
         if mode in ("w", "wb") and "://" not in path and not kwargs:
             return writing(path, mode)
         return self._path_manager.open(path, mode, **kwargs)
+
+
+def walk_once(
+    root: str | os.PathLike, entered: set[str] | None = None
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """``os.walk`` that follows links and enters each folder once, none whose name has a dot first.
+
+    Args:
+        entered: real paths of folders that are not entered; those that are entered are added.
+    """
+    entered = set() if entered is None else entered
+    for place, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(place)
+        if real in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield place, folders, files

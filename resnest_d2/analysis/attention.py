@@ -13,7 +13,7 @@ import os
 import random
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -191,7 +191,11 @@ class ClassAttention:
 
 
 def attention_by_class(
-    predictor: "Predictor", data: tuple[str, str], *, num_images: int = 200
+    predictor: "Predictor",
+    data: tuple[str, str],
+    *,
+    num_images: int = 200,
+    folder_names: Mapping[str, str] | None = None,
 ) -> ClassAttention:
     """Record the split attention for images of a data set, drawn with a fixed seed.
 
@@ -199,6 +203,7 @@ def attention_by_class(
         data: (COCO json file, image folder); for semantic segmentation (folder of label maps, image
             folder), for classification ("", folder of class folders).
         num_images: how many at most, at least 2.
+        folder_names: names of the classes by class folder, where these differ.
 
     Raises:
         FileNotFoundError, ValueError: as :func:`resnest_d2.data.check_coco_json` or
@@ -214,7 +219,8 @@ def attention_by_class(
         name = register_label_maps(*data, class_names, ignore_value=ignored)
     elif predictor.classifies:
         class_names = predictor.class_names
-        files = class_folder_files(usable_class_folders(data[1], class_names=class_names))
+        found = usable_class_folders(data[1], folder_names, class_names=class_names)
+        files = class_folder_files(found)
         files.register()
         name = files.name
     else:

@@ -123,8 +123,15 @@ def explain_detection(model: nn.Module, inputs: dict, detection: int = 0) -> Sal
         label=int(instance.pred_classes),
         score=float(instance.scores),
         baseline=of_baseline,
-        region=instance.regions[0].cpu().numpy() if isinstance(model, SemanticSegmentor) else None,
+        region=_region(model, instance),
     )
+
+
+def _region(model: nn.Module, instance: Instances) -> np.ndarray | None:
+    """The pixels of a class, bool (h, w); None for a detection."""
+    if isinstance(model, SemanticSegmentor):
+        return instance.regions[0].cpu().numpy()
+    return np.ones(instance.image_size, bool) if isinstance(model, ImageClassifier) else None
 
 
 def check_saliency(model: nn.Module) -> None:

@@ -209,14 +209,16 @@ class RunCheckpointer(DetectionCheckpointer):
         """Load a file that was read already. Same errors as ``load``."""
         self._load_model(self._fit(stored))
 
-    def check(self, uri: str) -> None:
-        """Refuse a file that ``load`` would refuse; nothing is loaded or logged.
+    def check(self, uri: str) -> StoredWeights:
+        """Read a file and refuse one that ``load`` would refuse; nothing is loaded or logged.
 
         The model may be on the device ``meta``.
         """
         path, _, query = uri.partition("?")
         path = self.path_manager.get_local_path(path)
-        self._match(read_weights(path, trust_pickle=self._trust_pickle), _by_heuristics(query))
+        stored = read_weights(path, trust_pickle=self._trust_pickle)
+        self._match(stored, _by_heuristics(query))
+        return stored
 
     def check_stored(self, stored: StoredWeights) -> None:
         """The same for a file that was read already; its tensors may be on ``meta``."""

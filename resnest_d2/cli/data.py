@@ -83,19 +83,23 @@ def check(args: argparse.Namespace) -> int:
     from ..data.check.problems import counted, report
     from ..data.folders.class_folders import check_class_folders
     from ..data.folders.label_maps import check_label_maps
+    from ..data.folders.overlap import find_overlap
 
     sets = _given_sets(args)
     groups = [*sets.coco, *([pair] for pair in paths_in_pairs(args.paths))]
     if not any((*groups, sets.label_maps, sets.class_folders)):
         raise ValueError(f"no data: give {_WAYS}")
     problems = check_sets(*filter(None, groups))
-    for labels, images in sets.label_maps:
-        problems += check_label_maps(images, labels, len(sets.names), args.ignore_value).problems
-    classes = None  # those of the first folder
+    folders = [
+        check_label_maps(images, labels, len(sets.names), args.ignore_value)
+        for labels, images in sets.label_maps
+    ]
     for root in sets.class_folders:
-        found = check_class_folders(root, classes, sets.names)
-        classes = classes or found.class_names
-        problems += found.problems
+        classes = folders[0].class_names if folders else None
+        folders.append(check_class_folders(root, classes, sets.names))
+    learned = len(args.train_labels or args.train_images) if folders else 0
+    find_overlap(folders[:learned], folders[learned:])
+    problems += [problem for found in folders for problem in found.problems]
     errors = sum(problem.severity == "error" for problem in problems)
     if args.json:
         print(json.dumps({"problems": [problem.as_dict() for problem in problems]}, indent=2))

@@ -18,6 +18,7 @@ def explain(args: argparse.Namespace) -> int:
 
     from ..analysis.attention import NO_ATTENTION, attention_by_class, image_attention
     from ..analysis.saliency import check_saliency, follow_detections
+    from ..data.folders.class_folders import read_folder_names
     from ..modeling.forward_parts import network_input
     from ..predict.predictor import Predictor
 
@@ -52,7 +53,10 @@ def explain(args: argparse.Namespace) -> int:
         elif args.block or args.data:
             raise ValueError(f"--block and --val-json: {NO_ATTENTION}")
         if args.data:
-            by_class = attention_by_class(predictor, tuple(args.data), num_images=args.num_images)
+            names = read_folder_names(args.classes) if args.classes else None
+            by_class = attention_by_class(
+                predictor, tuple(args.data), num_images=args.num_images, folder_names=names
+            )
     except (*REFUSALS, ModuleNotFoundError) as error:
         return refuse(error)
     columns = (found.pred_classes, found.scores, found.pred_boxes.tensor)

@@ -191,9 +191,10 @@ def plot_saliency(
 
     inside, area = result.share_inside()
     of_class = result.region is not None
+    share = f"{inside:.0%} of what counts is in the {result.place}, {area:.0%} of the image"
     titles = [
         f"The {'class' if of_class else 'detection'}: {name}, score {result.score:.2f}",
-        f"{inside:.0%} of what counts is in the {result.place}, {area:.0%} of the image",
+        "What counts" if of_class and result.region.all() else share,
     ]
     titles += [] if of_class else ["Around the box"]
     size = (1 + 4 * len(titles), 1.4 + 3.7 * height / width)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.image_reader import SUFFIXES
+from ..files import walk_once
 
 __all__ = ["ImageFiles", "drawing_names", "find_images"]
 
@@ -109,13 +110,7 @@ def _matches(pattern: str) -> list[str]:
     entered: set[str] = set()
     found = []
     for start in glob.glob(os.path.join(*parts[:at])) if at else [""]:
-        for place, folders, files in os.walk(start or ".", followlinks=True):
-            real = os.path.realpath(place)
-            if real in entered:
-                folders.clear()
-                continue
-            entered.add(real)
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for place, _, files in walk_once(start or ".", entered):
             if rest:
                 found += _matches(os.path.join(glob.escape(place), *rest))
             else:

@@ -3,6 +3,7 @@
 import argparse
 
 from .common import (
+    add_classes_option,
     add_data_options,
     add_json_option,
     add_model_options,
@@ -59,6 +60,7 @@ def add_commands(commands) -> None:
         "the largest class",
     )
     add_data_options(parser, "val", text="annotated images, for means by class")
+    add_classes_option(parser, "; default: those of the checkpoint")
     add("--data", nargs=2, help=argparse.SUPPRESS)  # its older form
     add(
         "--num-images",

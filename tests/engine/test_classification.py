@@ -207,7 +207,7 @@ def test_a_detector_needs_annotations(data, tmp_path):
     request = RunRequest(
         "mask_rcnn_resnest50_fpn", ("OUTPUT_DIR", str(tmp_path)), train=(("", data["train"]),)
     )
-    with pytest.raises(ValueError, match="has no annotations: give --train-json"):
+    with pytest.raises(ValueError, match="a GeneralizedRCNN needs them: give --train-json"):
         prepare(request)
 
 
@@ -228,6 +228,35 @@ def test_a_checkpoint_with_other_classes_is_refused(trained, data, tmp_path):
     (tmp_path / "val" / "red").rename(tmp_path / "val" / "rot")
     with pytest.raises(ValueError, match="new-class.*(\n.*)*class 'rot'"):
         evaluate(trained[0], val=tmp_path / "val", output_dir=tmp_path / "out", quiet=True)
+
+
+def test_classes_in_another_order_are_refused(trained, data, tmp_path):
+    """By the run that is resumed, and by an evaluation with a config."""
+    names = tmp_path / "names.json"
+    turned = dict(zip(CLASSES, (*CLASSES[1:], CLASSES[0]), strict=True))
+    names.write_text(json.dumps(turned), encoding="utf-8")
+    shutil.copytree(trained[0], tmp_path / "run")
+    request = request_of(data, tmp_path / "run", resume=True, classes=str(names))
+    with pytest.raises(ValueError, match="must be in the same order"):
+        prepare(request)
+    opts = ("MODEL.WEIGHTS", str(trained[0] / "model_final.pth"))
+    request = request_of(
+        data, tmp_path / "out", *opts, train=(), eval_only=True, classes=str(names)
+    )
+    with pytest.raises(ValueError, match="must be in the same order"):
+        prepare(request)
+
+
+def test_a_run_with_named_classes_is_evaluated_with_the_names(data, tmp_path):
+    names = tmp_path / "names.json"
+    names.write_text(json.dumps({c: f"{c} stripes" for c in CLASSES}), encoding="utf-8")
+    opts = [*SMALL, "SOLVER.MAX_ITER", "2"]
+    kwargs = {"classes": names, "quiet": True}
+    train(RECIPE, train=data["train"], output_dir=tmp_path / "run", opts=opts, **kwargs)
+    found = evaluate(tmp_path / "run", val=data["val"], **kwargs).metrics
+    assert "top1-red stripes" in found["classification"]
+    with pytest.raises(ValueError, match="--classes FILE gives folders other names"):
+        evaluate(tmp_path / "run", val=data["val"], quiet=True)
 
 
 # ---- export, optimize, explain ----

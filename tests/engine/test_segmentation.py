@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,21 @@ def test_the_rates_follow_the_poly_schedule(data, tmp_path):
             expected = head * (0.1 if name.startswith("backbone.") else 1)
             assert rate == pytest.approx(expected, rel=1e-12), (iteration, name)
     assert len(seen) == 4
+
+
+def test_a_resumed_run_takes_the_schedule_of_its_config(trained, data, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "run")
+    plan = prepare(request_of(data, tmp_path / "run", "SOLVER.MAX_ITER", "8", resume=True, val=()))
+    trainer = Trainer(plan.cfg)
+    trainer.resume_or_load(resume=True)
+    trainer.scheduler.step()
+    head = max(group["lr"] for group in trainer.optimizer.param_groups)
+    assert head == pytest.approx(0.02 * (1 - 5 / 8) ** 0.9)
+
+
+def test_deeplabv3_of_detectron2_takes_one_feature_map(data, tmp_path):
+    with pytest.raises(ValueError, match="IN_FEATURES must be one feature map"):
+        prepare(request_of(data, tmp_path, "MODEL.SEM_SEG_HEAD.NAME", "DeepLabV3Head"))
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,8 @@ Evaluation: EfficientNet's centre crop, whose side is S / (S + 32) of the short 
 pixels.
 """
 
+import math
+
 import torch
 from PIL import Image
 from torch import nn
@@ -115,19 +117,20 @@ def check_classifier(cfg: CfgNode) -> None:
     check_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("RGB", "BGR"))
     area, policy = keys.CROP_AREA, keys.RANDAUGMENT
     sound_policy = len(policy) == 2 and policy[0] >= 0 and 0 <= policy[1] < _BINS
+    sound_policy = sound_policy and all(isinstance(value, int) for value in policy)
     for name, valid, allowed in (
         ("NUM_CLASSES", keys.NUM_CLASSES >= 1, "at least 1"),
         ("DROPOUT", 0 <= keys.DROPOUT < 1, "at least 0 and less than 1"),
         ("LABEL_SMOOTHING", 0 <= keys.LABEL_SMOOTHING <= 1, "from 0 to 1"),
-        ("MIXUP", keys.MIXUP >= 0, "at least 0"),
-        ("CUTMIX", keys.CUTMIX >= 0, "at least 0"),
+        ("MIXUP", keys.MIXUP == 0 or 0.001 <= keys.MIXUP <= 1000, "0, or from 0.001 to 1000"),
+        ("CUTMIX", keys.CUTMIX == 0 or 0.001 <= keys.CUTMIX <= 1000, "0, or from 0.001 to 1000"),
         ("TRAIN_SIZE", keys.TRAIN_SIZE >= 1, "at least 1"),
         ("TEST_SIZE", keys.TEST_SIZE >= 1, "at least 1"),
         ("TEST_MARGIN", keys.TEST_MARGIN >= 0, "at least 0"),
         ("CROP_AREA", len(area) == 2 and 0 < area[0] <= area[1] <= 1, "two rising shares, 0 to 1"),
         ("RANDAUGMENT", sound_policy, "a number of operations and a magnitude from 0 to 30"),
-        ("COLOR_JITTER", keys.COLOR_JITTER >= 0, "at least 0"),
-        ("LIGHTING", keys.LIGHTING >= 0, "at least 0"),
+        ("COLOR_JITTER", 0 <= keys.COLOR_JITTER < math.inf, "at least 0"),
+        ("LIGHTING", 0 <= keys.LIGHTING < math.inf, "at least 0"),
         ("ERASING", 0 <= keys.ERASING <= 1, "from 0 to 1"),
     ):
         if not valid:

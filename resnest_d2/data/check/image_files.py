@@ -119,6 +119,18 @@ def shared_images(
     ]
 
 
+def shared_files(first: Sequence[str], second: Sequence[str]) -> list[tuple[str, str]]:
+    """Equal image files of two lists, whatever their names: path in the first, in the second."""
+    sides = [[(path, f) for path, f in look_at(paths) if not f.kind] for paths in (first, second)]
+    keys = [{(f.num_bytes, f.size) for _, f in side} for side in sides]
+    both = keys[0] & keys[1]
+    ours, theirs = ([p for p, f in side if (f.num_bytes, f.size) in both] for side in sides)
+    digests = file_digests([*ours, *theirs])
+    found = dict(zip(digests[len(ours) :], theirs, strict=True))
+    pairs = zip(ours, digests[: len(ours)], strict=True)
+    return [(path, found[digest]) for path, digest in pairs if digest in found]
+
+
 def _readable(side: Iterable[tuple[str, ImageEntry]]) -> list[tuple[ImageEntry, str, tuple]]:
     """Entries, paths, and what equal files have in common."""
     named = [(root, entry) for root, entry in side if entry.file_name is not None]

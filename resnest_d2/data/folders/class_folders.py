@@ -4,12 +4,14 @@ Each class has a folder, in torchvision's layout: ``ROOT/CLASS/…/IMAGE``. Clas
 the order of their folders' names.
 """
 
+import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...files import walk_once
 from ..check.image_files import look_at
 from ..check.problems import Problem, errors, report
 from ..image_reader import SUFFIXES
@@ -31,6 +33,20 @@ class ClassFolders:
     images: list[tuple[str, int]] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def image_root(self) -> str:
+        return self.root
+
+    @property
+    def image_files(self) -> list[str]:
+        return [os.path.join(self.root, path) for path, _ in self.images]
+
+    def leave_out(self, files: Collection[str]) -> None:
+        """Take some of :attr:`image_files` out."""
+        kept = [file not in files for file in self.image_files]
+        self.images[:] = itertools.compress(self.images, kept)
+        self.sizes[:] = itertools.compress(self.sizes, kept)
 
 
 def check_class_folders(
@@ -54,6 +70,10 @@ def check_class_folders(
         raise FileNotFoundError(
             f"{root} has no folders: each class needs one, with its images ({root}/CLASS/IMAGE)"
         )
+    if {"train", "val"} <= {folder.lower() for folder in folders}:
+        raise ValueError(
+            f"{root} has the folders train and val: give the one with the folders of the classes"
+        )
     by_name: dict[str, str] = {}
     for folder in folders:
         if names is not None and folder not in names:
@@ -73,7 +93,8 @@ def check_class_folders(
     for entry in entries:
         if entry not in folders and _is_image(entry):
             add("stray-image", entry, "it has no class")
-    files = {name: _images_below(root, folder) for name, folder in by_name.items()}
+    entered = {os.path.realpath(root), *(os.path.realpath(os.path.join(root, f)) for f in folders)}
+    files = {name: _images_below(root, folder, entered) for name, folder in by_name.items()}
     if class_names is None:
         for name, folder in by_name.items():
             if not files[name]:
@@ -82,7 +103,8 @@ def check_class_folders(
     numbers = {name: number for number, name in enumerate(found.class_names)}
     for name, folder in by_name.items():
         if class_names is not None and files[name] and name not in numbers:
-            add("new-class", folder, f"class {name!r}, {len(files[name])} images")
+            found_images = f"class {name!r}, {len(files[name])} images"
+            add("new-class", folder, f"{found_images} (--classes FILE gives folders other names)")
     for name in found.class_names:
         if not files.get(name):
             add("missing-class", "", f"class {name!r}")
@@ -123,11 +145,17 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
-def _images_below(root: str, folder: str) -> list[str]:
-    """Paths below ``root`` of the images of a folder and its sub-folders."""
+def _images_below(root: str, folder: str, entered: set[str]) -> list[str]:
+    """Paths below ``root`` of the images of a folder and its sub-folders, links followed.
+
+    Args:
+        entered: real paths of folders whose images have a class, this folder among them.
+    """
+    top = os.path.join(root, folder)
+    entered.discard(os.path.realpath(top))
     return sorted(
         os.path.relpath(os.path.join(place, name), root)
-        for place, _, names in os.walk(os.path.join(root, folder), followlinks=True)
+        for place, _, names in walk_once(top, entered)
         for name in names
         if _is_image(name)
     )
@@ -144,6 +172,8 @@ def read_folder_names(path: str | os.PathLike) -> dict[str, str]:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, dict) or not all(isinstance(x, str) for x in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and name.strip() for name in content.values()
+    ):
         raise ValueError(f'{path} must be a JSON object of names by folder: {{"FOLDER": "NAME"}}')
     return content

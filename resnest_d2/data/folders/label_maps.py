@@ -4,15 +4,17 @@ A label map is an image with one channel, in grey or with a palette, whose value
 from 0. An image and its label map have the same path below their folders, but for the extension.
 """
 
+import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from ...files import walk_once
 from ..check.image_files import in_threads, look_at
 from ..check.problems import Problem, errors, report
 from ..image_reader import ImageError, read_labels
@@ -39,6 +41,16 @@ class LabelMaps:
     pixels: Counter = field(default_factory=Counter)
     images: Counter = field(default_factory=Counter)
     problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def image_files(self) -> list[str]:
+        return [os.path.join(self.image_root, image) for image, _ in self.pairs]
+
+    def leave_out(self, files: Collection[str]) -> None:
+        """Take the pairs of some of :attr:`image_files` out; their pixels stay counted."""
+        kept = [file not in files for file in self.image_files]
+        self.pairs[:] = itertools.compress(self.pairs, kept)
+        self.sizes[:] = itertools.compress(self.sizes, kept)
 
 
 def check_label_maps(
@@ -141,7 +153,7 @@ def _files(root: str) -> dict[str, str]:
         raise FileNotFoundError(f"the folder {root} does not exist")
     paths = sorted(
         os.path.relpath(os.path.join(folder, name), root)
-        for folder, _, names in os.walk(root, followlinks=True)
+        for folder, _, names in walk_once(root)
         for name in names
         if name.lower().endswith(_SUFFIXES) and not name.startswith(".")
     )
@@ -186,7 +198,7 @@ def read_class_names(path: str | os.PathLike) -> list[str]:
         ValueError: not such a file, or a name is there twice.
     """
     text = Path(path).read_text(encoding="utf-8-sig")
-    names = [line.strip() for line in text.splitlines() if line.strip()]
+    names = [line.strip() for line in text.rstrip().splitlines()]
     if text.lstrip().startswith(("{", "[")):
         try:
             content = json.loads(text)
@@ -195,6 +207,8 @@ def read_class_names(path: str | os.PathLike) -> list[str]:
         names = content.get("classes") if isinstance(content, dict) else content
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError(f'{path} must hold a list of names, or one under "classes"')
+    if "" in names[:-1]:
+        raise ValueError(f"{path}: line {names.index('') + 1} is empty, and a class has each line")
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if not names or twice:
         raise ValueError(

@@ -125,7 +125,7 @@ def _classes(cfg: CfgNode, data: TrainingData) -> list[str]:
         found.append(
             f"{len(empty)} of {len(data.class_names)} classes have nothing to learn from: "
             f"{printable(', '.join(empty[:10]))}{more}. Add images with them, or take them out of "
-            "the categories"
+            "the classes"
         )
     key = f"{head_key(cfg)}.NUM_CLASSES"
     classes, known = head_of(cfg).NUM_CLASSES, len(data.class_names)
@@ -154,5 +154,6 @@ def _memory(memory: int, available: int | None) -> list[str]:
         f"A step may need {memory / 2**30:.1f} GiB, and {available / 2**30:.1f} GiB are free. "
         "Take smaller micro-batches (RESNEST.ACCUMULATE), recomputed norms "
         "(RESNEST.RECOMPUTE_NORM), checkpointed stages (RESNEST.ACTIVATION_CHECKPOINTING), mixed "
-        "precision (RESNEST.AMP_DTYPE) or smaller images (INPUT.MIN_SIZE_TRAIN)"
+        "precision (RESNEST.AMP_DTYPE) or smaller images (INPUT.MIN_SIZE_TRAIN; of a classifier "
+        "RESNEST.CLASSIFIER.TRAIN_SIZE)"
     ]

@@ -1,11 +1,13 @@
 """Classes of data and model: their number and their names."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
+from ...checkpoint import RECORD_KEY
 from ...config import get_value
 from ...model_zoo.trained import HEADS, class_names_of, head_key, head_of
 from ...text import printable
@@ -49,6 +51,30 @@ def use_classes(cfg: CfgNode, request: RunRequest, given: GivenValues) -> None:
             f"{key} must be {classes}, the number of classes of {data}, got {value}: detections "
             "of a class that the data does not have cannot be evaluated. Leave the key out"
         )
+
+
+def check_class_order(
+    cfg: CfgNode, data_sets: Sequence[str], weights: object, metadata: Mapping[str, Any]
+) -> None:
+    """Compare the classes of data with those that a checkpoint's record names, by number.
+
+    Args:
+        metadata: what lies beside the checkpoint's weights.
+
+    Raises:
+        ValueError: they are the same in another order: results would get wrong names.
+    """
+    record = metadata.get(RECORD_KEY)
+    known = record.get("class_names") if isinstance(record, dict) else None
+    for name in data_sets:
+        found = class_names_of(name, cfg)
+        if not known or not found or found == known or len(found) != len(known):
+            continue  # another number of classes is judged where weights are matched
+        ours, theirs = (printable(", ".join(map(str, names)), 300) for names in (known, found))
+        text = f"{weights} was trained on the classes {ours}, and {name} has {theirs}"
+        if sorted(map(str, known)) == sorted(found):
+            raise ValueError(f"{text}: they must be in the same order")
+        logger.warning(f"{text}: class numbers are taken for the same")
 
 
 def check_same_classes(cfg: CfgNode, weights: str, class_names: Sequence[str]) -> None:

@@ -25,6 +25,7 @@ from ..launch.lock import check_unlocked
 from ..training.best import check_best
 from ..training.freeze import freeze_parameters
 from ..training.optimizer import CLIP_TYPES
+from .classes import check_class_order
 from .given_values import GivenValues
 from .request import RunRequest
 from .schedule import check_schedule
@@ -54,8 +55,8 @@ def choose_config(request: RunRequest) -> tuple[CfgNode, GivenValues, TrainedMod
     if not named and (unknown or not tests):
         raise ValueError(
             f"{trained.weights} was evaluated on {', '.join(unknown) or 'nothing'} in training, "
-            "and this process knows no such data set: give --val-json FILE --val-images DIR (in "
-            "Python: val=(json file, image folder))"
+            "and this process knows no such data set: give --val-images DIR, with --val-json FILE "
+            "or --val-labels DIR where the model needs it (in Python: val=…)"
         )
     return cfg, given, trained
 
@@ -193,9 +194,12 @@ def _check_weights(
         if "://" not in path:  # remote weights are checked when they are loaded
             checkpointer = _checkpointer(cfg, request, whole=request.eval_only)
             if trained and not trained.is_published:  # read already, for its config
-                checkpointer.check_stored(trained.read())
+                stored = trained.read()
+                checkpointer.check_stored(stored)
             else:
-                checkpointer.check(weights)
+                stored = checkpointer.check(weights)
+            if request.eval_only:
+                check_class_order(cfg, cfg.DATASETS.TEST, stored.path, stored.metadata)
     elif request.eval_only:
         raise ValueError(
             "MODEL.WEIGHTS is '': evaluation needs a checkpoint (MODEL.WEIGHTS FILE, or --resume "
@@ -217,6 +221,8 @@ def _check_resumed(cfg: CfgNode, request: RunRequest) -> None:
         trust_pickle=request.trust_pickle,
     )
     _checkpointer(cfg, request, whole=True).check_stored(choice.outline)
+    data_sets = cfg.DATASETS.TEST if request.eval_only else cfg.DATASETS.TRAIN
+    check_class_order(cfg, data_sets, choice.path, choice.outline.metadata)
     before = _recorded(choice, "SOLVER.OPTIMIZER")
     if not request.eval_only and before not in (None, cfg.SOLVER.OPTIMIZER):
         raise ValueError(

@@ -12,6 +12,7 @@ from ...data.folders.class_folders import ClassFolders, check_class_folders, rea
 from ...data.folders.class_sets import ClassFolderFiles, class_folder_files
 from ...data.folders.label_folders import LabelMapFiles, label_map_files
 from ...data.folders.label_maps import LabelMaps, check_label_maps, read_class_names
+from ...data.folders.overlap import find_overlap
 from ...errors import check_choice
 from .config_checks import check_output_dir
 from .own_data import bad_data_list
@@ -47,6 +48,7 @@ def use_label_maps(
         )
     ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
     found = {pair: check_label_maps(pair[1], pair[0], len(classes), ignored) for pair in pairs}
+    find_overlap([found[p] for p in request.train], [found[p] for p in request.val])
     _refuse_or_skip(cfg, request, list(found.values()))
     for folders in found.values():
         if not folders.pairs:
@@ -88,6 +90,7 @@ def use_class_folders(
     for _, root in pairs:
         found.append(check_class_folders(root, known, names))
         known = found[0].class_names
+    find_overlap(found[: len(request.train)], found[len(request.train) :])
     _refuse_or_skip(cfg, request, found)
     for folders in found:
         if not folders.images:

@@ -87,9 +87,9 @@ def _prepare(request: RunRequest) -> Plan:
         data_sets = use_class_folders(cfg, request, class_names)
     elif unlabelled := [root for file, root in request.train + request.val if not file]:
         raise ValueError(
-            f"{unlabelled[0]} has no annotations: give --train-json or --train-labels too (with "
-            "--val-images: --val-json or --val-labels). Only an ImageClassifier trains on images "
-            "in folders of classes"
+            f"{unlabelled[0]} has no annotations, and a {cfg.MODEL.META_ARCHITECTURE} needs them: "
+            "give --train-json or --train-labels (--val-json or --val-labels) with it. Only an "
+            "ImageClassifier takes images in folders of classes"
         )
     elif cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
         data_sets = use_label_maps(cfg, request, class_names)

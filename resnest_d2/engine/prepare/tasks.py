@@ -20,6 +20,13 @@ def check_tasks(cfg: CfgNode, train: Sequence[str], test: Sequence[str]) -> None
             "RESNEST.CHANNELS_LAST must be False where MODEL.KEYPOINT_ON is True: Detectron2's "
             "keypoint loss takes no other memory format than the default one"
         )
+    head = cfg.MODEL.SEM_SEG_HEAD
+    semantic = cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor"
+    if semantic and head.NAME == "DeepLabV3Head" and len(head.IN_FEATURES) != 1:
+        raise ValueError(
+            "MODEL.SEM_SEG_HEAD.IN_FEATURES must be one feature map, such as ['res5'], for "
+            f"DeepLabV3Head, got {head.IN_FEATURES}"
+        )
     for name in dict.fromkeys((*train, *test)):
         metadata = MetadataCatalog.get(name)
         if cfg.MODEL.META_ARCHITECTURE in SEMANTIC_ARCHITECTURES:

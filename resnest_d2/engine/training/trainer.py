@@ -365,9 +365,9 @@ class Trainer(DefaultTrainer):
         ``WarmupPolyLR`` of its DeepLab project.
         """
         if cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupPolyLR":
-            from detectron2.projects.deeplab import build_lr_scheduler  # registers its heads
+            from .poly import build_poly_scheduler  # registers heads
 
-            return build_lr_scheduler(cfg, optimizer)
+            return build_poly_scheduler(cfg, optimizer)
         cfg = cfg.clone()
         cfg.defrost()
         cfg.SOLVER.BASE_LR = cfg.SOLVER.BASE_LR or 1.0  # it builds factors of the rate: 0 stays 0

@@ -9,6 +9,7 @@ from class_sets import CLASSES, write_class_set
 from PIL import Image
 
 from resnest_d2.data.folders.class_folders import check_class_folders, read_folder_names
+from resnest_d2.data.folders.overlap import find_overlap
 from resnest_d2_command import main
 
 
@@ -77,7 +78,7 @@ def test_folders_get_the_names_of_a_file(folders, tmp_path):
         check_class_folders(str(folders["val"]), names={"blue": "a", "green": "a", "red": "c"})
 
 
-@pytest.mark.parametrize("text", ["[]", "{", '{"a": 1}', "\x00"])
+@pytest.mark.parametrize("text", ["[]", "{", '{"a": 1}', '{"a": " "}', "\x00"])
 def test_a_wrong_file_of_names_is_refused(text, tmp_path):
     (tmp_path / "names.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match="names.json"):
@@ -114,3 +115,29 @@ def test_a_sheet_shows_images_with_their_classes(folders, tmp_path):
     options = ["--train-images", str(folders["train"]), "--out", str(sheet), "--num", "3"]
     assert main(["data", "show", *options, "--quiet"]) == 0
     assert Image.open(sheet).size > (800, 600)
+
+
+def test_links_are_followed_once_and_not_into_other_classes(folders):
+    (folders["train"] / "red" / "all").symlink_to("..")
+    (folders["train"] / "green" / "blue").symlink_to("../blue")
+    (folders["train"] / "blue" / "self").symlink_to(".")
+    found = check_class_folders(str(folders["train"]))
+    assert found.images == [(f"{n}/{i}.png", k) for k, n in enumerate(CLASSES) for i in range(2)]
+
+
+def test_shared_images_are_found_and_left_out_of_training(folders, capsys):
+    shutil.copy(folders["val"] / "red" / "0.png", folders["train"] / "blue" / "copy.png")
+    options = ["--train-images", str(folders["train"]), "--val-images", str(folders["val"])]
+    assert main(["data", "check", *options]) == 1
+    assert "blue/copy.png: same-picture: " in capsys.readouterr().out
+    learned, scored = (check_class_folders(str(folders[split])) for split in ("train", "val"))
+    find_overlap([learned], [scored])
+    assert len(learned.images) == len(learned.sizes) == 6 and len(scored.images) == 3
+    same = [str(folders["train"])] * 2
+    assert main(["data", "check", "--train-images", same[0], "--val-images", same[1]]) == 0
+    assert "same-set" in capsys.readouterr().out
+
+
+def test_the_folder_above_is_refused(folders):
+    with pytest.raises(ValueError, match="has the folders train and val"):
+        check_class_folders(str(folders["train"].parent))

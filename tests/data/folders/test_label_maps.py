@@ -99,7 +99,7 @@ def test_folders_that_cannot_be_used_are_refused(folders, tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("sky\nroad\n\ncar \n", ["sky", "road", "car"]),
+        ("sky\nroad\ncar \n\n", ["sky", "road", "car"]),
         ('["sky", "road"]', ["sky", "road"]),
         ('{"classes": ["sky", "road"], "ignore": 255}', ["sky", "road"]),
         ("\ufeffsky\nroad", ["sky", "road"]),
@@ -115,6 +115,7 @@ def test_class_names_are_read(text, expected, tmp_path):
     ("text", "message"),
     [
         ("", "it names none"),
+        ("sky\n\nroad", "line 2 is empty"),
         ("sky\nroad\nsky", "sky is there twice"),
         ('{"names": []}', "must hold a list of names"),
         ("[1, 2]", "must hold a list of names"),
