@@ -17,6 +17,7 @@ from ..data.folders.label_maps import usable_label_maps
 from ..data.image_reader import ImageError, load_image, read_image, read_labels
 from ..data.intensity import BY_TYPE, Intensity
 from ..progress import progress_bar
+from ..text import printable
 from .class_colors import blend_labels, class_legend
 from .fonts import image_font
 from .instances import draw_annotations
@@ -158,7 +159,8 @@ def _arrange(cells: Sequence[tuple[Image.Image, str]]) -> np.ndarray:
     pen = ImageDraw.Draw(sheet)
     top = _GAP
     for row, height in zip(rows, heights, strict=True):
-        for column, (drawn, caption) in enumerate(row):
+        for column, (drawn, text) in enumerate(row):
+            caption = printable(text)
             left = _GAP + column * (_CELL + _GAP)
             sheet.paste(drawn, (left, top))
             font = image_font(caption, 15)

@@ -11,7 +11,8 @@ results), images.json (their images and categories), predictions.csv, and failed
 not be read. Category ids are those of the training data if the checkpoint has them, else class
 number + 1; see "info" in images.json. Of a model for semantic segmentation it has, in place of COCO
 results, labels/NAME.png for each file NAME, whose values are class numbers, and the areas of the
-classes in predictions.csv.
+classes in predictions.csv. Of a classifier it has only predictions.csv, with the five most likely
+classes of each image.
 
 If the command was stopped in any way, or SRC has new images, the same command goes on with what is
 missing, and tries failed files again. Other settings need another DIR. Images of more than
