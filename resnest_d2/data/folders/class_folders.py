@@ -90,8 +90,8 @@ def check_class_folders(
     def add(kind: str, path: str, value: object) -> None:
         found.problems.append(Problem(os.path.join(root, path), None, kind, value))
 
-    for entry in entries:
-        if entry not in folders and _is_image(entry):
+    for entry in filter(_is_image, entries):
+        if not os.path.isdir(os.path.join(root, entry)):
             add("stray-image", entry, "it has no class")
     entered = {os.path.realpath(root), *(os.path.realpath(os.path.join(root, f)) for f in folders)}
     files = {name: _images_below(root, folder, entered) for name, folder in by_name.items()}
