@@ -8,7 +8,7 @@ import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 import torch
-from class_sets import write_class_set
+from class_sets import ITERATIONS, write_class_set
 from label_sets import write_label_set
 from PIL import Image
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -40,11 +40,7 @@ TINY = (
     *("DATALOADER.NUM_WORKERS", "0", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER", "1"),
     *("TEST.PRECISE_BN.ENABLED", "False", "RESNEST.FREEZE_NORM.ITER", "0", "SEED", "3"),
 )
-# A schedule in iterations, for recipes in epochs.
 SIMILAR = re.compile(r"_pcontext|classify_resnest(101|200|269)|classify_.*_(1s|2s2|4s2)")
-EPOCHS = ("MAX", "WARMUP", "EVAL_PERIOD", "CHECKPOINT_PERIOD")
-ITERATIONS = tuple(word for name in EPOCHS for word in (f"RESNEST.EPOCHS.{name}", "0"))
-ITERATIONS += ("SOLVER.WARMUP_ITERS", "0")
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +109,8 @@ def tiny(data, request, tmp_path):
             opts = ("RESNEST.JITTER.SIZE", "64", *opts)
         if name.startswith("classify_"):
             train = (("", request.getfixturevalue("class_folders")["train"]),)
-            opts = (*ITERATIONS, "RESNEST.CLASSIFIER.TRAIN_SIZE", "64", *opts)
+            opts = (*ITERATIONS, "SOLVER.WARMUP_ITERS", "0", *opts)
+            opts = ("RESNEST.CLASSIFIER.TRAIN_SIZE", "64", *opts)
         opts = (*TINY, "OUTPUT_DIR", str(tmp_path / "run"), *opts)
         return prepare(RunRequest(name, opts, train=train, classes=classes)).cfg
 

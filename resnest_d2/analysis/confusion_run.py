@@ -37,9 +37,13 @@ class ConfusionRun(EvaluatedRun, abc.ABC):
 
     Attributes:
         confusions: of each image of the evaluation.
+        image_root: folder of the images, or of the class folders.
+        predictions: the file of the predicted label maps or classes.
     """
 
     confusions: ImageConfusions
+    image_root: Path
+    predictions: Path
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
@@ -84,13 +88,10 @@ class SegmentationRun(ConfusionRun):
     """Predicted label maps of a run, with what is needed to judge and to show them.
 
     Attributes:
-        image_root, label_root: folders of the data set of the evaluation.
-        predictions: the file of the predicted label maps.
+        label_root: folder of the label maps of the evaluation.
     """
 
-    image_root: Path
     label_root: Path
-    predictions: Path
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -143,15 +144,7 @@ class SegmentationRun(ConfusionRun):
 
 @dataclass(frozen=True)
 class ClassificationRun(ConfusionRun):
-    """Classified images of a run, with what is needed to judge and to show them.
-
-    Attributes:
-        image_root: folder of the class folders of the evaluation.
-        predictions: the file of the predicted classes.
-    """
-
-    image_root: Path
-    predictions: Path
+    """Classified images of a run, with what is needed to judge and to show them."""
 
     @property
     def tasks(self) -> tuple[str, ...]:

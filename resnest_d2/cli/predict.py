@@ -58,19 +58,19 @@ def predict(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({**dataclasses.asdict(done), "folder": str(done.folder)}, indent=2))
     else:
-        _show(done, args.quiet)
+        _show(done, args.quiet, label_maps=predictor.segments)
     return 1 if done.failed else 0
 
 
-def _show(done: "FilePredictions", quiet: bool) -> None:
+def _show(done: "FilePredictions", quiet: bool, *, label_maps: bool) -> None:
     if not quiet:
         before = f", {done.earlier} had been before" if done.earlier else ""
         say(f"{done.predicted} files predicted{before}, {len(done.failed)} failed")
         found = f"{done.instances} instances in predictions.json, predictions.csv"
-        if done.instances is None:
+        if label_maps:
+            found = "label maps in labels, the areas of their classes in predictions.csv"
+        elif done.instances is None:
             found = "the results are in predictions.csv"
-            if (done.folder / "labels").is_dir():
-                found = "label maps in labels, the areas of their classes in predictions.csv"
         say(f"{done.folder}: {found}")
         for name, note in list(done.notes.items())[:_LISTED]:
             say(printable(f"note: {name}: {note}"), file=sys.stderr)

@@ -106,9 +106,7 @@ def draw_label_sheet(
         blended, labels = blend_labels(image, labels, len(class_names), max_side=_CELL)
         numbers = set(np.unique(labels).tolist()) - {-1}
         present |= numbers
-        scale = _CELL / max(labels.shape)
-        size = [max(1, round(scale * side)) for side in labels.shape[::-1]]
-        cell = Image.fromarray(blended).resize(size, Image.Resampling.NEAREST)
+        cell = _fit(Image.fromarray(blended), Image.Resampling.NEAREST)
         cells.append((cell, f"{image_file}, {len(numbers)} class{'es' * (len(numbers) != 1)}"))
     sheet = _arrange(cells)
     return np.concatenate((sheet, class_legend(sorted(present), class_names, sheet.shape[1])))
@@ -138,10 +136,15 @@ def draw_class_sheet(
     cells = []
     for path, number in progress_bar(sorted(drawn, key=lambda image: image[1]), desc="drawing"):
         image = Image.fromarray(read_image(os.path.join(root, path), intensity).pixels)
-        scale = _CELL / max(image.size)
-        size = [max(1, round(scale * side)) for side in image.size]
-        cells.append((image.resize(size), f"{found.class_names[number]}: {os.path.basename(path)}"))
+        caption = f"{found.class_names[number]}: {os.path.basename(path)}"
+        cells.append((_fit(image, Image.Resampling.BICUBIC), caption))
     return _arrange(cells)
+
+
+def _fit(image: Image.Image, resampling: Image.Resampling) -> Image.Image:
+    """An image whose longer side is that of a cell."""
+    scale = _CELL / max(image.size)
+    return image.resize([max(1, round(scale * side)) for side in image.size], resampling)
 
 
 def _check_number(num_images: int) -> None:

@@ -22,6 +22,7 @@ from detectron2.structures import Instances
 
 from ..checkpoint.weight_files import file_sha256
 from ..data import sample_set
+from ..data.batches.class_images import CentreCrop
 from ..errors import check_choice
 from ..predict.predictor import Predictor
 from ..progress import progress_bar
@@ -308,9 +309,8 @@ def _size(predictor: Predictor) -> dict[str, Any]:
     """How an image gets its size in evaluation."""
     cfg = predictor.cfg
     if predictor.classifies:
-        keys = cfg.RESNEST.CLASSIFIER
-        share = keys.TEST_SIZE / (keys.TEST_SIZE + keys.TEST_MARGIN)
-        return {"centre_crop": {"share_of_short_side": share, "resized_to": keys.TEST_SIZE}}
+        crop = CentreCrop(cfg)
+        return {"centre_crop": {"share_of_short_side": crop.share, "resized_to": crop.size}}
     edges = {"shortest_edge": cfg.INPUT.MIN_SIZE_TEST, "longest_edge": cfg.INPUT.MAX_SIZE_TEST}
     return {"resize": edges}
 

@@ -92,9 +92,12 @@ class Predictor:
         head = head_of(cfg)
         self.segments = cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor"
         self.classifies = cfg.MODEL.META_ARCHITECTURE == "ImageClassifier"
-        if self.segments or self.classifies:
+        if self.segments:
             score_threshold = None
             use_scales(cfg)
+        elif self.classifies:
+            score_threshold = None
+            check_classifier(cfg)
         else:
             if score_threshold is None:
                 score_threshold = head.SCORE_THRESH_TEST
@@ -126,8 +129,7 @@ class Predictor:
         if self.segments:
             self._forward = WindowedSegmentor.from_config(cfg, self.model)
         if self.classifies:
-            check_classifier(cfg)
-        self._centre_crop = CentreCrop(cfg)
+            self._centre_crop = CentreCrop(cfg)
         self._resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
 
     def __call__(self, image: Image) -> Instances | torch.Tensor:

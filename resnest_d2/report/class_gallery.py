@@ -54,7 +54,9 @@ def class_scenes(study: ConfusionStudy, count: int) -> tuple[list[Scene], list]:
         except (FileNotFoundError, ImageError) as error:
             text.append(getattr(error, "reason", "the file is missing"))
         panels.append(Panel(name, "; ".join(text), address))
-    return [Scene(f"{len(panels)} of {sum(map(bool, badness))} images", panels)] * bool(panels), []
+    if not panels:
+        return [], []
+    return [Scene(f"{len(panels)} of {sum(map(bool, badness))} images", panels)], []
 
 
 def _wrong(best: dict[int, float], truth: int) -> float:

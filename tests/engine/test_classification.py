@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from class_sets import CLASSES, write_class_set
+from class_sets import CLASSES, ITERATIONS, write_class_set
+from runs import SMALL_NETWORK
 
 from resnest_d2 import Predictor, evaluate, optimize_for_inference, train
 from resnest_d2.data import sample_set
@@ -17,12 +18,9 @@ from resnest_d2.export import export_checkpoint, open_file
 from resnest_d2_command import main
 
 SMALL = (
-    *("MODEL.DEVICE", "cpu", "SEED", "1", "DATALOADER.NUM_WORKERS", "0"),
-    *("MODEL.RESNETS.DEPTH", "14", "MODEL.RESNETS.STEM_WIDTH", "8"),
-    *("MODEL.RESNETS.WIDTH_PER_GROUP", "8", "MODEL.RESNETS.RES2_OUT_CHANNELS", "32"),
+    *(*SMALL_NETWORK, *ITERATIONS, "SEED", "1", "DATALOADER.NUM_WORKERS", "0"),
     *("RESNEST.CLASSIFIER.TRAIN_SIZE", "32", "RESNEST.CLASSIFIER.TEST_SIZE", "32"),
-    *("SOLVER.IMS_PER_BATCH", "4", "RESNEST.EPOCHS.MAX", "0", "RESNEST.EPOCHS.WARMUP", "0"),
-    *("RESNEST.EPOCHS.EVAL_PERIOD", "0", "RESNEST.EPOCHS.CHECKPOINT_PERIOD", "0"),
+    *("SOLVER.IMS_PER_BATCH", "4"),
     *("SOLVER.MAX_ITER", "4", "SOLVER.WARMUP_ITERS", "1", "SOLVER.CHECKPOINT_PERIOD", "2"),
     *("RESNEST.AUTO_SCALE", "False", "SOLVER.BASE_LR", "0.02"),
 )
@@ -136,13 +134,12 @@ def test_a_resumed_run_ends_with_the_same_weights(trained, data, tmp_path):
 
 def test_a_classifier_starts_a_detector(trained, tmp_path):
     """Its backbone as a whole; the linear layer is not used, and the log says so."""
-    network = [f for pair in zip(SMALL[6:14:2], SMALL[7:14:2], strict=True) for f in pair]
     statistics = ("MODEL.PIXEL_MEAN", "[123.675, 116.28, 103.53]")
     statistics += ("MODEL.PIXEL_STD", "[58.395, 57.12, 57.375]")
     options = (
-        *network,
+        *SMALL_NETWORK,
         *statistics,
-        *("MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path), "SOLVER.IMS_PER_BATCH", "2"),
+        *("OUTPUT_DIR", str(tmp_path), "SOLVER.IMS_PER_BATCH", "2"),
         *("MODEL.WEIGHTS", str(trained[0] / "model_final.pth"), "DATALOADER.NUM_WORKERS", "0"),
         *("INPUT.MIN_SIZE_TRAIN", "(64, 64)", "SOLVER.MAX_ITER", "1", "SEED", "1"),
         *("MODEL.BACKBONE.FREEZE_AT", "0"),

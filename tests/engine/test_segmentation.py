@@ -11,6 +11,7 @@ import pytest
 import torch
 from label_sets import CLASSES, write_label_set
 from PIL import Image
+from runs import SMALL_NETWORK
 
 from resnest_d2 import Predictor, evaluate, get_config, train
 from resnest_d2.cli.explain import _text
@@ -19,9 +20,7 @@ from resnest_d2.modeling.windows import WindowedSegmentor
 from resnest_d2_command import main
 
 SMALL = (
-    *("MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "SEED", "1", "DATALOADER.NUM_WORKERS", "0"),
-    *("MODEL.RESNETS.DEPTH", "14", "MODEL.RESNETS.STEM_WIDTH", "8"),
-    *("MODEL.RESNETS.WIDTH_PER_GROUP", "8", "MODEL.RESNETS.RES2_OUT_CHANNELS", "32"),
+    *(*SMALL_NETWORK, "MODEL.WEIGHTS", "", "SEED", "1", "DATALOADER.NUM_WORKERS", "0"),
     *("MODEL.SEM_SEG_HEAD.CONVS_DIM", "16", "MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", "16"),
     *("RESNEST.JITTER.SIZE", "64", "RESNEST.JITTER.CROP", "56", "INPUT.MIN_SIZE_TEST", "64"),
     *("SOLVER.IMS_PER_BATCH", "4", "SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_PERIOD", "2"),

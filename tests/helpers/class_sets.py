@@ -15,6 +15,13 @@ from resnest_d2.evaluation import build_evaluator
 
 CLASSES = ("blue", "green", "red")
 
+# A schedule in iterations, for recipes in epochs.
+ITERATIONS = tuple(
+    word
+    for name in ("MAX", "WARMUP", "EVAL_PERIOD", "CHECKPOINT_PERIOD")
+    for word in (f"RESNEST.EPOCHS.{name}", "0")
+)
+
 
 def write_class_set(folder: Path, *, train: int = 8, val: int = 4, size: int = 40) -> dict:
     """Write images of ``size`` x 1.5 ``size`` pixels.

@@ -13,6 +13,13 @@ TINY = (
     *("RESNEST.AMP_DTYPE", "", "RESNEST.FREEZE_NORM.ITER", "0"),
 )
 
+# A narrow ResNeSt-14.
+SMALL_NETWORK = (
+    *("MODEL.DEVICE", "cpu", "MODEL.RESNETS.DEPTH", "14"),
+    *("MODEL.RESNETS.STEM_WIDTH", "8", "MODEL.RESNETS.WIDTH_PER_GROUP", "8"),
+    *("MODEL.RESNETS.RES2_OUT_CHANNELS", "32"),
+)
+
 
 def tiny_request(data: dict, folder, *opts: str, **kwargs) -> RunRequest:
     """A request to train and evaluate it.

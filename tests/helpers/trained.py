@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from class_sets import write_class_set
+from class_sets import ITERATIONS, write_class_set
 from label_sets import write_label_set
 from segmentors import HEADS, SMALL, head_opts
 
@@ -60,8 +60,7 @@ def train_classifier(folder: str | os.PathLike, *, iterations: int = 20) -> Path
     opts = (
         *("SEED", "1", "OUTPUT_DIR", str(folder), "DATALOADER.NUM_WORKERS", "0"),
         *("RESNEST.CLASSIFIER.TRAIN_SIZE", "64", "RESNEST.CLASSIFIER.TEST_SIZE", "96"),
-        *("RESNEST.EPOCHS.MAX", "0", "RESNEST.EPOCHS.WARMUP", "0", "SOLVER.WARMUP_ITERS", "2"),
-        *("RESNEST.EPOCHS.EVAL_PERIOD", "0", "RESNEST.EPOCHS.CHECKPOINT_PERIOD", "0"),
+        *(*ITERATIONS, "SOLVER.WARMUP_ITERS", "2"),
         *("SOLVER.IMS_PER_BATCH", "4", "SOLVER.MAX_ITER", str(iterations)),
         *("SOLVER.BASE_LR", "0.02", "RESNEST.AUTO_SCALE", "False"),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from checkout import ROOT
-from class_sets import write_class_set
+from class_sets import ITERATIONS, write_class_set
 from label_sets import write_label_set
 from PIL import Image
 from runs import TINY
@@ -35,9 +35,8 @@ SMALLER = (
 
 
 CLASSIFIER = (
-    *("RESNEST.EPOCHS.MAX", "0", "RESNEST.EPOCHS.WARMUP", "0", "RESNEST.EPOCHS.EVAL_PERIOD", "0"),
-    *("RESNEST.EPOCHS.CHECKPOINT_PERIOD", "0", "RESNEST.CLASSIFIER.TRAIN_SIZE", "32"),
-    *("RESNEST.CLASSIFIER.TEST_SIZE", "32"),
+    *ITERATIONS,
+    *("RESNEST.CLASSIFIER.TRAIN_SIZE", "32", "RESNEST.CLASSIFIER.TEST_SIZE", "32"),
 )
 """The same for a classifier, besides."""
 

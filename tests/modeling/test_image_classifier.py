@@ -38,16 +38,20 @@ def plain(model):
     return model
 
 
-def test_probabilities_are_those_of_the_published_network(tmp_path):
-    reference = build_reference("official", "resnest50", num_classes=7).double().eval()
-    torch.save(reference.state_dict(), tmp_path / "resnest50.pth")
-    model = classifier("classify_resnest50").double().eval()
-    RunCheckpointer(model, whole=True).load(str(tmp_path / "resnest50.pth"))
+def assert_same_probabilities(model, reference) -> None:
     inputs = images(2, side=64)
     with torch.no_grad():
         found = torch.stack([item["probabilities"] for item in model(inputs)])
         expected = reference(normalised(inputs, model)).softmax(dim=1)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+
+
+def test_probabilities_are_those_of_the_published_network(tmp_path):
+    reference = build_reference("official", "resnest50", num_classes=7).double().eval()
+    torch.save(reference.state_dict(), tmp_path / "resnest50.pth")
+    model = classifier("classify_resnest50").double().eval()
+    RunCheckpointer(model, whole=True).load(str(tmp_path / "resnest50.pth"))
+    assert_same_probabilities(model, reference)
 
 
 def test_a_trained_classifier_converts_to_the_official_names():
@@ -58,11 +62,7 @@ def test_a_trained_classifier_converts_to_the_official_names():
     names = convert(model.state_dict(), "detectron2", "official")
     reference = build_reference("official", "resnest50", num_classes=7).double().eval()
     reference.load_state_dict(names)
-    inputs = images(2, side=64)
-    with torch.no_grad():
-        found = torch.stack([item["probabilities"] for item in model(inputs)])
-        expected = reference(normalised(inputs, model)).softmax(dim=1)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+    assert_same_probabilities(model, reference)
 
 
 def test_the_plain_loss_is_the_cross_entropy():

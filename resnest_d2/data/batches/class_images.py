@@ -65,19 +65,24 @@ class ClassMapper:
 
 
 class CentreCrop:
-    """The images of evaluation: RGB of Pillow -> uint8 (3, S, S) in ``INPUT.FORMAT``."""
+    """The images of evaluation: RGB of Pillow -> uint8 (3, S, S) in ``INPUT.FORMAT``.
+
+    Attributes:
+        size: S, pixels.
+        share: of the image's short side, 0-1.
+    """
 
     def __init__(self, cfg: CfgNode):
         keys = cfg.RESNEST.CLASSIFIER
-        self._size = keys.TEST_SIZE
-        self._share = keys.TEST_SIZE / (keys.TEST_SIZE + keys.TEST_MARGIN)
+        self.size = keys.TEST_SIZE
+        self.share = keys.TEST_SIZE / (keys.TEST_SIZE + keys.TEST_MARGIN)
         self._reverse = cfg.INPUT.FORMAT == "BGR"
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
-        side = max(1, self._share * min(image.size))
+        side = max(1, self.share * min(image.size))
         left, top = (round((length - side) / 2) for length in image.size)
         image = image.crop((left, top, left + side, top + side))
-        image = image.resize((self._size, self._size), Image.Resampling.BILINEAR)
+        image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
         pixels = v2.functional.pil_to_tensor(image)
         return pixels.flip(0) if self._reverse else pixels
 

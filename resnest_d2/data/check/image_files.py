@@ -104,42 +104,31 @@ def shared_images(
     Returns:
         Entries of ``first``, their paths, and the paths in ``second``.
     """
-    ours, theirs = _readable(first), _readable(second)
-    # Only files of one length and image size are read.
-    keys = {key for *_, key in ours} & {key for *_, key in theirs}
-    ours, theirs = ([item for item in side if item[2] in keys] for side in (ours, theirs))
-    digests = file_digests([path for _, path, _ in (*ours, *theirs)])
-    found: dict[bytes, str] = {}
-    for (_, path, _), digest in zip(theirs, digests[len(ours) :], strict=True):
-        found.setdefault(digest, path)
-    return [
-        (entry, path, found[digest])
-        for (entry, path, _), digest in zip(ours, digests[: len(ours)], strict=True)
-        if digest in found
-    ]
+    ours, theirs = (
+        [
+            (os.path.join(root, entry.file_name), entry)
+            for root, entry in side
+            if entry.file_name is not None
+        ]
+        for side in (first, second)
+    )
+    shared = dict(shared_files([path for path, _ in ours], [path for path, _ in theirs]))
+    return [(entry, path, shared[path]) for path, entry in ours if path in shared]
 
 
 def shared_files(first: Sequence[str], second: Sequence[str]) -> list[tuple[str, str]]:
     """Equal image files of two lists, whatever their names: path in the first, in the second."""
     sides = [[(path, f) for path, f in look_at(paths) if not f.kind] for paths in (first, second)]
+    # Only files of one length and image size are read.
     keys = [{(f.num_bytes, f.size) for _, f in side} for side in sides]
     both = keys[0] & keys[1]
     ours, theirs = ([p for p, f in side if (f.num_bytes, f.size) in both] for side in sides)
     digests = file_digests([*ours, *theirs])
-    found = dict(zip(digests[len(ours) :], theirs, strict=True))
+    found: dict[bytes, str] = {}
+    for path, digest in zip(theirs, digests[len(ours) :], strict=True):
+        found.setdefault(digest, path)
     pairs = zip(ours, digests[: len(ours)], strict=True)
     return [(path, found[digest]) for path, digest in pairs if digest in found]
-
-
-def _readable(side: Iterable[tuple[str, ImageEntry]]) -> list[tuple[ImageEntry, str, tuple]]:
-    """Entries, paths, and what equal files have in common."""
-    named = [(root, entry) for root, entry in side if entry.file_name is not None]
-    files = look_at(os.path.join(root, entry.file_name) for root, entry in named)
-    return [
-        (entry, path, (file.num_bytes, file.size))
-        for (_, entry), (path, file) in zip(named, files, strict=True)
-        if not file.kind
-    ]
 
 
 def file_digests(paths: Sequence[str]) -> list[bytes]:

@@ -23,24 +23,20 @@ class ClassFolders:
 
     Attributes:
         class_names: by class number.
-        images: path below ``root`` and class number of each image without an error.
+        images: path below ``image_root`` and class number of each image without an error.
         sizes: (width, height) of each of them, pixels.
         problems: errors, of an image or a folder, and warnings.
     """
 
-    root: str
+    image_root: str
     class_names: list[str]
     images: list[tuple[str, int]] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
     @property
-    def image_root(self) -> str:
-        return self.root
-
-    @property
     def image_files(self) -> list[str]:
-        return [os.path.join(self.root, path) for path, _ in self.images]
+        return [os.path.join(self.image_root, path) for path, _ in self.images]
 
     def leave_out(self, files: Collection[str]) -> None:
         """Take some of :attr:`image_files` out."""

@@ -46,8 +46,9 @@ class ClassFolderFiles:
 
 def class_folder_files(found: ClassFolders) -> ClassFolderFiles:
     """What of the folders can be used, to be registered."""
-    name = name_of_files(found.root, kind="classes")
-    return ClassFolderFiles(name, found.root, tuple(found.class_names), tuple(found.images))
+    name = name_of_files(found.image_root, kind="classes")
+    classes, images = tuple(found.class_names), tuple(found.images)
+    return ClassFolderFiles(name, found.image_root, classes, images)
 
 
 def register_imagenet() -> None:

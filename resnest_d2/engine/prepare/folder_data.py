@@ -94,7 +94,9 @@ def use_class_folders(
     _refuse_or_skip(cfg, request, found)
     for folders in found:
         if not folders.images:
-            raise ValueError(f"{folders.root} has no usable image:\n{report(folders.problems)}")
+            raise ValueError(
+                f"{folders.image_root} has no usable image:\n{report(folders.problems)}"
+            )
     sets = [class_folder_files(folders) for folders in found]
     _use(cfg, request, sets)
     return sets

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from class_sets import write_class_set
+from class_sets import ITERATIONS, write_class_set
 from label_sets import write_label_set
 from mixed_set import write_mixed_set
-from runs import TINY
+from runs import SMALL_NETWORK, TINY
 
 from resnest_d2.checkpoint import read_weights
 from resnest_d2.checkpoint.folder import choose_checkpoint, run_files
@@ -32,11 +32,6 @@ TOGETHER = (
     *("RESNEST.EMA.DECAY", "0.9", "RESNEST.ACCUMULATE", "2", "RESNEST.AMP_DTYPE", "bfloat16"),
     *("SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model"),
     *("RESNEST.ACTIVATION_CHECKPOINTING", "('res2', 'res3')", "RESNEST.RECOMPUTE_NORM", "True"),
-)
-SMALL_NETWORK = (
-    *("MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.RESNETS.DEPTH", "14"),
-    *("MODEL.RESNETS.STEM_WIDTH", "8", "MODEL.RESNETS.WIDTH_PER_GROUP", "8"),
-    *("MODEL.RESNETS.RES2_OUT_CHANNELS", "32"),
 )
 
 
@@ -57,7 +52,7 @@ def segmentation(folder: Path) -> list[str]:
         argv += [f"--{split}-labels", labels, f"--{split}-images", images]
     argv += [*SMALL_NETWORK, "RESNEST.JITTER.SIZE", "64", "RESNEST.JITTER.CROP", "56"]
     argv += ["MODEL.SEM_SEG_HEAD.CONVS_DIM", "16", "MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", "16"]
-    return [*argv, "INPUT.MIN_SIZE_TEST", "64"]
+    return [*argv, "INPUT.MIN_SIZE_TEST", "64", "MODEL.WEIGHTS", ""]
 
 
 def classification(folder: Path) -> list[str]:
@@ -65,9 +60,7 @@ def classification(folder: Path) -> list[str]:
     argv = ["--config-file", "classify_resnest50"]
     argv += ["--train-images", data["train"], "--val-images", data["val"], *SMALL_NETWORK]
     argv += ["RESNEST.CLASSIFIER.TRAIN_SIZE", "32", "RESNEST.CLASSIFIER.TEST_SIZE", "32"]
-    for name in ("MAX", "WARMUP", "EVAL_PERIOD", "CHECKPOINT_PERIOD"):
-        argv += [f"RESNEST.EPOCHS.{name}", "0"]
-    return [*argv, "SOLVER.WARMUP_ITERS", "4", "RESNEST.CLASSIFIER.CUTMIX", "1.0"]
+    return [*argv, *ITERATIONS, "SOLVER.WARMUP_ITERS", "4", "RESNEST.CLASSIFIER.CUTMIX", "1.0"]
 
 
 def start(folder: Path, run, *, processes: int, seed: str, opts) -> subprocess.Popen:
