@@ -47,6 +47,7 @@ setup(
         "pyyaml",
         "requests",
         "safetensors>=0.4",
+        "scipy",
         "shapely",  # Detectron2 crops polygons with it, and leaves it to the user to install
         "tabulate",
         "tensorboard",

@@ -1,12 +1,4 @@
-"""How much one model gains over another on the same data, with an interval: AP, mIoU.
-
-A paired bootstrap: the images are drawn anew with replacement, as many as there are, many times,
-and both models are evaluated on the same draw. Where a side has several runs, its runs are drawn
-anew too (a hierarchical bootstrap). The mean of n runs varies less around the runs' own mean than
-around the true one, by sqrt(1 - 1/n), so the deviations are widened by that factor (J. N. K. Rao
-and C. F. J. Wu, 1988). With one run per side the interval covers only the choice of images, not
-the randomness of training.
-"""
+"""How much one model gains over another on the same data, with an interval: AP, mIoU, top-1."""
 
 import math
 from collections.abc import Sequence
@@ -19,6 +11,7 @@ from detectron2.config import CfgNode
 
 from ..progress import progress_bar
 from .config_changes import config_changes, network_changes, recipe_changes
+from .intervals import interval_of_sum
 from .run_folder import EvaluatedRun, WeightedMetrics
 from .task_texts import TASKS
 
@@ -129,7 +122,6 @@ def compare_runs(
         raise ValueError(f"an interval needs at least 2 images, {runs[0].data} has {images}")
     drawn = rng.multinomial(images, [1 / images] * images, size=resamples)
     times = np.concatenate([np.ones((1, images)), drawn])  # the data as it is, first
-    shares = [_draw_runs(rng, len(side), resamples) for side in (baseline, other)]
     found = {}
     class_names = runs[0].class_names
     total = len(tasks) * len(runs) * len(class_names)
@@ -138,7 +130,7 @@ def compare_runs(
             metrics = [run.weighted_metrics(task, times, on_class=bar.update) for run in runs]
             sides = [metrics[: len(baseline)], metrics[len(baseline) :]]
             metric_names = TASKS[task].metrics
-            found[task] = _compare(sides, shares, confidence, metric_names, class_names)
+            found[task] = _compare(sides, confidence, metric_names, class_names)
     configs = [run.config for run in runs]
     changes = {}
     # The first run of the other side comes last: its values count.
@@ -162,7 +154,6 @@ def compare_runs(
 
 def _compare(
     sides: Sequence[Sequence[WeightedMetrics]],
-    shares: Sequence[np.ndarray],
     confidence: float,
     metric_names: Sequence[str],
     class_names: Sequence[str],
@@ -170,16 +161,12 @@ def _compare(
     """Gains of a task.
 
     Args:
-        sides: of each, metrics of its S runs on 1 + B data sets; the first is the data as it is.
-        shares: of each, the weights of its runs (1 + B, S).
+        sides: of each, metrics of its runs on 1 + B data sets; the first is the data as it is.
     """
 
     def gains(names: Sequence[str], kind: str) -> dict[str, Gain]:
-        rows = [  # (names, 1 + B)
-            np.einsum("bs,smb->mb", own, np.stack([getattr(run, kind) for run in side]))
-            for own, side in zip(shares, sides, strict=True)
-        ]
-        return {n: _gain(*own, confidence) for n, *own in zip(names, *rows, strict=True)}
+        values = [np.stack([getattr(run, kind) for run in side], axis=1) for side in sides]
+        return {n: _gain(own, confidence) for n, *own in zip(names, *values, strict=True)}
 
     return TaskComparison(
         gains(metric_names, "overall"),
@@ -188,23 +175,10 @@ def _compare(
     )
 
 
-def _gain(baseline: np.ndarray, other: np.ndarray, confidence: float) -> Gain:
-    """From the values of both sides (1 + B,)."""
-    # Rounded, because weighted sums of equal values differ in the last bits.
-    gain, *drawn = np.round(other - baseline, 9) + 0.0  # no -0.0
-    drawn = [value for value in drawn if not math.isnan(value)]  # a draw may have no such object
-    tails = [50 * (1 - confidence), 50 * (1 + confidence)]
-    low, high = np.percentile(drawn, tails) if drawn else (math.nan, math.nan)
-    return Gain(*map(float, (baseline[0], other[0], gain, low, high)))
-
-
-def _draw_runs(rng: np.random.Generator, runs: int, resamples: int) -> np.ndarray:
-    """Weights of a side's runs (1 + B, S): equal ones, then those drawn, widened."""
-    equal = np.full((1, runs), 1 / runs)
-    if runs == 1:
-        return np.repeat(equal, 1 + resamples, axis=0)
-    drawn = rng.multinomial(runs, equal[0], size=resamples) / runs
-    return np.concatenate([equal, equal + math.sqrt(runs / (runs - 1)) * (drawn - equal)])
+def _gain(sides: Sequence[np.ndarray], confidence: float) -> Gain:
+    """From the values of baseline and other (S, 1 + B)."""
+    baseline, other = (float(runs[:, 0].mean()) for runs in sides)
+    return Gain(baseline, other, *interval_of_sum(sides, (-1, 1), confidence))
 
 
 def _backbone(config: CfgNode) -> str:

@@ -133,20 +133,22 @@ def cost_table(comparison: Comparison, costs: Mapping[str, RunCost]) -> str:
 
 def _meaning(c: Comparison) -> str:
     several = [len(side.runs) for side in (c.baseline, c.other) if len(side.runs) > 1]
-    drawn = "images and runs were" if several else "images were"
     text = (
-        f"They contain {_percent(c.confidence)} of the gains in {c.resamples} draws: {drawn} drawn "
-        f"anew, as many as there are, with replacement, the same images for all (seed {c.seed})."
+        f"Images were drawn anew {c.resamples} times, as many as there are, with replacement, the "
+        f"same for all runs (seed {c.seed})."
     )
-    if not several:
+    if several:
+        text += (
+            " The spread of the runs of one side is added, by a t interval with Welch's degrees "
+            "of freedom."
+        )
+    if len(several) == 1:
+        text += " One side has a single run: the intervals do not cover its randomness of training."
+    elif not several:
         text += (
             " With one run per side, the intervals cover only the choice of images, not the "
             "randomness of training: another seed may give another gain."
         )
-    elif len(several) == 1:
-        text += " One side has a single run: the intervals do not cover its randomness of training."
-    elif min(several) < 5:
-        text += f" With only {min(several)} runs on a side, the intervals are rough."
     return text + (
         f" By chance, {_percent(1 - c.confidence)} of the classes without a difference have an "
         "interval that excludes 0."
