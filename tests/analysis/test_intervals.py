@@ -44,7 +44,7 @@ def test_95_percent_intervals_of_equal_models_contain_0_in_about_95_percent(
     share = _coverage(
         np.random.default_rng(seeds), seeds, pairs=1000, of_run=of_run, of_model=of_model
     )
-    print(f"\n{seeds} seeds, spread of runs {of_run}, of models {of_model}: {100 * (1 - share):.1f}%")
+    print(f"\n{seeds} seeds, spread of runs {of_run}, of models {of_model}: {1 - share:.1%}")
     assert 0.93 <= share <= 0.985
 
 
