@@ -12,6 +12,7 @@ COMMANDS = {
     "convert": "rename weights between formats",
     "compare": "compare the metrics of runs, with confidence intervals and cost",
     "report": "write a page about runs: metrics, curves, mistakes, images",
+    "study": "train groups of runs with several seeds, and compare the groups",
     "benchmark": "measure speed and memory of networks",
     "doctor": "check this environment, and show a remedy for each problem",
 }

@@ -30,6 +30,7 @@ FLOORS = (
     ("analysis",),
     ("draw",),
     ("report",),
+    ("study",),
     ("api",),
     ("cli",),
 )

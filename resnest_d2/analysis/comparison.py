@@ -51,13 +51,22 @@ class TaskComparison:
     Attributes:
         metrics: by their names in :data:`.TASKS`; the main one (AP, mIoU) is the first.
         classes: the main metric by class name, in the order of the class numbers.
-        baseline_values, other_values: the main metric of each run.
+        draws: the main metric of the runs of baseline, other and each of the more baselines,
+            (S, 1 + B): on the data as it is, then on B draws of its images.
     """
 
     metrics: dict[str, Gain]
     classes: dict[str, Gain]
-    baseline_values: tuple[float, ...]
-    other_values: tuple[float, ...]
+    draws: tuple[np.ndarray, ...]
+
+    @property
+    def baseline_values(self) -> tuple[float, ...]:
+        """The main metric of each run of the baseline."""
+        return tuple(self.draws[0][:, 0].tolist())
+
+    @property
+    def other_values(self) -> tuple[float, ...]:
+        return tuple(self.draws[1][:, 0].tolist())
 
 
 @dataclass(frozen=True)
@@ -66,12 +75,14 @@ class Comparison:
 
     Attributes:
         tasks: by ``"bbox"``, ``"segm"``, ``"sem_seg"``.
+        more_baselines: of other depths, for the gain at equal cost.
         network: see :func:`.network_changes`.
         changes: what makes it an unfair comparison of backbones, see :func:`.recipe_changes`.
     """
 
     baseline: Side
     other: Side
+    more_baselines: tuple[Side, ...]
     tasks: dict[str, TaskComparison]
     network: dict[str, tuple[Any, Any]]
     changes: dict[str, tuple[Any, Any]]
@@ -85,7 +96,8 @@ def compare_runs(
     baseline: Sequence[EvaluatedRun],
     other: Sequence[EvaluatedRun],
     *,
-    names: tuple[str, str] | None = None,
+    more_baselines: Sequence[Sequence[EvaluatedRun]] = (),
+    names: Sequence[str] | None = None,
     resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -94,7 +106,8 @@ def compare_runs(
 
     Args:
         baseline, other: one run, or several of the same model that differ in their seed.
-        names: of the sides; by default of their first runs.
+        more_baselines: such as the baseline, with other depths; see :func:`.gain_at_equal_cost`.
+        names: of baseline, other and more baselines; by default of their first runs.
         resamples: number of bootstrap draws, by ``seed``.
         confidence: of the intervals, 0-1.
 
@@ -102,9 +115,10 @@ def compare_runs(
         ValueError: the runs were evaluated on different data, those of a side are of different
             models, or an argument is out of range.
     """
-    runs = [*baseline, *other]
-    if not baseline or not other:
-        raise ValueError(f"each side needs a run, got {len(baseline)} and {len(other)}")
+    sides = [baseline, other, *more_baselines]
+    runs = [run for side in sides for run in side]
+    if not all(sides):
+        raise ValueError(f"each side needs a run, got {', '.join(str(len(s)) for s in sides)}")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
     least = math.ceil(2 / (1 - confidence))  # one draw beyond each end of the interval
@@ -112,7 +126,7 @@ def compare_runs(
         raise ValueError(
             f"resamples must be at least {least} for a confidence of {confidence}, got {resamples}"
         )
-    for side in (baseline, other):
+    for side in sides:
         _require_same_model(side)
     tasks = shared_tasks(runs)
 
@@ -127,21 +141,25 @@ def compare_runs(
     total = len(tasks) * len(runs) * len(class_names)
     with progress_bar(total=total, desc="comparing", unit="class") as bar:
         for task in tasks:
-            metrics = [run.weighted_metrics(task, times, on_class=bar.update) for run in runs]
-            sides = [metrics[: len(baseline)], metrics[len(baseline) :]]
+            metrics = [
+                [run.weighted_metrics(task, times, on_class=bar.update) for run in side]
+                for side in sides
+            ]
             metric_names = TASKS[task].metrics
-            found[task] = _compare(sides, confidence, metric_names, class_names)
-    configs = [run.config for run in runs]
+            found[task] = _compare(metrics, confidence, metric_names, class_names)
+    configs = [run.config for run in (*baseline, *other)]
     changes = {}
     # The first run of the other side comes last: its values count.
     for config in (*reversed(configs[1:]), other[0].config):
         changes |= recipe_changes(configs[0], config)
-    names = names or (baseline[0].name, other[0].name)
+    names = names or [side[0].name for side in sides]
+    described = [
+        Side(name, tuple(run.name for run in side), _backbone(side[0].config))
+        for name, side in zip(names, sides, strict=True)
+    ]
     return Comparison(
-        *(
-            Side(name, tuple(run.name for run in side), _backbone(side[0].config))
-            for name, side in zip(names, (baseline, other), strict=True)
-        ),
+        *described[:2],
+        more_baselines=tuple(described[2:]),
         tasks=found,
         network=network_changes(configs[0], other[0].config),
         changes=dict(sorted(changes.items())),
@@ -162,16 +180,17 @@ def _compare(
 
     Args:
         sides: of each, metrics of its runs on 1 + B data sets; the first is the data as it is.
+            Baseline and other come first.
     """
 
     def gains(names: Sequence[str], kind: str) -> dict[str, Gain]:
-        values = [np.stack([getattr(run, kind) for run in side], axis=1) for side in sides]
+        values = [np.stack([getattr(run, kind) for run in side], axis=1) for side in sides[:2]]
         return {n: _gain(own, confidence) for n, *own in zip(names, *values, strict=True)}
 
     return TaskComparison(
         gains(metric_names, "overall"),
         gains(class_names, "classes"),
-        *(tuple(float(run.overall[0, 0]) for run in side) for side in sides),
+        tuple(np.stack([run.overall[0] for run in side]) for side in sides),
     )
 
 

@@ -9,14 +9,20 @@ from ..benchmark import RunCost
 from ..benchmark.tables import number_text, range_text, text_table
 from ..text import printable
 from .comparison import Comparison, Gain
+from .equal_cost import EqualCostGain
 from .task_texts import TASKS
 
 
-def comparison_text(comparison: Comparison, costs: Mapping[str, RunCost] | None = None) -> str:
+def comparison_text(
+    comparison: Comparison,
+    costs: Mapping[str, RunCost] | None = None,
+    equal_cost: Mapping[str, Mapping[str, EqualCostGain]] | None = None,
+) -> str:
     """The whole comparison: verdicts, tables, cost, and what the intervals are.
 
     Args:
         costs: of ``"baseline"`` and ``"other"``; None leaves out the cost.
+        equal_cost: see :func:`.gains_at_equal_cost`.
     """
     c = comparison
     sides = []
@@ -53,6 +59,8 @@ def comparison_text(comparison: Comparison, costs: Mapping[str, RunCost] | None 
                 "range; random weights, a detector has as many detections as allowed."
             )
         parts.append(note)
+    if equal_cost:
+        parts += ["## Gain at equal cost", *_equal_cost(c, equal_cost)]
     parts += ["## What the intervals are", _meaning(c)]
     return "\n\n".join(parts)
 
@@ -104,6 +112,44 @@ def gain_table(comparison: Comparison, gains: Mapping[str, Gain], *, first: str)
     headers = [first, comparison.baseline.name, comparison.other.name, "gain"]
     headers += [f"{_percent(comparison.confidence)} interval", "excludes 0"]
     return text_table(rows, [*map(_escaped, headers)], "github")
+
+
+def _equal_cost(c: Comparison, equal_cost: Mapping[str, Mapping[str, EqualCostGain]]) -> list[str]:
+    """What the line is, and a table for each task."""
+    sides = (c.baseline, *c.more_baselines)
+    names = ", ".join(f"{_escaped(side.name)} ({len(side.runs)})" for side in sides)
+    parts = [
+        f"Against a line through {names}, with the numbers of their runs: the metric over the "
+        "logarithm of the cost. Costs are taken as exact."
+    ]
+    for task, gains in equal_cost.items():
+        parts += [f"{_title(task)}, {TASKS[task].main}:", equal_cost_table(c, gains)]
+    if not all(found.is_between for gains in equal_cost.values() for found in gains.values()):
+        parts.append("Extended: the line, to a cost that lies outside of the baselines' costs.")
+    return parts
+
+
+def equal_cost_table(comparison: Comparison, gains: Mapping[str, EqualCostGain]) -> str:
+    """One row per kind of cost."""
+    c = comparison
+    rows = []
+    for title, found in gains.items():
+        interval = found.gain
+        gain = Gain(found.line, found.line + interval.value, *interval)
+        rows.append(
+            [
+                title,
+                f"{found.cost:.4g}",
+                f"{found.line:.1f}{'' if found.is_between else ' (extended)'}",
+                f"{gain.other:.1f}",
+                _signed(gain.gain),
+                _interval(gain),
+                "yes" if gain.is_clear else "",
+            ]
+        )
+    headers = ["cost", "at", "line", _escaped(c.other.name), "gain"]
+    headers += [f"{_percent(c.confidence)} interval", "excludes 0"]
+    return text_table(rows, headers, "github")
 
 
 def cost_table(comparison: Comparison, costs: Mapping[str, RunCost]) -> str:

@@ -14,41 +14,56 @@ from .evaluated import cost_record, measure_costs, read_runs
 
 if TYPE_CHECKING:
     from ..analysis.comparison import Comparison
+    from ..analysis.equal_cost import EqualCostGain
     from ..benchmark import RunCost
 
 
 def compare(args: argparse.Namespace) -> int:
     from ..analysis.comparison import compare_runs
     from ..analysis.comparison_text import comparison_text, verdict
+    from ..analysis.equal_cost import gains_at_equal_cost
     from ..benchmark import describe_environment
+    from ..evaluation import plain_values
 
     try:
-        baseline, other = (read_runs(path, args) for path in (args.baseline, args.other))
+        paths = [args.baseline, args.other, *args.more_baselines]
+        baseline, other, *more = sides = [read_runs(path, args) for path in paths]
+        if args.more_baselines and args.no_cost:
+            raise ValueError("--more-baselines are compared at equal cost: leave --no-cost out")
         if args.out:
             Path(args.out).mkdir(parents=True, exist_ok=True)
         compared = compare_runs(
             baseline,
             other,
-            names=(_name(args.baseline), _name(args.other)),
+            more_baselines=more,
+            names=[*map(_name, paths)],
             resamples=args.resamples,
             confidence=args.confidence,
             seed=args.seed,
         )
-        costs = None
+        costs, equal_cost = None, {}
         if not args.no_cost:  # of the first run of each side
-            configs = {"baseline": baseline[0].config, "other": other[0].config}
+            names = ["baseline", "other", *(f"baseline {n + 2}" for n in range(len(more)))]
+            configs = {name: side[0].config for name, side in zip(names, sides, strict=True)}
             size = baseline[0].image_size
             costs = measure_costs(configs, size, args, advice="--no-cost leaves it out")
+            if more:
+                equal_cost = gains_at_equal_cost(compared, [*costs.values()])
     except (*REFUSALS, OSError) as error:
         return refuse(error)
     environment = describe_environment() if costs else {}
     record = _record(compared, costs, environment)
-    text = comparison_text(compared, costs)
+    if equal_cost:
+        record["equal_cost"] = {
+            task: {title: plain_values(dataclasses.asdict(gain)) for title, gain in gains.items()}
+            for task, gains in equal_cost.items()
+        }
+    text = comparison_text(compared, costs, equal_cost)
     if environment:
         text += "\n\n" + ", ".join(f"{key} {value}" for key, value in environment.items())
     try:
         if args.out:
-            _write(Path(args.out), compared, record, text)
+            _write(Path(args.out), compared, record, text, equal_cost)
     except OSError as error:
         return not_written(args.out, error)
     if args.json:
@@ -64,7 +79,14 @@ def _name(path: str) -> str:
     return re.split(r"[*?\[]", last)[0].rstrip("_-. ") or last
 
 
-def _write(folder: Path, compared: "Comparison", record: dict[str, Any], text: str) -> None:
+def _write(
+    folder: Path,
+    compared: "Comparison",
+    record: dict[str, Any],
+    text: str,
+    equal_cost: dict[str, dict[str, "EqualCostGain"]],
+) -> None:
+    from ..draw.equal_cost import plot_equal_cost
     from ..draw.gains import plot_gains
 
     title = f"{compared.other.name} against {compared.baseline.name}"
@@ -73,7 +95,12 @@ def _write(folder: Path, compared: "Comparison", record: dict[str, Any], text: s
         f"{len(compared.baseline.runs)} and {len(compared.other.runs)}. Filled: 0 is excluded."
     )
     plot_gains(compared, folder / "gains.png", title=title, note=note)
-    write_text(folder / "comparison.md", f"{text}\n\n![Gains with their intervals](gains.png)\n")
+    text += "\n\n![Gains with their intervals](gains.png)\n"
+    if equal_cost:
+        note = "Each dot is a run. The line is fitted through the means of the baselines."
+        plot_equal_cost(compared, equal_cost, folder / "equal_cost.png", title=title, note=note)
+        text += "\n![Metrics over costs](equal_cost.png)\n"
+    write_text(folder / "comparison.md", text)
     write_text(folder / "comparison.json", json.dumps(record, indent=1) + "\n")
 
 

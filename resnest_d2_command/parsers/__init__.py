@@ -16,6 +16,7 @@ from . import (
     replay,
     report,
     run,
+    study,
     zoo,
 )
 
@@ -53,7 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for module in (
-        *(run, replay, predict, explain, export, data, zoo, convert, compare, report, benchmark),
+        *(run, replay, predict, explain, export, data, zoo, convert, compare, report, study),
+        benchmark,
         doctor,
     ):
         module.add_commands(commands)

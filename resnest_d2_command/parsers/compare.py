@@ -12,13 +12,15 @@ well where a side has several. With one run a side it covers the choice of image
 randomness of training. Of many classes without a difference, one in twenty has a 95%% interval
 without 0.
 
-DIR then has comparison.md, comparison.json and gains.png.
+DIR then has comparison.md, comparison.json, gains.png and, with --more-baselines, equal_cost.png.
 
 Examples:
   two runs:
     %(prog)s runs/resnet50 runs/resnest50
   three seeds each, with a chart:
     %(prog)s 'runs/resnet50_*' 'runs/resnest50_*' --out comparison
+  the gain over ResNets of the same cost:
+    %(prog)s 'runs/resnet50_*' 'runs/resnest50_*' --more-baselines 'runs/resnet101_*'
   where the data has moved, for a script:
     %(prog)s runs/resnet50 runs/resnest50 --val-json val.json --val-images images --json --no-cost
 
@@ -32,6 +34,13 @@ def add_commands(commands) -> None:
     add = parser.add_argument
     add("baseline", metavar="BASELINE", help="run to compare with")
     add("other", metavar="OTHER", help="run whose gain is computed")
+    add(
+        "--more-baselines",
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="baselines of other depths, for the gain at equal cost: over a line through all of them",
+    )
     add_data_options(parser, "val", text="the {split} data, if it has moved")
     add(
         "--resamples",

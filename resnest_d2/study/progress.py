@@ -1,0 +1,195 @@
+"""Running a study: several trainings at a time, each a process, and what is done already.
+
+A run is done when its ``results.json`` is there, which ``train`` writes last. All others are begun
+or resumed, so that a study which was stopped at any point goes on, on another machine too.
+"""
+
+import collections
+import contextlib
+import ctypes
+import datetime
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..benchmark import describe_environment
+from ..files import write_text
+from .plan import StudyPlan, StudyRun
+from .table import main_metrics, write_table
+
+_PAUSE = 0.2  # seconds between two looks at the processes
+_REFUSED, _STOPPED = 2, 75  # exit codes of train
+
+
+@dataclass
+class RunRecord:
+    """What is remembered of a run.
+
+    Attributes:
+        arguments: it was begun with.
+        seconds: of the processes that ended by themselves, all together.
+        processors: names of the CPUs that it ran on.
+    """
+
+    arguments: list[str]
+    seconds: float = 0.0
+    processors: list[str] = field(default_factory=list)
+
+
+class _Records:
+    """The records of all runs by name, in a file."""
+
+    def __init__(self, plan: StudyPlan):
+        self._file = plan.out / "study.json"
+        content: dict[str, Any] = {}
+        if self._file.is_file():
+            content = json.loads(self._file.read_text(encoding="utf-8"))
+        self.by_name = {name: RunRecord(**record) for name, record in content.items()}
+        for run in plan.runs:
+            record = self.by_name.get(run.name)
+            if record and record.arguments != list(run.arguments):
+                raise ValueError(
+                    f"{run.folder} was begun with other arguments: {' '.join(record.arguments)}; "
+                    f"now they are {' '.join(run.arguments)}. Move {plan.out} away, or choose "
+                    "another --out"
+                )
+
+    def of(self, run: StudyRun) -> RunRecord:
+        return self.by_name.setdefault(run.name, RunRecord([*run.arguments]))
+
+    def write(self) -> None:
+        content = {name: vars(record) for name, record in sorted(self.by_name.items())}
+        write_text(self._file, json.dumps(content, indent=1) + "\n")
+
+
+def run_study(plan: StudyPlan, *, jobs: int = 1, say: Callable[[str], object] = print) -> int:
+    """Run what is not done, then compare.
+
+    Args:
+        jobs: number of trainings at a time.
+        say: prints a line about the progress.
+
+    Returns:
+        An exit code: 0 done; 1 a run, or a comparison, has failed; 2 the input of a run was
+        refused; 75 a run was stopped after it had saved.
+
+    Raises:
+        ValueError: the folder has runs of another study.
+    """
+    plan.out.mkdir(parents=True, exist_ok=True)
+    records = _Records(plan)
+    waiting = collections.deque(run for run in plan.runs if not run.results.is_file())
+    done, failed = len(plan.runs) - len(waiting), []
+    say(f"{len(plan.runs)} runs, {done} of them done")
+    write_table(plan, records.by_name)
+    running: dict[StudyRun, tuple[subprocess.Popen, float]] = {}
+    processor = describe_environment()
+    processor = f"{processor['CPU']} ({processor['CPU capability']})"
+    with contextlib.ExitStack() as stack:
+        stack.callback(_end, running)
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                run = waiting.popleft()
+                record = records.of(run)
+                record.processors = sorted({*record.processors, processor})
+                records.write()
+                say(f"{_clock()} {run.name} {'goes on' if record.seconds else 'begins'}")
+                running[run] = _start(run.command, plan, run.folder), time.monotonic()
+            time.sleep(_PAUSE)
+            for run in [run for run, (process, _) in running.items() if process.poll() is not None]:
+                process, start = running.pop(run)
+                record = records.of(run)
+                record.seconds += time.monotonic() - start
+                records.write()
+                if process.returncode in (_REFUSED, _STOPPED):
+                    say(f"{run.name}: {_last_line(run.folder)}")
+                    return process.returncode
+                if process.returncode or not run.results.is_file():
+                    failed.append(run)
+                    say(f"{run.name} failed ({process.returncode}): {_last_line(run.folder)}")
+                    continue
+                done += 1
+                metrics = ", ".join(f"{k} {v:.2f}" for k, v in main_metrics(run.results).items())
+                left = _time_left(plan, records, jobs)
+                say(
+                    f"{_clock()} {run.name}: {_duration(record.seconds)}, {metrics}; {done} of "
+                    f"{len(plan.runs)} done, about {left} left"
+                )
+                write_table(plan, records.by_name)
+    if failed:
+        say(f"{len(failed)} runs have failed; run the study again to go on with them")
+        return 1
+    return _compare(plan, say)
+
+
+def _compare(plan: StudyPlan, say: Callable[[str], object]) -> int:
+    code = 0
+    for groups in plan.comparisons:
+        for command in plan.comparison_commands(groups):
+            folder = plan.comparison_folder(groups)
+            process = _start(command, plan, folder)
+            if process.wait():
+                code = 1
+            say(f"{command[0]} {' '.join(groups)}: {_last_line(folder)}".rstrip(": "))
+    return code
+
+
+def _start(command: Sequence[str], plan: StudyPlan, folder: Path) -> subprocess.Popen:
+    """Start ``resnest-d2`` with what it prints appended to a file in ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    threads = {"OMP_NUM_THREADS": str(plan.threads)}
+    with open(folder / "output.txt", "ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "resnest_d2.cli", *command],
+            cwd=plan.folder,
+            env=os.environ | threads,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        )
+
+
+def _end_with_parent() -> None:
+    """Have a training stop, and save, when the study is killed."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def _end(running: dict[StudyRun, tuple[subprocess.Popen, float]]) -> None:
+    """Stop trainings, which save first."""
+    for process, _ in running.values():
+        process.terminate()
+    for process, _ in running.values():
+        process.wait()
+
+
+def _last_line(folder: Path) -> str:
+    lines = (folder / "output.txt").read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line for line in reversed(lines) if line.strip()), "")
+
+
+def _time_left(plan: StudyPlan, records: _Records, jobs: int) -> str:
+    """An estimate from the runs that are done, each group by its own."""
+    done: dict[str, list[float]] = collections.defaultdict(list)
+    for run in plan.runs:
+        if run.results.is_file():
+            done[run.group].append(records.of(run).seconds)
+    times = {group: sum(seconds) / len(seconds) for group, seconds in done.items()}
+    usual = sum(times.values()) / len(times)
+    left = [run for run in plan.runs if not run.results.is_file()]
+    return _duration(sum(times.get(run.group, usual) for run in left) / jobs)
+
+
+def _duration(seconds: float) -> str:
+    return str(datetime.timedelta(seconds=round(seconds)))
+
+
+def _clock() -> str:
+    return datetime.datetime.now().strftime("%m-%d %H:%M")
