@@ -67,6 +67,7 @@ ADDED = {
     "explain": ("--device", "cpu", "--score-threshold", "0.05"),
     "export": ("--score-threshold", "0.2"),
     "compare": ("--resamples", "40"),
+    "study": ("--dry-run",),
     "benchmark": ("--runs", "1", "--size", "32", "32"),
 }
 """What makes a command small."""

@@ -111,7 +111,8 @@ def read_study(file: str | os.PathLike, out: str | os.PathLike | None = None) ->
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
         return _plan(content, file.resolve(), out)
     except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"{file}: {error_text(error)}") from error
+        text = " ".join(error_text(error).split())
+        raise ValueError(f"{file}: {text}") from error
 
 
 def _plan(content: Any, file: Path, out: str | os.PathLike | None) -> StudyPlan:

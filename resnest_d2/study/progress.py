@@ -10,6 +10,7 @@ import ctypes
 import datetime
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,12 +18,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ..benchmark import describe_environment
 from ..files import write_text
 from .plan import StudyPlan, StudyRun
 from .table import main_metrics, write_table
+
+COMMAND = [sys.executable, "-m", "resnest_d2.cli"]
+"""``resnest-d2``, of this installation."""
 
 _PAUSE = 0.2  # seconds between two looks at the processes
 _REFUSED, _STOPPED = 2, 75  # exit codes of train
@@ -33,12 +36,12 @@ class RunRecord:
     """What is remembered of a run.
 
     Attributes:
-        arguments: it was begun with.
+        arguments: it was begun with, as on a command line.
         seconds: of the processes that ended by themselves, all together.
         processors: names of the CPUs that it ran on.
     """
 
-    arguments: list[str]
+    arguments: str
     seconds: float = 0.0
     processors: list[str] = field(default_factory=list)
 
@@ -48,21 +51,25 @@ class _Records:
 
     def __init__(self, plan: StudyPlan):
         self._file = plan.out / "study.json"
-        content: dict[str, Any] = {}
-        if self._file.is_file():
-            content = json.loads(self._file.read_text(encoding="utf-8"))
-        self.by_name = {name: RunRecord(**record) for name, record in content.items()}
+        self.by_name = self._read() if self._file.is_file() else {}
         for run in plan.runs:
             record = self.by_name.get(run.name)
-            if record and record.arguments != list(run.arguments):
+            if record and record.arguments != shlex.join(run.arguments):
                 raise ValueError(
-                    f"{run.folder} was begun with other arguments: {' '.join(record.arguments)}; "
-                    f"now they are {' '.join(run.arguments)}. Move {plan.out} away, or choose "
-                    "another --out"
+                    f"{run.folder} was begun with other arguments: {record.arguments}; now they "
+                    f"are {shlex.join(run.arguments)}. Move {plan.out} away, or choose another "
+                    "--out"
                 )
 
+    def _read(self) -> dict[str, RunRecord]:
+        try:
+            content = json.loads(self._file.read_text(encoding="utf-8"))
+            return {name: RunRecord(**record) for name, record in content.items()}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{self._file} is not the record of a study: {error}") from error
+
     def of(self, run: StudyRun) -> RunRecord:
-        return self.by_name.setdefault(run.name, RunRecord([*run.arguments]))
+        return self.by_name.setdefault(run.name, RunRecord(shlex.join(run.arguments)))
 
     def write(self) -> None:
         content = {name: vars(record) for name, record in sorted(self.by_name.items())}
@@ -134,10 +141,11 @@ def _compare(plan: StudyPlan, say: Callable[[str], object]) -> int:
     for groups in plan.comparisons:
         for command in plan.comparison_commands(groups):
             folder = plan.comparison_folder(groups)
-            process = _start(command, plan, folder)
-            if process.wait():
+            if _start(command, plan, folder).wait():
                 code = 1
-            say(f"{command[0]} {' '.join(groups)}: {_last_line(folder)}".rstrip(": "))
+                say(f"{command[0]} {' '.join(groups)} failed: {_last_line(folder)}")
+            elif command[0] == "compare":
+                say(_last_line(folder))
     return code
 
 
@@ -147,7 +155,7 @@ def _start(command: Sequence[str], plan: StudyPlan, folder: Path) -> subprocess.
     threads = {"OMP_NUM_THREADS": str(plan.threads)}
     with open(folder / "output.txt", "ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "resnest_d2.cli", *command],
+            [*COMMAND, *command],
             cwd=plan.folder,
             env=os.environ | threads,
             stdin=subprocess.DEVNULL,

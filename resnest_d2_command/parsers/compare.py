@@ -39,7 +39,7 @@ def add_commands(commands) -> None:
         nargs="+",
         default=[],
         metavar="RUN",
-        help="baselines of other depths, for the gain at equal cost: over a line through all of them",
+        help="baselines of other depths, for the gain at equal cost: over a line through them all",
     )
     add_data_options(parser, "val", text="the {split} data, if it has moved")
     add(

@@ -239,3 +239,32 @@ def test_data_that_has_moved_can_be_named(runs, tmp_path, capsys):
     assert "--val-images belong together" in capsys.readouterr().err
     assert _compare(runs / "good_1", tmp_path / "run", *options, "--val-images", runs) == 0
     assert json.loads(capsys.readouterr().out)["tasks"]["segm"]["metrics"]["AP"]["gain"] == 0
+
+
+def test_more_baselines_give_the_gain_at_equal_cost(runs, tmp_path, capsys):
+    deeper = tmp_path / "deeper"
+    shutil.copytree(runs / "good_2", deeper)
+    config = deeper / "config.yaml"
+    config.write_text(config.read_text().replace("DEPTH: 14", "DEPTH: 50"))
+    out = tmp_path / "out"
+    options = ("--resamples", 40, "--device", "cpu", "--out", out, "--json")
+    assert _compare(runs / "good_1", runs / "bad", "--more-baselines", deeper, *options) == 0
+    record = json.loads(capsys.readouterr().out)
+    for task in ("bbox", "segm"):
+        found = record["equal_cost"][task]
+        assert list(found) == ["M params", "G multiply-adds of the backbone", "ms per image"]
+        assert found["M params"]["cost"] == found["M params"]["costs"][0]  # of one network
+        gain = record["tasks"][task]["metrics"]["AP"]
+        value, low, high = found["M params"]["gain"]
+        assert value == pytest.approx(gain["gain"]) and low <= value <= high
+    assert list(record["cost"]) == ["baseline", "other", "baseline 2"]
+    text = (out / "comparison.md").read_text()
+    assert "## Gain at equal cost" in text and "good_1 (1), deeper (1)" in text
+    assert text.endswith("![Metrics over costs](equal_cost.png)\n")
+    assert (out / "equal_cost.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_more_baselines_need_the_costs(runs, capsys):
+    more = ("--more-baselines", runs / "good_2", "--no-cost")
+    assert _compare(runs / "good_1", runs / "bad", *more) == 2
+    assert "compared at equal cost: leave --no-cost out" in capsys.readouterr().err

@@ -164,6 +164,11 @@ def _train(folder: Path, root: Path) -> None:
         shutil.copy(error.file, mine / "nonfinite_0000003_rank0.pth")
     for name in ("resnet50", "resnest50", *(f"resne{x}50_{n}" for x in ("t", "st") for n in "12")):
         shutil.copytree(mine, folder / "runs" / name)
+    deeper = folder / "runs" / "resnet101_1"
+    shutil.copytree(mine, deeper)
+    config = deeper / "config.yaml"
+    config.write_text(config.read_text().replace("DEPTH: 26", "DEPTH: 101"))
+    (folder / "study.yaml").write_text("groups: {resnet50: {}, resnest50: {}}\n")
 
 
 def _train_segmentor(folder: Path) -> None:
