@@ -28,7 +28,8 @@ STOP_SIGNALS = tuple(
 
 @contextlib.contextmanager
 def ended_by_signals(arguments: Sequence[str], *, importing: bool = False) -> Iterator[None]:
-    """Obey the stop signals of a training until its own hook does, which saves first.
+    """Obey the stop signals of a training until its own hook does, which saves first, and those of
+    a study, which stops its trainings.
 
     Signals that have another handler or are ignored are not changed.
 
@@ -37,7 +38,8 @@ def ended_by_signals(arguments: Sequence[str], *, importing: bool = False) -> It
         importing: exit at once, also for Ctrl-C, because many imports convert exceptions of a
             handler to errors of their own.
     """
-    training = [*arguments[:1]] == ["train"] and "--eval-only" not in arguments
+    study = [*arguments[:1]] == ["study"]
+    training = study or ([*arguments[:1]] == ["train"] and "--eval-only" not in arguments)
     process, previous = os.getpid(), {}
 
     def end(number: int, frame) -> None:
@@ -48,7 +50,7 @@ def ended_by_signals(arguments: Sequence[str], *, importing: bool = False) -> It
             _say("error: interrupted")
             os._exit(INTERRUPTED)
         else:
-            say_stopped(number)
+            say_stopped(number, study=study)
             if importing:
                 os._exit(STOPPED)
             raise SystemExit(STOPPED)
@@ -67,12 +69,13 @@ def ended_by_signals(arguments: Sequence[str], *, importing: bool = False) -> It
             signal.signal(number, handler)
 
 
-def say_stopped(number: int) -> None:
-    """Say that a stop signal has ended the training with nothing left to save."""
-    _say(
-        f"{signal.Signals(number).name}: stopped with nothing left to save, with exit code "
-        f"{STOPPED}. --resume goes on from the last checkpoint, or begins where there is none"
-    )
+def say_stopped(number: int, *, study: bool = False) -> None:
+    """Say that a stop signal has ended the training with nothing left to save, or a study."""
+    what = "stopped with nothing left to save"
+    advice = "--resume goes on from the last checkpoint, or begins where there is none"
+    if study:
+        what, advice = "the trainings stop and save", "The same command goes on"
+    _say(f"{signal.Signals(number).name}: {what}, with exit code {STOPPED}. {advice}")
 
 
 def _say(text: str) -> None:

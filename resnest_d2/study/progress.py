@@ -19,6 +19,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from resnest_d2_command.signals import STOPPED
+
 from ..benchmark import describe_environment
 from ..files import write_text
 from .plan import StudyPlan, StudyRun
@@ -28,7 +30,7 @@ COMMAND = [sys.executable, "-m", "resnest_d2.cli"]
 """``resnest-d2``, of this installation."""
 
 _PAUSE = 0.2  # seconds between two looks at the processes
-_REFUSED, _STOPPED = 2, 75  # exit codes of train
+_REFUSED = 2  # exit code
 
 
 @dataclass
@@ -115,7 +117,7 @@ def run_study(plan: StudyPlan, *, jobs: int = 1, say: Callable[[str], object] = 
                 record = records.of(run)
                 record.seconds += time.monotonic() - start
                 records.write()
-                if process.returncode in (_REFUSED, _STOPPED):
+                if process.returncode in (_REFUSED, STOPPED):
                     say(f"{run.name}: {_last_line(run.folder)}")
                     return process.returncode
                 if process.returncode or not run.results.is_file():

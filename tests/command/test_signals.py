@@ -40,6 +40,7 @@ STOPPED = "resnest-d2: {}: stopped with nothing left to save, with exit code 75.
         (["zoo", "download", "net"], signal.SIGINT, 130, INTERRUPTED),
         (["train"], signal.SIGTERM, 75, STOPPED.format("SIGTERM")),
         (["train", "--resume"], signal.SIGUSR1, 75, STOPPED.format("SIGUSR1")),
+        (["study", "study.yaml"], signal.SIGTERM, 75, "resnest-d2: SIGTERM: the trainings stop"),
         (["train", "--eval-only"], signal.SIGTERM, -signal.SIGTERM, ""),
         (["predict", "a.jpg", "--checkpoint", "a.pth"], signal.SIGTERM, -signal.SIGTERM, ""),
     ],

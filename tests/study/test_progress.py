@@ -3,12 +3,15 @@
 import csv
 import json
 import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from resnest_d2.study import progress, read_study, run_study
+from resnest_d2_command.signals import ended_by_signals
 
 # Instead of resnest-d2: "train" writes results like a training, or does what the file says that the
 # test has put beside the study; other commands are noted.
@@ -141,17 +144,20 @@ def test_a_moved_folder_goes_on(study, tmp_path):
     assert trained == ["train 1 study/bb/2"]
 
 
-def test_an_exception_ends_the_trainings(study, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_signal_ends_the_trainings(study, tmp_path, number, error):
     (tmp_path / "a_1.txt").write_text("sleep")
     plan, pid = read_study(tmp_path / "study.yaml"), tmp_path / "pid.txt"
 
     def say(text: str) -> None:
         if "bb/1:" in text:  # the other training runs beside it
             while not pid.exists():
-                pass
-            raise KeyboardInterrupt
+                time.sleep(0.01)
+            signal.raise_signal(number)
 
-    with pytest.raises(KeyboardInterrupt):
+    with ended_by_signals(["study", "study.yaml"]), pytest.raises(error):
         run_study(plan, jobs=2, say=say)
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
