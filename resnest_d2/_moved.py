@@ -23,7 +23,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "visualize": (
         "draw",
         "analysis",
-        "analysis.comparison_text",
+        "analysis.comparing.comparison_text",
         "benchmark",
         "evaluation",
         "report",

@@ -13,7 +13,14 @@ from .attention import (
     record_attention,
     save_attention,
 )
-from .comparison import Comparison, Gain, Side, TaskComparison, compare_runs, require_same_data
+from .comparing.comparison import (
+    Comparison,
+    Gain,
+    Side,
+    TaskComparison,
+    compare_runs,
+    require_same_data,
+)
 from .config_changes import config_changes, network_changes, recipe_changes
 from .confusion_run import ClassificationRun, ConfusionRun, SegmentationRun
 from .detection_run import DetectionRun

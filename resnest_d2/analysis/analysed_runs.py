@@ -11,7 +11,7 @@ import numpy as np
 from ..evaluation import Accuracy, measure_accuracy
 from ..evaluation.image_confusions import ClassCounts
 from ..progress import progress_bar
-from .comparison import shared_tasks
+from .comparing.comparison import shared_tasks
 from .confusion_run import ConfusionRun
 from .detection_run import DetectionRun
 from .mistakes import Analysis, analyse_results, most_confused

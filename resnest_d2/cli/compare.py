@@ -13,15 +13,15 @@ from .common import REFUSALS, not_written, refuse, say
 from .evaluated import cost_record, measure_costs, read_runs
 
 if TYPE_CHECKING:
-    from ..analysis.comparison import Comparison
-    from ..analysis.equal_cost import EqualCostGain
+    from ..analysis.comparing.comparison import Comparison
+    from ..analysis.comparing.equal_cost import EqualCostGain
     from ..benchmark import RunCost
 
 
 def compare(args: argparse.Namespace) -> int:
-    from ..analysis.comparison import compare_runs
-    from ..analysis.comparison_text import comparison_text, verdict
-    from ..analysis.equal_cost import gains_at_equal_cost
+    from ..analysis.comparing.comparison import compare_runs
+    from ..analysis.comparing.comparison_text import comparison_text, verdict
+    from ..analysis.comparing.equal_cost import gains_at_equal_cost
     from ..benchmark import describe_environment
     from ..evaluation import plain_values
 
@@ -86,7 +86,7 @@ def _write(
     text: str,
     equal_cost: dict[str, dict[str, "EqualCostGain"]],
 ) -> None:
-    from ..draw.equal_cost import plot_equal_cost
+    from ..draw.cost_lines import plot_equal_cost
     from ..draw.gains import plot_gains
 
     title = f"{compared.other.name} against {compared.baseline.name}"
@@ -108,7 +108,7 @@ def _record(
     compared: "Comparison", costs: dict[str, "RunCost"] | None, environment: dict[str, str]
 ) -> dict[str, Any]:
     """The content of ``comparison.json``."""
-    from ..analysis.comparison_text import verdict
+    from ..analysis.comparing.comparison_text import verdict
     from ..analysis.task_texts import TASKS
     from ..evaluation import plain_values
 

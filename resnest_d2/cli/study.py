@@ -1,13 +1,15 @@
 """``study``."""
 
 import argparse
+import json
 import shlex
+import sys
 
 from .common import REFUSALS, refuse, say
 
 
 def study(args: argparse.Namespace) -> int:
-    from ..study import read_study, run_study
+    from ..study import read_study, run_study, study_record
 
     try:
         if args.jobs < 1:
@@ -17,6 +19,15 @@ def study(args: argparse.Namespace) -> int:
             for command in plan.commands():
                 say(shlex.join(["resnest-d2", *command]))
             return 0
-        return run_study(plan, jobs=args.jobs, say=lambda text: print(text, flush=True))
+        stream = sys.stderr if args.json else sys.stdout
+        code = run_study(
+            plan,
+            jobs=args.jobs,
+            quiet=args.quiet,
+            say=lambda text: print(text, file=stream, flush=True),
+        )
     except REFUSALS as error:
         return refuse(error)
+    if args.json:
+        print(json.dumps(study_record(plan), indent=2))
+    return code

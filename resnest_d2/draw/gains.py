@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Sequence
 
-from ..analysis.comparison import Comparison, Gain
+from ..analysis.comparing.comparison import Comparison, Gain
 from ..analysis.task_texts import TASKS
 from .charts import literal, save_chart
 

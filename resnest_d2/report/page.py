@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..analysis.analysed_runs import DetectionStudy, Study
-from ..analysis.comparison_text import value_text
+from ..analysis.comparing.comparison_text import value_text
 from ..analysis.config_changes import config_changes, network_changes, recipe_changes
 from ..benchmark import RunCost
 from ..config import flat_values

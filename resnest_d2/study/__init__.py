@@ -4,7 +4,7 @@ The trainings, comparisons and reports are commands of ``resnest-d2``. This room
 remembers what is done, and tabulates the results.
 """
 
-from .plan import StudyPlan, StudyRun, read_study
-from .progress import run_study
+from .study_file import StudyPlan, StudyRun, read_study
+from .study_runs import run_study, study_record
 
-__all__ = ["StudyPlan", "StudyRun", "read_study", "run_study"]
+__all__ = ["StudyPlan", "StudyRun", "read_study", "run_study", "study_record"]

@@ -1,6 +1,6 @@
 """Arguments of ``study``."""
 
-from .common import add_parser
+from .common import add_json_option, add_parser, add_quiet_option
 
 _EPILOG = """
 FILE is YAML. Each group is trained with each seed; what is given for all groups and what a group
@@ -34,7 +34,7 @@ Examples:
   one run after the other:
     %(prog)s study.yaml
   two at a time:
-    %(prog)s study.yaml --jobs 2 --out /data/study
+    %(prog)s study.yaml --jobs 2 --out runs/study
   only print the commands:
     %(prog)s study.yaml --dry-run
 
@@ -52,3 +52,5 @@ def add_commands(commands) -> None:
     text = "trainings at a time; default: %(default)s"
     add("--jobs", type=int, default=1, metavar="N", help=text)
     add("--dry-run", action="store_true", help="print the commands and run nothing")
+    add_json_option(parser, "the runs and the verdicts")
+    add_quiet_option(parser, "failures and the verdicts")

@@ -106,7 +106,7 @@ def test_interrupted_it_ends_in_one_line_and_writes_nothing(runs, tmp_path, monk
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("resnest_d2.analysis.comparison.compare_runs", interrupt)
+    monkeypatch.setattr("resnest_d2.analysis.comparing.comparison.compare_runs", interrupt)
     assert _compare(runs / "good_1", runs / "bad", "--no-cost", "--out", tmp_path / "out") == 130
     printed = capsys.readouterr()
     assert printed.err == "resnest-d2: error: interrupted\n" and not printed.out

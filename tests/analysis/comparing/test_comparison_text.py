@@ -3,25 +3,27 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from resnest_d2.analysis.comparison import Comparison, Gain, Side, TaskComparison
-from resnest_d2.analysis.comparison_text import comparison_text, verdict
+from resnest_d2.analysis.comparing.comparison import Comparison, Gain, Side, TaskComparison
+from resnest_d2.analysis.comparing.comparison_text import comparison_text, verdict
 from resnest_d2.benchmark import RunCost
 from resnest_d2.draw.gains import plot_gains
 from resnest_d2.evaluation.image_matches import METRICS
 
 NONE = Gain(*[math.nan] * 5)
+DRAWS = tuple(np.full((1, 3), value) for value in (30.0, 32.0))
 
 
 def _comparison(gain: Gain, *, classes=(), runs=1, changes=(), **metrics) -> Comparison:
-    task = TaskComparison(
-        {**dict.fromkeys(METRICS, NONE), "AP": gain, **metrics}, dict(classes), (30.0,), (32.0,)
-    )
+    values = {**dict.fromkeys(METRICS, NONE), "AP": gain, **metrics}
+    task = TaskComparison(values, dict(classes), DRAWS)
     return Comparison(
         Side("plain", ("a",) * runs, "ResNet-50"),
         Side("split", ("b",) * runs, "ResNeSt-50"),
+        more_baselines=(),
         tasks={"bbox": task},
         network={},
         changes=dict(changes),
@@ -56,7 +58,7 @@ def test_a_verdict_names_sizes_and_classes_that_differ():
 
 def test_a_verdict_on_label_maps_is_in_miou_and_has_no_sizes():
     sure = Gain(30, 32, 2, 0.5, 3)
-    task = TaskComparison({"mIoU": sure, "pACC": NONE}, {"sky": sure}, (30.0,), (32.0,))
+    task = TaskComparison({"mIoU": sure, "pACC": NONE}, {"sky": sure}, DRAWS)
     found = dataclasses.replace(_comparison(NONE), tasks={"sem_seg": task})
     text = comparison_text(found)
     assert "**Label maps**: split gains 2.0 mIoU over plain: +2.0" in text

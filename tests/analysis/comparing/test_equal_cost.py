@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from resnest_d2.analysis.equal_cost import gain_at_equal_cost
+from resnest_d2.analysis.comparing.equal_cost import gain_at_equal_cost
 
 
 def _runs(*values: float, draws: int = 50) -> np.ndarray:

@@ -18,13 +18,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from resnest_d2_command.signals import STOPPED
 
 from ..benchmark import describe_environment
 from ..files import write_text
-from .plan import StudyPlan, StudyRun
-from .table import main_metrics, write_table
+from .runs_table import finished_runs, main_metrics, write_table
+from .study_file import StudyPlan, StudyRun
 
 COMMAND = [sys.executable, "-m", "resnest_d2.cli"]
 """``resnest-d2``, of this installation."""
@@ -78,12 +79,19 @@ class _Records:
         write_text(self._file, json.dumps(content, indent=1) + "\n")
 
 
-def run_study(plan: StudyPlan, *, jobs: int = 1, say: Callable[[str], object] = print) -> int:
+def run_study(
+    plan: StudyPlan,
+    *,
+    jobs: int = 1,
+    quiet: bool = False,
+    say: Callable[[str], object] = print,
+) -> int:
     """Run what is not done, then compare.
 
     Args:
         jobs: number of trainings at a time.
-        say: prints a line about the progress.
+        quiet: say only failures and verdicts.
+        say: prints a line.
 
     Returns:
         An exit code: 0 done; 1 a run, or a comparison, has failed; 2 the input of a run was
@@ -96,7 +104,8 @@ def run_study(plan: StudyPlan, *, jobs: int = 1, say: Callable[[str], object] = 
     records = _Records(plan)
     waiting = collections.deque(run for run in plan.runs if not run.results.is_file())
     done, failed = len(plan.runs) - len(waiting), []
-    say(f"{len(plan.runs)} runs, {done} of them done")
+    inform = (lambda text: None) if quiet else say
+    inform(f"{len(plan.runs)} runs, {done} of them done")
     write_table(plan, records.by_name)
     running: dict[StudyRun, tuple[subprocess.Popen, float]] = {}
     processor = describe_environment()
@@ -109,7 +118,7 @@ def run_study(plan: StudyPlan, *, jobs: int = 1, say: Callable[[str], object] = 
                 record = records.of(run)
                 record.processors = sorted({*record.processors, processor})
                 records.write()
-                say(f"{_clock()} {run.name} {'goes on' if record.seconds else 'begins'}")
+                inform(f"{_clock()} {run.name} {'goes on' if record.seconds else 'begins'}")
                 running[run] = _start(run.command, plan, run.folder), time.monotonic()
             time.sleep(_PAUSE)
             for run in [run for run, (process, _) in running.items() if process.poll() is not None]:
@@ -127,7 +136,7 @@ def run_study(plan: StudyPlan, *, jobs: int = 1, say: Callable[[str], object] = 
                 done += 1
                 metrics = ", ".join(f"{k} {v:.2f}" for k, v in main_metrics(run.results).items())
                 left = _time_left(plan, records, jobs)
-                say(
+                inform(
                     f"{_clock()} {run.name}: {_duration(record.seconds)}, {metrics}; {done} of "
                     f"{len(plan.runs)} done, about {left} left"
                 )
@@ -136,6 +145,18 @@ def run_study(plan: StudyPlan, *, jobs: int = 1, say: Callable[[str], object] = 
         say(f"{len(failed)} runs have failed; run the study again to go on with them")
         return 1
     return _compare(plan, say)
+
+
+def study_record(plan: StudyPlan) -> dict[str, Any]:
+    """For JSON: the finished runs, and the verdicts of the comparisons by their folders' names."""
+    record: dict[str, Any] = {"runs": finished_runs(plan, _Records(plan).by_name), "verdicts": {}}
+    for groups in plan.comparisons:
+        file = plan.comparison_folder(groups) / "comparison.json"
+        if file.is_file():
+            tasks = json.loads(file.read_text(encoding="utf-8"))["tasks"]
+            verdicts = {task: found["verdict"] for task, found in tasks.items()}
+            record["verdicts"][file.parent.name] = verdicts
+    return record
 
 
 def _compare(plan: StudyPlan, say: Callable[[str], object]) -> int:

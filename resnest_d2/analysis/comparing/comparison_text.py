@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from ..benchmark import RunCost
-from ..benchmark.tables import number_text, range_text, text_table
-from ..text import printable
+from ...benchmark import RunCost
+from ...benchmark.tables import number_text, range_text, text_table
+from ...text import printable
+from ..task_texts import TASKS
 from .comparison import Comparison, Gain
 from .equal_cost import EqualCostGain
-from .task_texts import TASKS
 
 
 def comparison_text(

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from resnest_d2.analysis.intervals import interval_of_sum
+from resnest_d2.analysis.comparing.intervals import interval_of_sum
 
 IMAGES, DRAWS = 200, 300
 

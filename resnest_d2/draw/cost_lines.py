@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..analysis.comparison import Comparison
-from ..analysis.equal_cost import EqualCostGain
+from ..analysis.comparing.comparison import Comparison
+from ..analysis.comparing.equal_cost import EqualCostGain
 from ..analysis.task_texts import TASKS
 from .charts import RUN_COLORS, literal, save_chart
 

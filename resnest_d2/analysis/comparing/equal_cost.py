@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..benchmark import RunCost
+from ...benchmark import RunCost
 from .comparison import Comparison
 from .intervals import Interval, interval_of_sum
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from detectron2.config import CfgNode
 
-from ..progress import progress_bar
-from .config_changes import config_changes, network_changes, recipe_changes
+from ...progress import progress_bar
+from ..config_changes import config_changes, network_changes, recipe_changes
+from ..run_folder import EvaluatedRun, WeightedMetrics
+from ..task_texts import TASKS
 from .intervals import interval_of_sum
-from .run_folder import EvaluatedRun, WeightedMetrics
-from .task_texts import TASKS
 
 
 @dataclass(frozen=True)

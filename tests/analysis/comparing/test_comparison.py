@@ -9,8 +9,8 @@ import pytest
 from coco_sets import draw_set
 from evaluated_runs import CLASSES, as_truth, draw_results, write_data, write_run
 
-from resnest_d2.analysis.comparison import compare_runs
-from resnest_d2.analysis.comparison_text import verdict
+from resnest_d2.analysis.comparing.comparison import compare_runs
+from resnest_d2.analysis.comparing.comparison_text import verdict
 from resnest_d2.analysis.evaluated_run import read_evaluated_run
 from resnest_d2.config import get_config
 from resnest_d2.evaluation import evaluate_results

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from resnest_d2.study import progress, read_study, run_study
+from resnest_d2.study import read_study, run_study, study_runs
+from resnest_d2_command import main
 from resnest_d2_command.signals import ended_by_signals
 
 # Instead of resnest-d2: "train" writes results like a training, or does what the file says that the
@@ -50,7 +51,7 @@ compare: [[a, bb]]
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     (tmp_path / "stand_in.py").write_text(STAND_IN)
-    monkeypatch.setattr(progress, "COMMAND", [sys.executable, str(tmp_path / "stand_in.py")])
+    monkeypatch.setattr(study_runs, "COMMAND", [sys.executable, str(tmp_path / "stand_in.py")])
     (tmp_path / "study.yaml").write_text(STUDY)
     lines = []
 
@@ -84,6 +85,21 @@ def test_all_runs_are_done_then_compared_and_never_again(study, tmp_path):
     assert {row["best bbox/AP"] for row in rows} == {"30.0"} and all(row["CPU"] for row in rows)
     assert study()[0] == 0
     assert _calls(tmp_path) == expected[4:]
+
+
+def test_for_a_script_it_prints_json_alone(study, tmp_path, capsys):
+    command = ["study", str(tmp_path / "study.yaml")]
+    assert main([*command, "--json"]) == 0
+    printed = capsys.readouterr()
+    record = json.loads(printed.out)
+    assert [run["bbox/AP"] for run in record["runs"]] == [21.1, 22.1, 21.2, 22.2]
+    assert "4 of 4 done" in printed.err and record["verdicts"] == {}
+    comparison = {"tasks": {"bbox": {"verdict": "bb gains"}}}
+    (tmp_path / "study" / "bb-against-a" / "comparison.json").write_text(json.dumps(comparison))
+    assert main([*command, "--json", "--quiet"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["verdicts"] == {"bb-against-a": {"bbox": "bb gains"}}
+    assert not printed.err.strip()
 
 
 @pytest.mark.parametrize("how", ["1", "kill"])

@@ -5,12 +5,12 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..analysis.run_folder import is_number, read_history
 from ..analysis.task_texts import TASKS
 from ..files import write_text
-from .plan import StudyPlan
+from .study_file import StudyPlan
 
 
 class _Record(Protocol):
@@ -26,8 +26,8 @@ def main_metrics(results: Path) -> dict[str, float]:
     return {name: value for name, value in values.items() if is_number(value)}
 
 
-def write_table(plan: StudyPlan, records: Mapping[str, _Record]) -> None:
-    """Write ``runs.csv``: of each run its group, seed, minutes, CPUs, final and best metrics."""
+def finished_runs(plan: StudyPlan, records: Mapping[str, _Record]) -> list[dict[str, Any]]:
+    """Of each finished run: its group, seed, minutes, CPUs, final and best metrics."""
     rows = []
     for run in plan.runs:
         if not run.results.is_file():
@@ -41,6 +41,12 @@ def write_table(plan: StudyPlan, records: Mapping[str, _Record]) -> None:
             seen = [line[name] for line in history if is_number(line.get(name))]
             row |= {name: round(value, 3), f"best {name}": round(max([value, *seen]), 3)}
         rows.append(row)
+    return rows
+
+
+def write_table(plan: StudyPlan, records: Mapping[str, _Record]) -> None:
+    """Write :func:`finished_runs` to ``runs.csv``, if there is any."""
+    rows = finished_runs(plan, records)
     if not rows:
         return
     text = io.StringIO()
