@@ -1,6 +1,7 @@
 """``study``."""
 
 import argparse
+import functools
 import json
 import shlex
 import sys
@@ -20,12 +21,8 @@ def study(args: argparse.Namespace) -> int:
                 say(shlex.join(["resnest-d2", *command]))
             return 0
         stream = sys.stderr if args.json else sys.stdout
-        code = run_study(
-            plan,
-            jobs=args.jobs,
-            quiet=args.quiet,
-            say=lambda text: print(text, file=stream, flush=True),
-        )
+        show = functools.partial(print, file=stream, flush=True)
+        code = run_study(plan, jobs=args.jobs, quiet=args.quiet, say=show)
     except REFUSALS as error:
         return refuse(error)
     if args.json:
