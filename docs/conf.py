@@ -42,6 +42,7 @@ PACKAGES = {
     "resnest_d2.analysis": "errors, comparisons, attention",
     "resnest_d2.draw": "images and charts",
     "resnest_d2.report": "the HTML report",
+    "resnest_d2.study": "groups of trainings",
 }
 MEASUREMENTS = {
     "backbone": "Backbone, 640 × 800",

@@ -128,8 +128,9 @@ def test_a_resumed_run_ends_with_the_same_weights(trained, data, tmp_path):
             shutil.copy(trained[0] / name, tmp_path / name)
     (tmp_path / "last_checkpoint").write_text("model_0000001.pth", encoding="utf-8")
     run(request_of(data, tmp_path, resume=True))
+    found = weights(tmp_path)
     for name, value in weights(trained[0]).items():
-        torch.testing.assert_close(weights(tmp_path)[name], value, rtol=0, atol=0)
+        torch.testing.assert_close(found[name], value, rtol=0, atol=0)
 
 
 def test_a_classifier_starts_a_detector(trained, tmp_path):

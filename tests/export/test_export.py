@@ -128,6 +128,7 @@ def test_programs_of_torch_export_take_all_sizes(checkpoints, pictures, tmp_path
     assert made.metadata["outputs"] == ["res2", "res3", "res4", "res5"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(torch.export.Dim, "DYNAMIC"), reason="needs PyTorch 2.6")
 def test_a_retinanet_is_exported_before_non_maximum_suppression(pictures, tmp_path):
     large = ("INPUT.MIN_SIZE_TEST", "136", "INPUT.MAX_SIZE_TEST", "200")  # no map is 1 x 1

@@ -91,8 +91,9 @@ def test_two_processes_resume_as_one_does(data, tmp_path):
     run_in(whole, data, *opts, num_processes=2)
     resumed = restarted_at_3(whole, tmp_path / "resumed")
     run_in(resumed, data, *opts, num_processes=2, resume=True)
+    found = weights(resumed)["model"]
     for name, value in weights(whole)["model"].items():
-        assert torch.equal(weights(resumed)["model"][name], value), name
+        assert torch.equal(found[name], value), name
 
 
 def test_the_number_of_workers_does_not_change_a_run(data, tmp_path):
@@ -255,8 +256,9 @@ def test_the_command_says_which_image_is_gone_and_the_run_goes_on(
     shutil.copy(os.path.join(data[1], "04.png"), gone)
     assert main(["train", "--config-file", CONFIG, *train, "--resume", *opts]) == 0
     run_in(tmp_path / "whole", data, "SOLVER.MAX_ITER", "12")
+    found = weights(tmp_path / "run")["model"]
     for name, value in weights(tmp_path / "whole")["model"].items():
-        assert torch.equal(weights(tmp_path / "run")["model"][name], value), name
+        assert torch.equal(found[name], value), name
 
 
 def test_no_data_worker_is_left_when_training_ends(data, tmp_path):
