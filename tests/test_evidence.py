@@ -32,7 +32,7 @@ def test_each_run_has_a_valid_config_and_a_fair_baseline(file):
 
 def test_pretrained_runs_are_those_without_pretraining_but_for_the_weights():
     alone, pretrained = (
-        {run.name: set(run.arguments) for run in read_study(FILES[0].parent / name).runs}
+        {run.label: set(run.arguments) for run in read_study(FILES[0].parent / name).runs}
         for name in ("nuclei.yaml", "nuclei_pretrained.yaml")
     )
     statistics = {"MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"}

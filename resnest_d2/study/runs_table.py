@@ -32,7 +32,7 @@ def finished_runs(plan: StudyPlan, records: Mapping[str, _Record]) -> list[dict[
     for run in plan.runs:
         if not run.results.is_file():
             continue
-        record = records.get(run.name)
+        record = records.get(run.label)
         row = {"group": run.group, "seed": run.seed}
         if record:
             row |= {"minutes": round(record.seconds / 60, 1), "CPU": "; ".join(record.processors)}

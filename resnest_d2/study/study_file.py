@@ -32,7 +32,7 @@ class StudyRun:
     arguments: tuple[str, ...]
 
     @property
-    def name(self) -> str:
+    def label(self) -> str:
         """Such as ``resnest50/1``."""
         return f"{self.group}/{self.seed}"
 

@@ -56,7 +56,7 @@ class _Records:
         self._file = plan.out / "study.json"
         self.by_name = self._read() if self._file.is_file() else {}
         for run in plan.runs:
-            record = self.by_name.get(run.name)
+            record = self.by_name.get(run.label)
             if record and record.arguments != shlex.join(run.arguments):
                 raise ValueError(
                     f"{run.folder} was begun with other arguments: {record.arguments}; now they "
@@ -72,7 +72,7 @@ class _Records:
             raise ValueError(f"{self._file} is not the record of a study: {error}") from error
 
     def of(self, run: StudyRun) -> RunRecord:
-        return self.by_name.setdefault(run.name, RunRecord(shlex.join(run.arguments)))
+        return self.by_name.setdefault(run.label, RunRecord(shlex.join(run.arguments)))
 
     def write(self) -> None:
         content = {name: vars(record) for name, record in sorted(self.by_name.items())}
@@ -118,7 +118,7 @@ def run_study(
                 record = records.of(run)
                 record.processors = sorted({*record.processors, processor})
                 records.write()
-                inform(f"{_clock()} {run.name} {'goes on' if record.seconds else 'begins'}")
+                inform(f"{_clock()} {run.label} {'goes on' if record.seconds else 'begins'}")
                 running[run] = _start(run.command, plan, run.folder), time.monotonic()
             time.sleep(_PAUSE)
             for run in [run for run, (process, _) in running.items() if process.poll() is not None]:
@@ -127,17 +127,17 @@ def run_study(
                 record.seconds += time.monotonic() - start
                 records.write()
                 if process.returncode in (_REFUSED, STOPPED):
-                    say(f"{run.name}: {_last_line(run.folder)}")
+                    say(f"{run.label}: {_last_line(run.folder)}")
                     return process.returncode
                 if process.returncode or not run.results.is_file():
                     failed.append(run)
-                    say(f"{run.name} failed ({process.returncode}): {_last_line(run.folder)}")
+                    say(f"{run.label} failed ({process.returncode}): {_last_line(run.folder)}")
                     continue
                 done += 1
                 metrics = ", ".join(f"{k} {v:.2f}" for k, v in main_metrics(run.results).items())
                 left = _time_left(plan, records, jobs)
                 inform(
-                    f"{_clock()} {run.name}: {_duration(record.seconds)}, {metrics}; {done} of "
+                    f"{_clock()} {run.label}: {_duration(record.seconds)}, {metrics}; {done} of "
                     f"{len(plan.runs)} done, about {left} left"
                 )
                 write_table(plan, records.by_name)

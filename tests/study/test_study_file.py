@@ -29,7 +29,7 @@ def _write(folder: Path, text: str) -> Path:
 
 def test_each_group_is_trained_with_each_seed(tmp_path):
     plan = read_study(_write(tmp_path, SOUND))
-    assert [run.name for run in plan.runs] == ["plain/3", "split/3", "plain/0", "split/0"]
+    assert [run.label for run in plan.runs] == ["plain/3", "split/3", "plain/0", "split/0"]
     assert (plan.folder, plan.out, plan.threads) == (tmp_path, tmp_path / "study", 2)
     run = plan.runs[1]
     assert run.folder == tmp_path / "study" / "split" / "3"
