@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,8 @@ def offline(request, monkeypatch, tmp_path_factory):
         for name in ("http_proxy", "https_proxy"):
             monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
         monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
-        monkeypatch.setenv("FVCORE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        cache = tempfile.mkdtemp(prefix="cache-", dir=tmp_path_factory.getbasetemp())
+        monkeypatch.setenv("FVCORE_CACHE", cache)
 
 
 @pytest.fixture(scope="session")

@@ -93,8 +93,8 @@ def test_a_picture_in_which_the_model_finds_nothing_is_compared_too(
 @pytest.mark.parametrize(
     ("format", "family"),
     [
-        ("torchscript", "faster"),
         ("onnx", "cascade"),
+        pytest.param("torchscript", "faster", marks=pytest.mark.slow),
         pytest.param("torchscript", "cascade", marks=pytest.mark.slow),
         pytest.param("onnx", "faster", marks=pytest.mark.slow),
     ],
