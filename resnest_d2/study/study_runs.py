@@ -5,13 +5,13 @@ or resumed, so that a study which was stopped at any point goes on, on another m
 """
 
 import collections
-import contextlib
 import ctypes
 import datetime
 import json
 import os
 import shlex
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -71,10 +71,11 @@ class _Records:
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{self._file} is not the record of a study: {error}") from error
 
-    def of(self, run: StudyRun) -> RunRecord:
-        return self.by_name.setdefault(run.label, RunRecord(shlex.join(run.arguments)))
-
-    def write(self) -> None:
+    def add(self, run: StudyRun, *, seconds: float = 0.0, processor: str = "") -> None:
+        """Note that a run has taken more time, or is on a processor."""
+        record = self.by_name.setdefault(run.label, RunRecord(shlex.join(run.arguments)))
+        record.seconds += seconds
+        record.processors = sorted({*record.processors, processor} - {""})
         content = {name: vars(record) for name, record in sorted(self.by_name.items())}
         write_text(self._file, json.dumps(content, indent=1) + "\n")
 
@@ -102,47 +103,38 @@ def run_study(
     """
     plan.out.mkdir(parents=True, exist_ok=True)
     records = _Records(plan)
-    waiting = collections.deque(run for run in plan.runs if not run.results.is_file())
-    done, failed = len(plan.runs) - len(waiting), []
     inform = (lambda text: None) if quiet else say
-    inform(f"{len(plan.runs)} runs, {done} of them done")
+    waiting = collections.deque(run for run in plan.runs if not run.results.is_file())
+    inform(f"{len(plan.runs)} runs, {len(plan.runs) - len(waiting)} of them done")
     write_table(plan, records.by_name)
+    environment = describe_environment()
+    processor = f"{environment['CPU']} ({environment['CPU capability']})"
     running: dict[StudyRun, tuple[subprocess.Popen, float]] = {}
-    processor = describe_environment()
-    processor = f"{processor['CPU']} ({processor['CPU capability']})"
-    with contextlib.ExitStack() as stack:
-        stack.callback(_end, running)
+    failed = 0
+    try:
         while waiting or running:
             while waiting and len(running) < jobs:
                 run = waiting.popleft()
-                record = records.of(run)
-                record.processors = sorted({*record.processors, processor})
-                records.write()
-                inform(f"{_clock()} {run.label} {'goes on' if record.seconds else 'begins'}")
+                records.add(run, processor=processor)
+                inform(f"{_clock()} {run.label} begins, or goes on")
                 running[run] = _start(run.command, plan, run.folder), time.monotonic()
             time.sleep(_PAUSE)
             for run in [run for run, (process, _) in running.items() if process.poll() is not None]:
                 process, start = running.pop(run)
-                record = records.of(run)
-                record.seconds += time.monotonic() - start
-                records.write()
+                records.add(run, seconds=time.monotonic() - start)
                 if process.returncode in (_REFUSED, STOPPED):
                     say(f"{run.label}: {_last_line(run.folder)}")
                     return process.returncode
                 if process.returncode or not run.results.is_file():
-                    failed.append(run)
+                    failed += 1
                     say(f"{run.label} failed ({process.returncode}): {_last_line(run.folder)}")
-                    continue
-                done += 1
-                metrics = ", ".join(f"{k} {v:.2f}" for k, v in main_metrics(run.results).items())
-                left = _time_left(plan, records, jobs)
-                inform(
-                    f"{_clock()} {run.label}: {_duration(record.seconds)}, {metrics}; {done} of "
-                    f"{len(plan.runs)} done, about {left} left"
-                )
-                write_table(plan, records.by_name)
+                else:
+                    inform(f"{_clock()} {_progress(plan, records, run, jobs)}")
+                    write_table(plan, records.by_name)
+    finally:
+        _end([process for process, _ in running.values()])
     if failed:
-        say(f"{len(failed)} runs have failed; run the study again to go on with them")
+        say(f"{failed} runs have failed; run the study again to go on with them")
         return 1
     return _compare(plan, say)
 
@@ -193,11 +185,11 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
-def _end(running: dict[StudyRun, tuple[subprocess.Popen, float]]) -> None:
+def _end(processes: Sequence[subprocess.Popen]) -> None:
     """Stop trainings, which save first."""
-    for process, _ in running.values():
+    for process in processes:
         process.terminate()
-    for process, _ in running.values():
+    for process in processes:
         process.wait()
 
 
@@ -206,16 +198,24 @@ def _last_line(folder: Path) -> str:
     return next((line for line in reversed(lines) if line.strip()), "")
 
 
-def _time_left(plan: StudyPlan, records: _Records, jobs: int) -> str:
-    """An estimate from the runs that are done, each group by its own."""
-    done: dict[str, list[float]] = collections.defaultdict(list)
-    for run in plan.runs:
-        if run.results.is_file():
-            done[run.group].append(records.of(run).seconds)
-    times = {group: sum(seconds) / len(seconds) for group, seconds in done.items()}
-    usual = sum(times.values()) / len(times)
-    left = [run for run in plan.runs if not run.results.is_file()]
-    return _duration(sum(times.get(run.group, usual) for run in left) / jobs)
+def _progress(plan: StudyPlan, records: _Records, run: StudyRun, jobs: int) -> str:
+    """The time and the metrics of a run, and an estimate of what is left, group by group."""
+    seconds: dict[str, list[float]] = collections.defaultdict(list)
+    left = []
+    for other in plan.runs:
+        record = records.by_name.get(other.label)
+        if not other.results.is_file():
+            left.append(other.group)
+        elif record:
+            seconds[other.group].append(record.seconds)
+    means = {group: statistics.fmean(times) for group, times in seconds.items()}
+    usual = statistics.fmean(means.values())
+    rest = sum(means.get(group, usual) for group in left) / jobs
+    metrics = ", ".join(f"{name} {v:.2f}" for name, v in main_metrics(run.results).items())
+    return (
+        f"{run.label}: {_duration(records.by_name[run.label].seconds)}, {metrics}; "
+        f"{len(plan.runs) - len(left)} of {len(plan.runs)} done, about {_duration(rest)} left"
+    )
 
 
 def _duration(seconds: float) -> str:
