@@ -5,11 +5,11 @@ from .common import add_data_options, add_device_option, add_parser
 _EPILOG = """
 BASELINE and OTHER are each the output folder of an evaluated run, a folder of such folders, or a
 quoted pattern: runs of one model with different seeds. All must be evaluated on the same data.
-Detectors are compared in AP, models for semantic segmentation in mIoU.
+Detectors are compared in AP, models for semantic segmentation in mIoU, classifiers in top-1.
 
-The interval of a gain is computed by resampling the images, the same for all runs, and the runs as
-well where a side has several. With one run a side it covers the choice of images, not the
-randomness of training. Of many classes without a difference, one in twenty has a 95%% interval
+The interval of a gain is computed by resampling the images, the same for all runs. Where a side has
+several runs, their spread is added. With one run a side, the interval covers the choice of images,
+not the randomness of training. Of many classes without a difference, one in twenty has a 95%% interval
 without 0.
 
 DIR then has comparison.md, comparison.json, gains.png and, with --more-baselines, equal_cost.png.

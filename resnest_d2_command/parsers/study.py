@@ -46,7 +46,7 @@ SIGTERM or SIGUSR1 after it had saved, 130 interrupted.
 def add_commands(commands) -> None:
     parser = add_parser(commands, "study", "study.study", epilog=_EPILOG)
     add = parser.add_argument
-    add("file", metavar="FILE", help="the study")
+    add("file", metavar="FILE", help="the study, in YAML")
     text = "folder of the results; default: beside FILE, with its name"
     add("--out", metavar="DIR", help=text)
     text = "trainings at a time; default: %(default)s"
