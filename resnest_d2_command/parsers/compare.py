@@ -9,8 +9,8 @@ Detectors are compared in AP, models for semantic segmentation in mIoU, classifi
 
 The interval of a gain is computed by resampling the images, the same for all runs. Where a side has
 several runs, their spread is added. With one run a side, the interval covers the choice of images,
-not the randomness of training. Of many classes without a difference, one in twenty has a 95%% interval
-without 0.
+not the randomness of training. Of many classes without a difference, one in twenty has a 95%%
+interval without 0.
 
 DIR then has comparison.md, comparison.json, gains.png and, with --more-baselines, equal_cost.png.
 
