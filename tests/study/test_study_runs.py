@@ -173,8 +173,13 @@ def test_a_signal_ends_the_trainings(study, tmp_path, number, error):
                 time.sleep(0.01)
             signal.raise_signal(number)
 
-    with ended_by_signals(["study", "study.yaml"]), pytest.raises(error):
-        run_study(plan, jobs=2, say=say)
+    # A process in the background may ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with ended_by_signals(["study", "study.yaml"]), pytest.raises(error):
+            run_study(plan, jobs=2, say=say)
+    finally:
+        signal.signal(signal.SIGINT, before)
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
 
