@@ -39,7 +39,7 @@ def ended_by_signals(arguments: Sequence[str], *, importing: bool = False) -> It
             handler to errors of their own.
     """
     study = [*arguments[:1]] == ["study"]
-    training = study or ([*arguments[:1]] == ["train"] and "--eval-only" not in arguments)
+    stops = study or ([*arguments[:1]] == ["train"] and "--eval-only" not in arguments)
     process, previous = os.getpid(), {}
 
     def end(number: int, frame) -> None:
@@ -56,7 +56,7 @@ def ended_by_signals(arguments: Sequence[str], *, importing: bool = False) -> It
             raise SystemExit(STOPPED)
 
     if threading.current_thread() is threading.main_thread():
-        wanted = dict.fromkeys(STOP_SIGNALS if training else (), signal.SIG_DFL)
+        wanted = dict.fromkeys(STOP_SIGNALS if stops else (), signal.SIG_DFL)
         if importing:
             wanted[signal.SIGINT] = signal.default_int_handler
         for number, default in wanted.items():

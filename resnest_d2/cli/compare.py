@@ -23,7 +23,6 @@ def compare(args: argparse.Namespace) -> int:
     from ..analysis.comparing.comparison_text import comparison_text, verdict
     from ..analysis.comparing.equal_cost import gains_at_equal_cost
     from ..benchmark import describe_environment
-    from ..evaluation import plain_values
 
     try:
         paths = [args.baseline, args.other, *args.more_baselines]
@@ -52,12 +51,7 @@ def compare(args: argparse.Namespace) -> int:
     except (*REFUSALS, OSError) as error:
         return refuse(error)
     environment = describe_environment() if costs else {}
-    record = _record(compared, costs, environment)
-    if equal_cost:
-        record["equal_cost"] = {
-            task: {title: plain_values(dataclasses.asdict(gain)) for title, gain in gains.items()}
-            for task, gains in equal_cost.items()
-        }
+    record = _record(compared, costs, environment, equal_cost)
     text = comparison_text(compared, costs, equal_cost)
     if environment:
         text += "\n\n" + ", ".join(f"{key} {value}" for key, value in environment.items())
@@ -105,7 +99,10 @@ def _write(
 
 
 def _record(
-    compared: "Comparison", costs: dict[str, "RunCost"] | None, environment: dict[str, str]
+    compared: "Comparison",
+    costs: dict[str, "RunCost"] | None,
+    environment: dict[str, str],
+    equal_cost: dict[str, dict[str, "EqualCostGain"]],
 ) -> dict[str, Any]:
     """The content of ``comparison.json``."""
     from ..analysis.comparing.comparison_text import verdict
@@ -138,6 +135,11 @@ def _record(
     if costs:
         record["cost"] = {name: cost_record(cost) for name, cost in costs.items()}
         record["environment"] = environment
+    if equal_cost:
+        record["equal_cost"] = {
+            task: {title: dataclasses.asdict(gain) for title, gain in gains.items()}
+            for task, gains in equal_cost.items()
+        }
     return plain_values(record)
 
 

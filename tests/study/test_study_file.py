@@ -1,6 +1,5 @@
 """The file of a study: the commands that it stands for, and what is refused."""
 
-import argparse
 from pathlib import Path
 
 import pytest
@@ -58,10 +57,8 @@ def test_further_groups_of_a_comparison_are_more_baselines(tmp_path):
     text = SOUND.replace("seeds:", "  deep: {}\nseeds:").replace(
         "plain, split]", "plain, split, deep]"
     )
-    compare = read_study(_write(tmp_path, text)).commands()[-2]
-    assert isinstance(build_parser().parse_args(compare), argparse.Namespace)
-    place = compare.index("--more-baselines")
-    assert compare[place + 1] == str(tmp_path / "study" / "deep")
+    compare = build_parser().parse_args(read_study(_write(tmp_path, text)).commands()[-2])
+    assert compare.more_baselines == [str(tmp_path / "study" / "deep")]
 
 
 @pytest.mark.parametrize(

@@ -292,7 +292,7 @@ from resnest_d2.engine import Plan, RunRequest
 from resnest_d2.engine.launch.processes import run_in_processes
 
 def prepare(request):
-    return Plan(request, None, "cpu", ("OUTPUT_DIR", "."))
+    return Plan(request, None, "cpu", ("OUTPUT_DIR", os.path.dirname(__file__)))
 
 def work(plan):
     rank = dist.get_rank()
