@@ -39,5 +39,5 @@ def test_pretrained_runs_are_those_without_pretraining_but_for_the_weights():
     for name, arguments in pretrained.items():
         new = {text for text in arguments - alone[name] if not text.startswith("[")}
         group, seed = name.split("/")
-        weights = f"classification/{group}/{seed}/model_final.pth"
+        weights = f"../../output/evidence/classification/{group}/{seed}/model_final.pth"
         assert new == {*statistics, "MODEL.WEIGHTS", weights}

@@ -6,10 +6,14 @@ Filled and dark where the interval excludes 0, hollow and grey where not: readab
 import math
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..analysis.comparing.comparison import Comparison, Gain
 from ..analysis.task_texts import TASKS
 from .charts import literal, save_chart
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _BARS = 40  # classes
 _GAP = ("", Gain(*[math.nan] * 5))  # an empty line between groups
@@ -37,14 +41,14 @@ def plot_gains(comparison: Comparison, path: str | os.PathLike, *, title: str, n
         for name, gain in found.metrics.items():
             (by_size if name in text.sizes else overall).append((text.metric_name(name), gain))
         groups = [*overall, _GAP, *by_size, _GAP] if by_size else [*overall, _GAP]
-        _plot_bars(axes, [*groups, *((literal(name), found.classes[name]) for name in classes)])
+        draw_gains(axes, [*groups, *((literal(name), found.classes[name]) for name in classes)])
         axes.set_title(text.name, fontsize=10)
         axes.set_xlabel(literal(f"gain in {text.unit}, {names}"), fontsize=8)
     save_chart(figure, path, title=literal(title), note=literal(note))
 
 
-def _plot_bars(axes, bars: Sequence[tuple[str, Gain]]) -> None:
-    """Names and gains, from top to bottom."""
+def draw_gains(axes: "Axes", bars: Sequence[tuple[str, Gain]]) -> None:
+    """Draw names, gains and intervals into matplotlib axes, from top to bottom."""
     for row, (_, gain) in enumerate(bars):
         if math.isnan(gain.gain):
             continue

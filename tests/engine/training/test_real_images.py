@@ -55,7 +55,7 @@ def test_recipe_trains_and_evaluates_and_evaluation_repeats(test_data, tmp_path)
         "SOLVER.MAX_ITER 100 SOLVER.IMS_PER_BATCH 2 SOLVER.BASE_LR 0.0025 SOLVER.WARMUP_ITERS 20 "
         "INPUT.MIN_SIZE_TRAIN (256,) INPUT.MAX_SIZE_TRAIN 448 TEST.PRECISE_BN.NUM_ITER 20 "
         "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE 128 MODEL.BACKBONE.FREEZE_AT 0 "
-        "RESNEST.AMP_DTYPE bfloat16 RESNEST.CHANNELS_LAST True"
+        "RESNEST.AMP_DTYPE auto RESNEST.CHANNELS_LAST True"
     )
     run = tmp_path / "run"
     log = _train_net(

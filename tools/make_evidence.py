@@ -1,0 +1,225 @@
+#!/usr/bin/env python
+"""Write docs/evidence/results.md and its chart gains.png, from what is kept of the studies there.
+
+``--keep DIR`` first copies config, log and metrics of the runs that are finished, and the
+comparisons, from DIR, which has the folder of each study.
+"""
+
+import argparse
+import csv
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from tabulate import tabulate  # noqa: E402
+
+from resnest_d2.analysis.comparing.comparison import Gain  # noqa: E402
+from resnest_d2.analysis.task_texts import TASKS  # noqa: E402
+from resnest_d2.draw.gains import draw_gains  # noqa: E402
+from resnest_d2.files import write_text, writing  # noqa: E402
+from resnest_d2.model_zoo import list_models  # noqa: E402
+
+EVIDENCE = ROOT / "docs" / "evidence"
+STUDIES = ("classification", "nuclei", "nuclei_pretrained", "camvid", "shapes")
+
+RUN_FILES = ("config.yaml", "log.txt", "metrics.json", "results.json")
+
+INTRODUCTION = """\
+<!-- Written by tools/make_evidence.py from the studies beside this file. -->
+# Results of the studies
+
+What was trained, why and how is in [the plan](plan.md). Metrics are those after the last step, 0 to
+100. A gain is the mean of the runs of one network less that of the baseline, and
+[its interval](../comparing.md#what-the-interval-means) covers the choice of images and of seeds.
+Costs are the backbone's, as multiples of the baseline's.
+"""
+
+
+def keep(source: Path) -> None:
+    """Copy the small files of all studies."""
+    files = []
+    for name in STUDIES:
+        study = source / name
+        files += [*study.glob("runs.csv"), *study.glob("*/comparison.*"), *study.glob("*/*.png")]
+        for results in study.glob("*/*/results.json"):
+            files += [results.with_name(name) for name in RUN_FILES]
+    for file in files:
+        target = EVIDENCE / file.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if file.suffix == ".png":
+            shutil.copyfile(file, target)
+        else:
+            write_text(target, without_paths(file.read_text(encoding="utf-8"), source))
+
+
+def without_paths(text: str, source: Path) -> str:
+    """The text of a log or a config without colours and this machine's folders.
+
+    A log is also without its copy of ``config.yaml``, which is half of it.
+    """
+    text = re.sub(r"\x1b\[[\d;]*m", "", text)
+    text = re.sub(r"@/\S*/site-packages/", "@", text)
+    text = re.sub(r"(Running with full config:\n).*?(?=^\[\d)", r"\1", text, flags=re.S | re.M)
+    return text.replace(f"{source.resolve()}/", "")
+
+
+def read_comparisons(study: Path) -> list[dict[str, Any]]:
+    """The comparisons of a study that have been made, in the order of their names."""
+    return [json.loads(file.read_text()) for file in sorted(study.glob("*/comparison.json"))]
+
+
+def main_gains(comparison: dict[str, Any]) -> dict[str, Gain]:
+    """The gain in the main metric, by task."""
+    return {
+        task: Gain(**found["metrics"][TASKS[task].main])
+        for task, found in comparison["tasks"].items()
+    }
+
+
+def group_names(comparison: dict[str, Any]) -> tuple[str, str]:
+    """Baseline and other."""
+    return tuple(comparison["runs"][side]["name"] for side in ("baseline", "other"))
+
+
+def table(headers: list[str], rows: Iterable[list[str]], left: int) -> str:
+    align = ["left"] * left + ["right"] * (len(headers) - left)
+    return tabulate(list(rows), headers, tablefmt="github", colalign=align, disable_numparse=True)
+
+
+def gains_table(study: Path) -> str:
+    """One row per comparison and task, with the ratio of the costs."""
+    headers = ["network", "baseline", "metric", "runs", "baseline's", "network's", "gain"]
+    headers += ["95 % interval", "excludes 0", "parameters", "multiply-adds"]
+    rows = []
+    for comparison in read_comparisons(study):
+        baseline, other = group_names(comparison)
+        runs = [str(len(comparison["runs"][side]["runs"])) for side in ("other", "baseline")]
+        cost = comparison["cost"]
+        ratios = [
+            f"× {cost['other'][key] / cost['baseline'][key]:.2f}"
+            for key in ("backbone_params", "multiply_adds")
+        ]
+        link = f"[{other}]({study.name}/{other}-against-{baseline}/comparison.md)"
+        for task, gain in main_gains(comparison).items():
+            metric = f"{TASKS[task].name}: {TASKS[task].main}"
+            row = [link, baseline, metric, " / ".join(runs)]
+            row += [f"{gain.baseline:.1f}", f"{gain.other:.1f}", f"{gain.gain:+.1f}"]
+            row += [f"{gain.low:+.1f} to {gain.high:+.1f}", "yes" if gain.is_clear else "no"]
+            rows.append(row + ratios)
+    return table(headers, rows, left=3)
+
+
+def read_runs(study: Path) -> list[dict[str, str]]:
+    """The rows of runs.csv."""
+    with open(study / "runs.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def runs_table(study: Path) -> str:
+    """The finished runs, each with a link to its log."""
+    rows = []
+    for run in read_runs(study):
+        log = f"[log]({study.name}/{run['group']}/{run['seed']}/log.txt)"
+        rows.append([*run.values(), log])
+    return table([*read_runs(study)[0], ""], rows, left=1)
+
+
+def sections() -> Iterable[str]:
+    """The page's paragraphs and tables, in order."""
+    yield INTRODUCTION
+    gains = [gain for _, gain in measured_gains()]
+    clear = sum(gain.is_clear for gain in gains)
+    positive = sum(gain.is_clear and gain.gain > 0 for gain in gains)
+    if gains:
+        yield (
+            f"Of {len(gains)} gains, {clear} have an interval that excludes 0; {positive} of these "
+            "are above 0.\n"
+        )
+    else:
+        yield "**No study is finished yet: nothing is measured of a gain.**\n"
+    yield "![Quoted gains on COCO, and measured gains with their intervals](gains.png)\n"
+    for name in STUDIES:
+        file = EVIDENCE / f"{name}.yaml"
+        title = file.read_text().split("\n")[0].removeprefix("# ").rstrip(".")
+        yield f"## {title}\n"
+        yield f"[{file.name}]({file.name})\n"
+        study = EVIDENCE / name
+        if not (study / "runs.csv").is_file():
+            yield "Not run yet.\n"
+            continue
+        if read_comparisons(study):
+            yield gains_table(study) + "\n"
+        else:
+            yield "Not finished.\n"
+        hours = sum(float(run["minutes"]) for run in read_runs(study)) / 60
+        yield f"Runs, {hours:.1f} hours together:\n"
+        yield runs_table(study) + "\n"
+
+
+def page() -> str:
+    """The text of results.md."""
+    return "\n".join(sections())
+
+
+def quoted_gains() -> list[tuple[str, Gain]]:
+    """Gains in AP on COCO that the authors print, without intervals."""
+    labels = {"box_ap": "boxes", "mask_ap": "masks"}
+    return [
+        (f"{model.name.removesuffix('_fpn')} ({label})", Gain(0, gain, gain, gain, gain))
+        for model in list_models()
+        for key, label in labels.items()
+        if (gain := model.gains.get(key)) is not None
+    ]
+
+
+def measured_gains() -> list[tuple[str, Gain]]:
+    """The gains of all studies in their main metrics."""
+    gains = []
+    for name in STUDIES:
+        for comparison in read_comparisons(EVIDENCE / name):
+            baseline, other = group_names(comparison)
+            for task, gain in main_gains(comparison).items():
+                gains.append((f"{name}: {other} over {baseline} ({TASKS[task].name})", gain))
+    return gains
+
+
+def draw(chart: Path) -> None:
+    """Quoted gains beside the measured ones."""
+    quoted, measured = quoted_gains(), measured_gains()
+    rows = max(len(quoted), len(measured), 4)
+    figure = Figure(figsize=(12, 1.6 + 0.27 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    for axes, gains, title in (
+        (left, quoted, "Quoted from the authors: COCO, AP"),
+        (right, measured, "Measured here: small data, few steps"),
+    ):
+        draw_gains(axes, gains)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("gain over a ResNet, in points", fontsize=8)
+    with writing(chart) as file:
+        figure.savefig(file, format="png", dpi=120, metadata={"Software": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keep", metavar="DIR", type=Path, help="copy the studies from DIR first")
+    source = parser.parse_args().keep
+    if source:
+        keep(source)
+    draw(EVIDENCE / "gains.png")
+    write_text(EVIDENCE / "results.md", page())
+    print("written: docs/evidence/results.md, docs/evidence/gains.png")
+
+
+if __name__ == "__main__":
+    main()
