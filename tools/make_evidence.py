@@ -18,14 +18,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
-from tabulate import tabulate  # noqa: E402
 
 from resnest_d2.analysis.comparing.comparison import Gain  # noqa: E402
 from resnest_d2.analysis.task_texts import TASKS  # noqa: E402
+from resnest_d2.benchmark.tables import text_table  # noqa: E402
+from resnest_d2.draw.charts import save_chart  # noqa: E402
 from resnest_d2.draw.gains import draw_gains  # noqa: E402
-from resnest_d2.files import write_text, writing  # noqa: E402
+from resnest_d2.files import write_text  # noqa: E402
 from resnest_d2.model_zoo import list_models  # noqa: E402
 
 EVIDENCE = ROOT / "docs" / "evidence"
@@ -90,17 +90,12 @@ def group_names(comparison: dict[str, Any]) -> tuple[str, str]:
     return tuple(comparison["runs"][side]["name"] for side in ("baseline", "other"))
 
 
-def table(headers: list[str], rows: Iterable[list[str]], left: int) -> str:
-    align = ["left"] * left + ["right"] * (len(headers) - left)
-    return tabulate(list(rows), headers, tablefmt="github", colalign=align, disable_numparse=True)
-
-
-def gains_table(study: Path) -> str:
+def gains_table(study: Path, comparisons: list[dict[str, Any]]) -> str:
     """One row per comparison and task, with the ratio of the costs."""
     headers = ["network", "baseline", "metric", "runs", "baseline's", "network's", "gain"]
     headers += ["95 % interval", "excludes 0", "parameters", "multiply-adds"]
     rows = []
-    for comparison in read_comparisons(study):
+    for comparison in comparisons:
         baseline, other = group_names(comparison)
         runs = [str(len(comparison["runs"][side]["runs"])) for side in ("other", "baseline")]
         cost = comparison["cost"]
@@ -115,7 +110,7 @@ def gains_table(study: Path) -> str:
             row += [f"{gain.baseline:.1f}", f"{gain.other:.1f}", f"{gain.gain:+.1f}"]
             row += [f"{gain.low:+.1f} to {gain.high:+.1f}", "yes" if gain.is_clear else "no"]
             rows.append(row + ratios)
-    return table(headers, rows, left=3)
+    return text_table(rows, headers, "github")
 
 
 def read_runs(study: Path) -> list[dict[str, str]]:
@@ -124,13 +119,13 @@ def read_runs(study: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def runs_table(study: Path) -> str:
+def runs_table(study: Path, runs: list[dict[str, str]]) -> str:
     """The finished runs, each with a link to its log."""
     rows = []
-    for run in read_runs(study):
+    for run in runs:
         log = f"[log]({study.name}/{run['group']}/{run['seed']}/log.txt)"
         rows.append([*run.values(), log])
-    return table([*read_runs(study)[0], ""], rows, left=1)
+    return text_table(rows, [*runs[0], ""], "github")
 
 
 def sections() -> Iterable[str]:
@@ -156,13 +151,11 @@ def sections() -> Iterable[str]:
         if not (study / "runs.csv").is_file():
             yield "Not run yet.\n"
             continue
-        if read_comparisons(study):
-            yield gains_table(study) + "\n"
-        else:
-            yield "Not finished.\n"
-        hours = sum(float(run["minutes"]) for run in read_runs(study)) / 60
+        comparisons, runs = read_comparisons(study), read_runs(study)
+        yield f"{gains_table(study, comparisons) if comparisons else 'Not finished.'}\n"
+        hours = sum(float(run["minutes"]) for run in runs) / 60
         yield f"Runs, {hours:.1f} hours together:\n"
-        yield runs_table(study) + "\n"
+        yield runs_table(study, runs) + "\n"
 
 
 def page() -> str:
@@ -196,8 +189,7 @@ def draw(chart: Path) -> None:
     """Quoted gains beside the measured ones."""
     quoted, measured = quoted_gains(), measured_gains()
     rows = max(len(quoted), len(measured), 4)
-    figure = Figure(figsize=(12, 1.6 + 0.27 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(12, 1.9 + 0.27 * rows), layout="constrained")
     left, right = figure.subplots(1, 2)
     for axes, gains, title in (
         (left, quoted, "Quoted from the authors: COCO, AP"),
@@ -206,8 +198,8 @@ def draw(chart: Path) -> None:
         draw_gains(axes, gains)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("gain over a ResNet, in points", fontsize=8)
-    with writing(chart) as file:
-        figure.savefig(file, format="png", dpi=120, metadata={"Software": None})
+    note = "Right: 95% intervals; filled: 0 is excluded. The authors print no intervals."
+    save_chart(figure, chart, title="Gains of ResNeSt", note=note)
 
 
 def main() -> None:

@@ -4,14 +4,13 @@ A stand-in on PYTHONPATH hides the real `pip`, `installer` and `detectron2` of t
 first two write down how they were called.
 """
 
-import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from checkout import ROOT, needs_checkout
+from checkout import ROOT, load_tool, needs_checkout
 
 pytestmark = needs_checkout
 
@@ -31,10 +30,7 @@ MISSING = "raise ImportError('hidden by this test')"
 
 @pytest.fixture
 def script():
-    spec = importlib.util.spec_from_file_location("install_detectron2", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("install_detectron2")
 
 
 @pytest.fixture

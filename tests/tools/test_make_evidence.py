@@ -1,22 +1,16 @@
 """docs/evidence/results.md: current, and with every run and gain of the studies."""
 
-import importlib.util
 import json
 
 import pytest
-from checkout import ROOT, needs_checkout
+from checkout import load_tool, needs_checkout
 
 pytestmark = needs_checkout
 
 
 @pytest.fixture
 def tool():
-    spec = importlib.util.spec_from_file_location(
-        "make_evidence", ROOT / "tools" / "make_evidence.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("make_evidence")
 
 
 def test_the_page_is_current(tool):

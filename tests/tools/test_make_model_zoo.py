@@ -1,10 +1,9 @@
 """MODEL_ZOO.md: current, complete, and quoted never beside measured in a column."""
 
-import importlib.util
 import re
 
 import pytest
-from checkout import ROOT, needs_checkout
+from checkout import ROOT, load_tool, needs_checkout
 
 from resnest_d2.model_zoo import CLASSIFIERS, MODELS, WEIGHTS
 
@@ -15,12 +14,7 @@ PAGE = ROOT / "MODEL_ZOO.md"
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location(
-        "make_model_zoo", ROOT / "tools" / "make_model_zoo.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("make_model_zoo")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """The LazyConfig recipes: the same models, values and results as the YAML ones, and their tool."""
 
-import importlib.util
 import json
 import pickle
 import signal
@@ -10,7 +9,7 @@ import cloudpickle
 import numpy as np
 import pytest
 import torch
-from checkout import ROOT, needs_checkout
+from checkout import load_tool, needs_checkout
 from omegaconf import ListConfig
 
 from detectron2.config import LazyConfig, instantiate
@@ -259,12 +258,7 @@ def test_yaml_and_lazy_run_alike(name):
 
 @pytest.fixture
 def tool():
-    spec = importlib.util.spec_from_file_location(
-        "lazyconfig_tool", ROOT / "tools" / "lazyconfig_train_net.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+    return load_tool("lazyconfig_train_net").main
 
 
 @pytest.fixture
