@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 from matplotlib.figure import Figure  # noqa: E402
 
 from resnest_d2.analysis.comparing.comparison import Gain  # noqa: E402
+from resnest_d2.analysis.comparing.comparison_text import gain_cells, gain_headers  # noqa: E402
 from resnest_d2.analysis.task_texts import TASKS  # noqa: E402
 from resnest_d2.benchmark.tables import text_table  # noqa: E402
 from resnest_d2.draw.charts import save_chart  # noqa: E402
@@ -92,8 +93,8 @@ def group_names(comparison: dict[str, Any]) -> tuple[str, str]:
 
 def gains_table(study: Path, comparisons: list[dict[str, Any]]) -> str:
     """One row per comparison and task, with the ratio of the costs."""
-    headers = ["network", "baseline", "metric", "runs", "baseline's", "network's", "gain"]
-    headers += ["95 % interval", "excludes 0", "parameters", "multiply-adds"]
+    headers = ["network", "baseline", "metric", "runs", "baseline's", "network's"]
+    headers += [*gain_headers(0.95), "parameters", "multiply-adds"]
     rows = []
     for comparison in comparisons:
         baseline, other = group_names(comparison)
@@ -107,8 +108,7 @@ def gains_table(study: Path, comparisons: list[dict[str, Any]]) -> str:
         for task, gain in main_gains(comparison).items():
             metric = f"{TASKS[task].name}: {TASKS[task].main}"
             row = [link, baseline, metric, " / ".join(runs)]
-            row += [f"{gain.baseline:.1f}", f"{gain.other:.1f}", f"{gain.gain:+.1f}"]
-            row += [f"{gain.low:+.1f} to {gain.high:+.1f}", "yes" if gain.is_clear else "no"]
+            row += [f"{gain.baseline:.1f}", f"{gain.other:.1f}", *gain_cells(gain)]
             rows.append(row + ratios)
     return text_table(rows, headers, "github")
 

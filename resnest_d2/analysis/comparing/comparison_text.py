@@ -103,15 +103,23 @@ def gain_table(comparison: Comparison, gains: Mapping[str, Gain], *, first: str)
         [
             _escaped(name),
             *("–" if math.isnan(v) else f"{v:.1f}" for v in (gain.baseline, gain.other)),
-            _signed(gain.gain),
-            _interval(gain),
-            "yes" if gain.is_clear else "",
+            *gain_cells(gain),
         ]
         for name, gain in gains.items()
     ]
-    headers = [first, comparison.baseline.name, comparison.other.name, "gain"]
-    headers += [f"{_percent(comparison.confidence)} interval", "excludes 0"]
-    return text_table(rows, [*map(_escaped, headers)], "github")
+    headers = [first, comparison.baseline.name, comparison.other.name]
+    headers = [*map(_escaped, headers), *gain_headers(comparison.confidence)]
+    return text_table(rows, headers, "github")
+
+
+def gain_cells(gain: Gain) -> list[str]:
+    """A gain, its interval, and "yes" where it excludes 0."""
+    return [_signed(gain.gain), _interval(gain), "yes" if gain.is_clear else ""]
+
+
+def gain_headers(confidence: float) -> list[str]:
+    """The titles of the columns of :func:`gain_cells`."""
+    return ["gain", f"{_percent(confidence)} interval", "excludes 0"]
 
 
 def _equal_cost(c: Comparison, equal_cost: Mapping[str, Mapping[str, EqualCostGain]]) -> list[str]:
@@ -142,13 +150,10 @@ def equal_cost_table(comparison: Comparison, gains: Mapping[str, EqualCostGain])
                 f"{found.cost:.4g}",
                 f"{found.line:.1f}{'' if found.is_between else ' (extended)'}",
                 f"{gain.other:.1f}",
-                _signed(gain.gain),
-                _interval(gain),
-                "yes" if gain.is_clear else "",
+                *gain_cells(gain),
             ]
         )
-    headers = ["cost", "at", "line", _escaped(c.other.name), "gain"]
-    headers += [f"{_percent(c.confidence)} interval", "excludes 0"]
+    headers = ["cost", "at", "line", _escaped(c.other.name), *gain_headers(c.confidence)]
     return text_table(rows, headers, "github")
 
 
