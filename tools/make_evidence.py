@@ -131,16 +131,7 @@ def runs_table(study: Path, runs: list[dict[str, str]]) -> str:
 def sections() -> Iterable[str]:
     """The page's paragraphs and tables, in order."""
     yield INTRODUCTION
-    gains = [gain for _, gain in measured_gains()]
-    clear = sum(gain.is_clear for gain in gains)
-    positive = sum(gain.is_clear and gain.gain > 0 for gain in gains)
-    if gains:
-        yield (
-            f"Of {len(gains)} gains, {clear} have an interval that excludes 0; {positive} of these "
-            "are above 0.\n"
-        )
-    else:
-        yield "**No study is finished yet: nothing is measured of a gain.**\n"
+    yield verdict() + "\n"
     yield "![Quoted gains on COCO, and measured gains with their intervals](gains.png)\n"
     for name in STUDIES:
         file = EVIDENCE / f"{name}.yaml"
@@ -156,6 +147,22 @@ def sections() -> Iterable[str]:
         hours = sum(float(run["minutes"]) for run in runs) / 60
         yield f"Runs, {hours:.1f} hours together:\n"
         yield runs_table(study, runs) + "\n"
+
+
+def verdict() -> str:
+    """How many gains are shown, and the names of those that are not."""
+    gains = measured_gains()
+    if not gains:
+        return "**No study is finished yet: nothing is measured of a gain.**"
+    shown = [name for name, gain in gains if gain.is_clear and gain.gain > 0]
+    lost = [name for name, gain in gains if gain.is_clear and gain.gain < 0]
+    unclear = [name for name, gain in gains if not gain.is_clear]
+    text = f"**{len(shown)} of {len(gains)} expected gains are shown: their intervals are above 0."
+    if lost:
+        text += f" The interval is below 0 for {'; '.join(lost)}."
+    if unclear:
+        text += f" No difference is shown (the interval contains 0) for {'; '.join(unclear)}."
+    return f"{text}**"
 
 
 def page() -> str:

@@ -5,6 +5,8 @@ import json
 import pytest
 from checkout import load_tool, needs_checkout
 
+from resnest_d2.analysis.comparing.comparison import Gain
+
 pytestmark = needs_checkout
 
 
@@ -52,7 +54,7 @@ def studies(tool, tmp_path, monkeypatch):
 def test_it_has_all_gains_costs_and_runs(tool, studies):
     lines = [[cell.strip() for cell in line.split("|")] for line in tool.page().split("\n")]
     page = tool.page()
-    assert "Of 1 gains, 1 have an interval that excludes 0; 1 of these are above 0." in page
+    assert "**1 of 1 expected gains are shown: their intervals are above 0.**" in page
     link = "[split](whole/split-against-plain/comparison.md)"
     row = [link, "plain", "label maps: mIoU", "2 / 1", "30.5", "33.0", "+2.5"]
     assert ["", *row, "+0.5 to +4.5", "yes", "× 1.20", "× 1.50", ""] in lines
@@ -65,8 +67,18 @@ def test_it_has_all_gains_costs_and_runs(tool, studies):
 
 def test_without_a_comparison_it_says_so(tool, studies):
     (studies / "whole" / "split-against-plain" / "comparison.json").unlink()
-    assert "No study is finished yet" in tool.page() and "Of 0 gains" not in tool.page()
+    assert "No study is finished yet" in tool.page() and "expected gains" not in tool.page()
     tool.draw(studies / "gains.png")
+
+
+def test_the_first_paragraph_names_the_gains_that_do_not_show(tool, monkeypatch):
+    ends = {"a": (0.5, 4), "b": (-1, 2), "c": (-1, 0), "d": (-4, -2)}
+    gains = [(name, Gain(30, 31, sum(pair) / 2, *pair)) for name, pair in ends.items()]
+    monkeypatch.setattr(tool, "measured_gains", lambda: gains)
+    assert tool.verdict() == (
+        "**1 of 4 expected gains are shown: their intervals are above 0. The interval is below 0 "
+        "for d. No difference is shown (the interval contains 0) for b; c.**"
+    )
 
 
 def test_of_finished_runs_small_files_are_kept_without_the_machines_folders(
