@@ -5,20 +5,14 @@ A call restores logging, random generators and cuDNN's settings. Data sets stay 
 names that are made from their paths.
 """
 
-import contextlib
-import logging
 import os
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
-from detectron2.utils.logger import setup_logger
 
 from .checkpoint import find_checkpoint
 from .config import check_pairs
@@ -175,8 +169,7 @@ def _run(config: str | os.PathLike | CfgNode | None, opts: tuple, **fields) -> d
     from .engine import RunRequest, run
 
     config = os.fspath(config) if isinstance(config, os.PathLike) else config
-    with _clean_process():
-        return _floats(run(RunRequest(config, opts, **fields)))
+    return _floats(run(RunRequest(config, opts, **fields)))
 
 
 def _split(name: str, data: Data | None) -> tuple[tuple[tuple[str, str], ...], list[str]]:
@@ -202,39 +195,6 @@ def _is_pair(items: list) -> bool:
     """Whether these are a file and a folder, not two registered names."""
     paths = len(items) == 2 and all(isinstance(item, (str, os.PathLike)) for item in items)
     return paths and not all(isinstance(i, str) and i in DatasetCatalog for i in items)
-
-
-@contextlib.contextmanager
-def _clean_process() -> Iterator[None]:
-    """Restore logging, random generators and cuDNN's settings at the end.
-
-    Detectron2 adds handlers for each output folder to the same loggers: a second run would print
-    each line twice, and write into the log of the first one.
-    """
-    from .data.batches.randomness import kept_generators
-    from .engine.diagnosis.run_errors import LOGGERS
-
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    before = [(log.handlers[:], log.level, log.propagate) for log in loggers]
-    benchmark = torch.backends.cudnn.benchmark
-    for log in loggers[:2]:  # Detectron2 adds its own
-        for handler in log.handlers[:]:
-            if type(handler) is logging.StreamHandler and handler.stream is sys.stdout:
-                log.removeHandler(handler)
-    setup_logger.cache_clear()  # else it would not add its handlers again
-    try:
-        with kept_generators():
-            yield
-    finally:
-        for log, (handlers, level, propagate) in zip(loggers, before, strict=True):
-            for handler in log.handlers:
-                if handler not in handlers:  # the streams of earlier ones may be closed
-                    handler.flush()
-            log.handlers[:] = handlers
-            log.setLevel(level)
-            log.propagate = propagate
-        setup_logger.cache_clear()
-        torch.backends.cudnn.benchmark = benchmark
 
 
 def _floats(metrics: dict) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def parse_config(text: str) -> CfgNode:
         raise ValueError(f"no YAML of a config: {printable(reason, 150)}") from error
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # ten times as fast, if it is there
     """Without ``<<``, which merges mappings before their size can be counted."""
 
     def flatten_mapping(self, node):

@@ -17,7 +17,7 @@ from .prepare.own_data import log_bad_data
 from .prepare.plan import Plan, prepare
 from .prepare.request import RunRequest
 from .prepare.seeds import fix_seed
-from .training.records import set_up_process, show_log
+from .training.records import restored_process, set_up_process, show_log
 from .training.trainer import Trainer, merge_results
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def run(plan: Plan | RunRequest) -> dict:
         RunError: a process that was started here has failed.
     """
     quiet = (plan if isinstance(plan, RunRequest) else plan.request).quiet
-    with only_warnings(quiet):
+    with restored_process(), only_warnings(quiet):
         show_log()
         return run_in_processes(_do_share, prepare(plan) if isinstance(plan, RunRequest) else plan)
 

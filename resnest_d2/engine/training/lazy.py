@@ -36,7 +36,7 @@ from ..launch.torchrun import prepare_together
 from ..prepare.config_checks import check_batch_size, check_output_dir, choose_device
 from ..prepare.plan import Plan
 from ..prepare.request import RunRequest
-from .records import set_up_process, show_log
+from .records import restored_process, set_up_process, show_log
 from .steps import TrainingStep
 from .trainer import adapt_sync_batchnorm
 
@@ -68,8 +68,11 @@ def prepare_lazy(request: RunRequest) -> Plan:
 
 def run_lazy(plan: Plan | RunRequest) -> dict:
     """Train or evaluate as requested; see :func:`resnest_d2.engine.run`."""
-    show_log()
-    return run_in_processes(_do_share, prepare_lazy(plan) if isinstance(plan, RunRequest) else plan)
+    with restored_process():
+        show_log()
+        if isinstance(plan, RunRequest):
+            plan = prepare_lazy(plan)
+        return run_in_processes(_do_share, plan)
 
 
 def _prepare(request: RunRequest) -> Plan:

@@ -18,11 +18,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from detectron2.utils.events import EventWriter
 from detectron2.utils.logger import setup_logger
 
+from ...data.batches.randomness import kept_generators
 from ...files import writing
 from ...text import printable_record
 from ..diagnosis.run_errors import LOGGERS, hide_explained
@@ -119,6 +122,36 @@ def set_up_process(cfg: Any, request: RunRequest) -> None:
     with protected_log_files():
         default_setup(cfg, argparse.Namespace(**arguments))
     hide_explained()
+
+
+@contextlib.contextmanager
+def restored_process() -> Iterator[None]:
+    """Restore logging, random generators and cuDNN's settings at the end of a run.
+
+    Detectron2 adds handlers for each output folder to the same loggers: a second run in the same
+    process would print each line twice, and write into the log of the first one.
+    """
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(log.handlers[:], log.level, log.propagate) for log in loggers]
+    benchmark = torch.backends.cudnn.benchmark
+    for log in loggers:  # the run adds its own
+        for handler in log.handlers[:]:
+            if type(handler) is logging.StreamHandler and handler.stream is sys.stdout:
+                log.removeHandler(handler)
+    setup_logger.cache_clear()  # else it would not add its handlers again
+    try:
+        with kept_generators():
+            yield
+    finally:
+        for log, (handlers, level, propagate) in zip(loggers, before, strict=True):
+            for handler in log.handlers:
+                if handler not in handlers:  # the streams of earlier ones may be closed
+                    handler.flush()
+            log.handlers[:] = handlers
+            log.setLevel(level)
+            log.propagate = propagate
+        setup_logger.cache_clear()
+        torch.backends.cudnn.benchmark = benchmark
 
 
 @contextlib.contextmanager
