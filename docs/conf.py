@@ -63,7 +63,7 @@ copyright = author  # noqa: A001
 version = release = resnest_d2.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["examples", "evidence/data"]
+exclude_patterns = ["examples", "evidence/data", "evidence/summary.md"]
 myst_heading_anchors = 3
 # The headings of the changelog repeat; code blocks without a language are commands.
 suppress_warnings = ["myst.header"]

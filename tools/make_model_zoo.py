@@ -24,6 +24,7 @@ from resnest_d2.model_zoo import CLASSIFIERS, MEASURED, WEIGHTS, Classifier, Mod
 
 PAGE = ROOT / "MODEL_ZOO.md"
 CHART = ROOT / "docs" / "accuracy_cost.png"
+SUMMARY = ROOT / "docs" / "evidence" / "summary.md"
 CATALOG = ROOT / "resnest_d2" / "model_zoo" / "catalog.json"
 BENCHMARKS = {
     "variants": "Classifiers",
@@ -85,6 +86,15 @@ Each column is either quoted or measured, as its heading says.
 
 The command of a row evaluates its published weights on the validation data of the recipe and exits
 with 1 if a result differs from the quoted value by more than 0.2. Add `--num-gpus 8` for 8 GPUs.
+"""
+
+GAINS = """\
+## Gains, quoted and measured
+
+![Quoted gains on COCO, and measured gains with their intervals](docs/evidence/gains.png)
+
+{summary}
+Every run, and how to repeat it: [docs/evidence/results.md](docs/evidence/results.md).
 """
 
 UNPUBLISHED = """\
@@ -246,6 +256,7 @@ def sections() -> Iterable[str]:
     everything = list_models()
     (window,) = {side for model in list_models("semantic") for side in model.measured.image_size}
     yield INTRODUCTION.format(height=height, width=width, window=window)
+    yield GAINS.format(summary=SUMMARY.read_text(encoding="utf-8"))
     for task, title in TITLES.items():
         models = [model for model in everything if model.task == task and model.published]
         if models:

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from checkout import load_tool, needs_checkout
+from checkout import ROOT, load_tool, needs_checkout
 
 from resnest_d2.analysis.comparing.comparison import Gain
 
@@ -20,13 +20,21 @@ def test_the_page_is_current(tool):
     assert tool.page() == text, "stale: run python tools/make_evidence.py"
 
 
+def test_readme_and_the_zoo_have_the_current_summary(tool):
+    summary = tool.summary()
+    for file in ("docs/evidence/summary.md", "README.md", "MODEL_ZOO.md"):
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert summary in text, f"{file} is stale: see Current gains in CONTRIBUTING.md"
+
+
 @pytest.fixture
 def studies(tool, tmp_path, monkeypatch):
     """Three studies: finished, with one run of two groups, and not begun."""
     monkeypatch.setattr(tool, "EVIDENCE", tmp_path)
-    monkeypatch.setattr(tool, "STUDIES", ("whole", "half", "none"))
+    monkeypatch.setattr(tool, "STUDIES", {"whole": "roads", "half": "lanes", "none": "paths"})
+    groups = "groups: {plain: {}, split: {}}\ncompare: [[plain, split]]\n"
     for name in tool.STUDIES:
-        (tmp_path / f"{name}.yaml").write_text(f"# Study {name}.\nseeds: [1]\n")
+        (tmp_path / f"{name}.yaml").write_text(f"# Study {name}.\nseeds: [1]\n{groups}")
     header = "group,seed,minutes,CPU,sem_seg/mIoU,best sem_seg/mIoU\n"
     runs = {
         "whole": "plain,1,90,A,30.5,31\nsplit,1,120,A,33,33\n",
@@ -68,7 +76,15 @@ def test_it_has_all_gains_costs_and_runs(tool, studies):
 def test_without_a_comparison_it_says_so(tool, studies):
     (studies / "whole" / "split-against-plain" / "comparison.json").unlink()
     assert "No study is finished yet" in tool.page() and "expected gains" not in tool.page()
+    assert "no study is finished yet." in " ".join(tool.summary().split())
     tool.draw(studies / "gains.png")
+
+
+def test_the_summary_has_quoted_and_measured_gains_in_three_sentences(tool, studies):
+    text = " ".join(tool.summary().split())
+    assert "it has +2.5 mIoU on roads (+0.5 to +4.5)." in text
+    assert "2.8 to 4.0 more box AP and 2.1 to 3.1 more mask AP" in text
+    assert len(text.split(". ")) == 3
 
 
 def test_the_first_paragraph_names_the_gains_that_do_not_show(tool, monkeypatch):
@@ -86,7 +102,7 @@ def test_of_finished_runs_small_files_are_kept_without_the_machines_folders(
 ):
     source, target = tmp_path / "output", tmp_path / "evidence"
     monkeypatch.setattr(tool, "EVIDENCE", target)
-    monkeypatch.setattr(tool, "STUDIES", ("one", "none"))
+    monkeypatch.setattr(tool, "STUDIES", {"one": "roads", "none": "paths"})
     done, begun = source / "one" / "split" / "1", source / "one" / "split" / "2"
     for run in (done, begun):
         run.mkdir(parents=True)
