@@ -53,6 +53,11 @@ INTRODUCTION = """\
 <!-- Written by tools/make_evidence.py from the studies beside this file. -->
 # Results of the studies
 
+{verdict}
+
+{summary}
+![Quoted gains on COCO, and measured gains with their intervals](gains.png)
+
 What was trained, why and how is in [the plan](plan.md). Metrics are those after the last step, 0 to
 100. A gain is the mean of the runs of one network less that of the baseline, and
 [its interval](../comparing.md#what-the-interval-means) covers the choice of images and of seeds.
@@ -145,10 +150,7 @@ def runs_table(study: Path, runs: list[dict[str, str]]) -> str:
 
 def sections() -> Iterable[str]:
     """The page's paragraphs and tables, in order."""
-    yield INTRODUCTION
-    yield verdict() + "\n"
-    yield summary()
-    yield "![Quoted gains on COCO, and measured gains with their intervals](gains.png)\n"
+    yield INTRODUCTION.format(verdict=verdict(), summary=summary())
     for name in STUDIES:
         file = EVIDENCE / f"{name}.yaml"
         title = file.read_text().split("\n")[0].removeprefix("# ").rstrip(".")
@@ -173,12 +175,12 @@ def verdict() -> str:
     shown = [name for name, gain in gains if gain.is_clear and gain.gain > 0]
     lost = [name for name, gain in gains if gain.is_clear and gain.gain < 0]
     unclear = [name for name, gain in gains if not gain.is_clear]
-    text = f"**{len(shown)} of {len(gains)} expected gains are shown: their intervals are above 0."
+    text = f"**Expected gains that are shown (interval above 0): {len(shown)} of {len(gains)}.**"
     if lost:
-        text += f" The interval is below 0 for {'; '.join(lost)}."
+        text += f" A loss is shown (interval below 0) for {'; '.join(lost)}."
     if unclear:
-        text += f" No difference is shown (the interval contains 0) for {'; '.join(unclear)}."
-    return f"{text}**"
+        text += f" Nothing is shown (the interval contains 0) for {'; '.join(unclear)}."
+    return textwrap.fill(text, 100)
 
 
 def summary() -> str:
@@ -197,7 +199,9 @@ def summary() -> str:
                 f"{gain.gain:+.1f} {METRICS[task]} on {data} ({gain.low:+.1f} to {gain.high:+.1f})"
                 for task, gain in main_gains(json.loads(file.read_text())).items()
             ]
-    found = f"it has {', '.join(measured)}" if measured else "no study is finished yet"
+    found = "no study is finished yet"
+    if measured:
+        found = f"ResNeSt less ResNet is {', '.join(measured)}"
     sentences = (
         "**Quoted**: on COCO, with the same detector and schedule, the authors' ResNeSt has "
         f"{' and '.join(quoted)} than a ResNet of the same depth.",

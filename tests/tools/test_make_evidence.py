@@ -62,7 +62,7 @@ def studies(tool, tmp_path, monkeypatch):
 def test_it_has_all_gains_costs_and_runs(tool, studies):
     lines = [[cell.strip() for cell in line.split("|")] for line in tool.page().split("\n")]
     page = tool.page()
-    assert "**1 of 1 expected gains are shown: their intervals are above 0.**" in page
+    assert page.split("\n\n")[1] == "**Expected gains that are shown (interval above 0): 1 of 1.**"
     link = "[split](whole/split-against-plain/comparison.md)"
     row = [link, "plain", "label maps: mIoU", "2 / 1", "30.5", "33.0", "+2.5"]
     assert ["", *row, "+0.5 to +4.5", "yes", "× 1.20", "× 1.50", ""] in lines
@@ -82,7 +82,7 @@ def test_without_a_comparison_it_says_so(tool, studies):
 
 def test_the_summary_has_quoted_and_measured_gains_in_three_sentences(tool, studies):
     text = " ".join(tool.summary().split())
-    assert "it has +2.5 mIoU on roads (+0.5 to +4.5)." in text
+    assert "ResNeSt less ResNet is +2.5 mIoU on roads (+0.5 to +4.5)." in text
     assert "2.8 to 4.0 more box AP and 2.1 to 3.1 more mask AP" in text
     assert len(text.split(". ")) == 3
 
@@ -91,9 +91,9 @@ def test_the_first_paragraph_names_the_gains_that_do_not_show(tool, monkeypatch)
     ends = {"a": (0.5, 4), "b": (-1, 2), "c": (-1, 0), "d": (-4, -2)}
     gains = [(name, Gain(30, 31, sum(pair) / 2, *pair)) for name, pair in ends.items()]
     monkeypatch.setattr(tool, "measured_gains", lambda: gains)
-    assert tool.verdict() == (
-        "**1 of 4 expected gains are shown: their intervals are above 0. The interval is below 0 "
-        "for d. No difference is shown (the interval contains 0) for b; c.**"
+    assert " ".join(tool.verdict().split()) == (
+        "**Expected gains that are shown (interval above 0): 1 of 4.** A loss is shown (interval "
+        "below 0) for d. Nothing is shown (the interval contains 0) for b; c."
     )
 
 

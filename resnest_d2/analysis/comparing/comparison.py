@@ -201,10 +201,13 @@ def _gain(sides: Sequence[np.ndarray], confidence: float) -> Gain:
 
 
 def _backbone(config: CfgNode) -> str:
-    builder = config.MODEL.BACKBONE.NAME
+    builder, nets = config.MODEL.BACKBONE.NAME, config.MODEL.RESNETS
+    if builder.startswith("build_resnest") and nets.get("RADIX") == 0:  # no split attention
+        is_d = nets.DEEP_STEM and nets.AVG_DOWN
+        return f"ResNet-{nets.DEPTH}{'-D' if is_d else ''}"
     for start, family in (("build_resnest", "ResNeSt"), ("build_resnet", "ResNet")):
         if builder.startswith(start):
-            return f"{family}-{config.MODEL.RESNETS.DEPTH}"
+            return f"{family}-{nets.DEPTH}"
     return builder
 
 

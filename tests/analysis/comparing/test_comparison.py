@@ -149,6 +149,20 @@ def test_equal_runs_have_no_gain(drawn, tmp_path):
     assert set(compared.tasks) == {"bbox", "segm"} and not compared.changes
 
 
+@pytest.mark.parametrize(
+    ("opts", "name"),
+    [
+        ("", "ResNeSt-14"),
+        ("MODEL.RESNETS.RADIX 1", "ResNeSt-14"),
+        ("MODEL.RESNETS.RADIX 0", "ResNet-14-D"),
+        ("MODEL.RESNETS.RADIX 0 MODEL.RESNETS.DEEP_STEM False", "ResNet-14"),
+    ],
+)
+def test_the_backbone_has_its_papers_name(drawn, tmp_path, opts, name):
+    (run,) = _runs(drawn, tmp_path, drawn[1], opts=opts.split())
+    assert compare_runs([run], [run], resamples=40).other.backbone == name
+
+
 def _without_half(results):
     stars = [r for r in results if r["category_id"] == CATEGORY]
     lost = {id(r) for r in stars[::2]}
