@@ -75,7 +75,7 @@ def test_it_has_all_gains_costs_and_runs(tool, studies):
 
 def test_without_a_comparison_it_says_so(tool, studies):
     (studies / "whole" / "split-against-plain" / "comparison.json").unlink()
-    assert "No study is finished yet" in tool.page() and "expected gains" not in tool.page()
+    assert "No study is finished yet" in tool.page() and "Expected gains" not in tool.page()
     assert "no study is finished yet." in " ".join(tool.summary().split())
     tool.draw(studies / "gains.png")
 
