@@ -13,7 +13,8 @@ FILES = sorted((ROOT / "docs" / "evidence").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_each_run_has_a_valid_config_and_a_fair_baseline(file):
+def test_each_run_has_a_valid_config_and_a_fair_baseline(file, monkeypatch):
+    monkeypatch.chdir(file.parent)  # where `study` starts its runs
     plan = read_study(file)
     configs = {}
     for run in plan.runs:

@@ -35,6 +35,7 @@ EVIDENCE = ROOT / "docs" / "evidence"
 STUDIES = {
     "classification": "Tiny-ImageNet",
     "nuclei": "images of nuclei",
+    "nuclei_long": "images of nuclei after 1,000 steps",
     "nuclei_pretrained": "images of nuclei from pretrained weights",
     "camvid": "CamVid",
     "shapes": "drawn shapes",
