@@ -3,7 +3,6 @@
 import abc
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from .comparing.comparison import shared_tasks
 from .confusion_run import ConfusionRun
 from .detection_run import DetectionRun
 from .mistakes import Analysis, analyse_results, most_confused
-from .run_folder import EvaluatedRun
+from .run_folder import EvaluatedRun, distinct_names
 from .task_texts import TASKS
 
 MAX_RUNS = 8
@@ -166,7 +165,9 @@ def study_runs(runs: Sequence[EvaluatedRun], *, score_threshold: float = 0.5) ->
     if not 1 <= len(runs) <= MAX_RUNS:
         raise ValueError(f"a report is about 1 to {MAX_RUNS} runs, got {len(runs)}")
     tasks = shared_tasks(runs)
-    names = _names([run.folder.resolve() for run in runs])
+    names = distinct_names([run.folder.resolve() for run in runs])
+    if len(set(names)) < len(names):
+        raise ValueError(f"a run is named twice: {', '.join(names)}")
     if isinstance(runs[0], ConfusionRun):
         counts = tuple(run.confusions.class_counts() for run in runs)
         return ConfusionStudy(tuple(runs), names, counts)
@@ -177,13 +178,3 @@ def study_runs(runs: Sequence[EvaluatedRun], *, score_threshold: float = 0.5) ->
         )
         accuracies[task].append(measure_accuracy(run.truth, run.results, task))
     return DetectionStudy(tuple(runs), names, score_threshold, accuracies, analyses)
-
-
-def _names(folders: Sequence[Path]) -> tuple[str, ...]:
-    """The last parts of the paths, as many as are needed to tell the runs apart."""
-    names: tuple[str, ...] = ()
-    for parts in range(1, 1 + max(len(folder.parts) for folder in folders)):
-        names = tuple("/".join(folder.parts[-parts:]) for folder in folders)
-        if len(set(names)) == len(names):
-            return names
-    raise ValueError(f"a run is named twice: {', '.join(names)}")

@@ -161,6 +161,16 @@ def results_file(folder: Path, name: str, truth: str = "") -> Path:
     return files[0]
 
 
+def distinct_names(folders: Sequence[Path]) -> tuple[str, ...]:
+    """The last parts of the paths, as many as are needed to tell different ones apart."""
+    names: tuple[str, ...] = ()
+    for parts in range(1, 1 + max(len(folder.parts) for folder in folders)):
+        names = tuple("/".join(folder.parts[-parts:]) for folder in folders)
+        if len(set(names)) == len(set(folders)):
+            break
+    return names
+
+
 def recorded_data(results: Path, *names: str) -> list[Path]:
     """Files and folders, by their names in the record of the data beside the results."""
     file = results.with_name(DATA)

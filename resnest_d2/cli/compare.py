@@ -22,6 +22,7 @@ def compare(args: argparse.Namespace) -> int:
     from ..analysis.comparing.comparison import compare_runs
     from ..analysis.comparing.comparison_text import comparison_text, verdict
     from ..analysis.comparing.equal_cost import gains_at_equal_cost
+    from ..analysis.run_folder import distinct_names
     from ..benchmark import describe_environment
 
     try:
@@ -35,7 +36,7 @@ def compare(args: argparse.Namespace) -> int:
             baseline,
             other,
             more_baselines=more,
-            names=[*map(_name, paths)],
+            names=distinct_names([*map(_named_path, paths)]),
             resamples=args.resamples,
             confidence=args.confidence,
             seed=args.seed,
@@ -67,10 +68,10 @@ def compare(args: argparse.Namespace) -> int:
     return 0
 
 
-def _name(path: str) -> str:
-    """Name of a side: of its folder; for a pattern, what is before the first wildcard."""
-    last = Path(path).resolve().name
-    return re.split(r"[*?\[]", last)[0].rstrip("_-. ") or last
+def _named_path(path: str) -> Path:
+    """What names a side: its folder; for a pattern, what is before the first wildcard."""
+    path = Path(path).resolve()
+    return path.with_name(re.split(r"[*?\[]", path.name)[0].rstrip("_-. ") or path.name)
 
 
 def _write(

@@ -69,6 +69,17 @@ def test_a_pattern_and_a_folder_name_several_runs(runs, tmp_path, capsys):
         assert baseline["name"] == ("good" if side.name == "good_*" else "seeds")
 
 
+def test_folders_of_one_name_are_told_apart_by_their_parents(runs, tmp_path, capsys):
+    """As the runs of a study: GROUP/SEED."""
+    sides = [tmp_path / name / "1" for name in ("good", "bad")]
+    for side in sides:
+        shutil.copytree(runs / ("good_1" if side == sides[0] else "bad"), side)
+    assert _compare(*sides, "--resamples", 40, "--no-cost", "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert [side["name"] for side in record["runs"].values()] == ["good/1", "bad/1"]
+    assert "bad/1 loses" in record["tasks"]["bbox"]["verdict"]
+
+
 def test_cost_stands_beside_the_gain(runs, capsys):
     assert _compare(runs / "good_1", runs / "bad", "--resamples", 40, "--device", "cpu") == 0
     printed = capsys.readouterr().out

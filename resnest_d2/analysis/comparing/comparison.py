@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 
 from ...progress import progress_bar
 from ..config_changes import config_changes, network_changes, recipe_changes
-from ..run_folder import EvaluatedRun, WeightedMetrics
+from ..run_folder import EvaluatedRun, WeightedMetrics, distinct_names
 from ..task_texts import TASKS
 from .intervals import interval_of_sum
 
@@ -107,7 +107,7 @@ def compare_runs(
     Args:
         baseline, other: one run, or several of the same model that differ in their seed.
         more_baselines: such as the baseline, with other depths; see :func:`.gain_at_equal_cost`.
-        names: of baseline, other and more baselines; by default of their first runs.
+        names: of baseline, other and more baselines; by default of the folders of their first runs.
         resamples: number of bootstrap draws, by ``seed``.
         confidence: of the intervals, 0-1.
 
@@ -152,7 +152,7 @@ def compare_runs(
     # The first run of the other side comes last: its values count.
     for config in (*reversed(configs[1:]), other[0].config):
         changes |= recipe_changes(configs[0], config)
-    names = names or [side[0].name for side in sides]
+    names = names or distinct_names([side[0].folder.resolve() for side in sides])
     described = [
         Side(name, tuple(run.name for run in side), _backbone(side[0].config))
         for name, side in zip(names, sides, strict=True)
