@@ -59,8 +59,9 @@ INTRODUCTION = """\
 {summary}
 ![Quoted gains on COCO, and measured gains with their intervals](gains.png)
 
-What was trained, why and how is in [the plan](plan.md). Metrics are those after the last step, 0 to
-100. A gain is the mean of the runs of one network less that of the baseline, and
+What was trained and why is in [the plan](plan.md), with the commands
+[to repeat a run](plan.md#how-to-repeat-it). Metrics are those after the last step, 0 to 100. A gain
+is the mean of the runs of one network less that of the baseline, and
 [its interval](../comparing.md#what-the-interval-means) covers the choice of images and of seeds.
 Costs are the backbone's, as multiples of the baseline's.
 """
