@@ -1,6 +1,7 @@
 """The LazyConfig recipes: the same models, values and results as the YAML ones, and their tool."""
 
 import json
+import logging
 import pickle
 import signal
 from types import FunctionType
@@ -352,6 +353,7 @@ def test_sigterm_saves_and_stops_and_the_run_resumes(config_file, data, tmp_path
         "dataloader.evaluator=null",
     )
     step = TrainingStep.run_step
+    handlers = logging.getLogger("detectron2").handlers[:]
 
     def stopped(self):
         step(self)
@@ -364,6 +366,7 @@ def test_sigterm_saves_and_stops_and_the_run_resumes(config_file, data, tmp_path
     assert stop.value.code == 75
     saved = [file.name for file in (tmp_path / "run").glob("*.pth")]
     assert saved == ["model_0000000.pth"]
+    assert logging.getLogger("detectron2").handlers == handlers
     run_lazy(RunRequest(str(config_file), opts, resume=True))
     assert torch.load(tmp_path / "run" / "model_final.pth", weights_only=True)["iteration"] == 2
 
