@@ -68,6 +68,11 @@ class ImageError(ValueError):
         return type(self), (self.path, self.reason)
 
 
+def has_image_name(name: str) -> bool:
+    """Whether a file with this name, without its folder, is taken for an image: not if hidden."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
 @dataclass(frozen=True)
 class DecodedImage:
     """An image: RGB, uint8, (H, W, 3); ``note`` says what of its file is left out, if anything."""

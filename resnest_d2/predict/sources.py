@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.image_reader import SUFFIXES
+from ..data.image_reader import SUFFIXES, has_image_name
 from ..files import walk_once
 
 __all__ = ["ImageFiles", "drawing_names", "find_images"]
@@ -128,5 +128,5 @@ def _images_in(folder: str, results: str) -> Iterator[str]:
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+            if has_image_name(name):
                 yield os.path.join(place, name)

@@ -14,7 +14,7 @@ from pathlib import Path
 from ...files import walk_once
 from ..check.image_files import look_at
 from ..check.problems import Problem, errors, report
-from ..image_reader import SUFFIXES
+from ..image_reader import SUFFIXES, has_image_name
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def check_class_folders(
     def add(kind: str, path: str, value: object) -> None:
         found.problems.append(Problem(os.path.join(root, path), None, kind, value))
 
-    for entry in filter(_is_image, entries):
+    for entry in filter(has_image_name, entries):
         if not os.path.isdir(os.path.join(root, entry)):
             add("stray-image", entry, "it has no class")
     entered = {os.path.realpath(root), *(os.path.realpath(os.path.join(root, f)) for f in folders)}
@@ -137,10 +137,6 @@ def usable_class_folders(
     return found
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
-
-
 def _images_below(root: str, folder: str, entered: set[str]) -> list[str]:
     """Paths below ``root`` of the images of a folder and its sub-folders, links followed.
 
@@ -153,7 +149,7 @@ def _images_below(root: str, folder: str, entered: set[str]) -> list[str]:
         os.path.relpath(os.path.join(place, name), root)
         for place, _, names in walk_once(top, entered)
         for name in names
-        if _is_image(name)
+        if has_image_name(name)
     )
 
 

@@ -17,9 +17,7 @@ import numpy as np
 from ...files import walk_once
 from ..check.image_files import in_threads, look_at
 from ..check.problems import Problem, errors, report
-from ..image_reader import ImageError, read_labels
-
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm", ".gif")
+from ..image_reader import SUFFIXES, ImageError, has_image_name, read_labels
 
 
 @dataclass(frozen=True)
@@ -155,10 +153,10 @@ def _files(root: str) -> dict[str, str]:
         os.path.relpath(os.path.join(folder, name), root)
         for folder, _, names in walk_once(root)
         for name in names
-        if name.lower().endswith(_SUFFIXES) and not name.startswith(".")
+        if has_image_name(name)
     )
     if not paths:
-        raise FileNotFoundError(f"the folder {root} has no image ({', '.join(_SUFFIXES)})")
+        raise FileNotFoundError(f"the folder {root} has no image ({', '.join(SUFFIXES)})")
     found: dict[str, str] = {}
     for path in paths:
         name = os.path.splitext(path)[0]

@@ -1,5 +1,7 @@
 """Folders of images and label maps: what is found, named and left out."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from label_sets import CLASSES, write_label_set
@@ -26,6 +28,18 @@ def test_sound_folders_have_pairs_sizes_and_pixels(folders):
     assert found.pixels[None] == 6 * 2 * 64
     assert sum(found.pixels.values()) == 6 * 64 * 64
     assert {p.kind for p in found.problems} <= {"empty-label-class"}
+
+
+def test_images_of_every_format_and_in_capitals_are_found(folders):
+    images, labels = folders
+    for number, ending in enumerate((".JPG", ".jp2", ".webp", ".tif"), 1):
+        file = Path(images, f"00000{number}.png")
+        Image.open(file).save(file.with_suffix(ending))
+        file.unlink()
+    Path(images, ".hidden.jp2").write_bytes(b"")
+    found = check_label_maps(images, labels, NUM_CLASSES)
+    names = ["000001.JPG", "000002.jp2", "000003.webp", "000004.tif", "000005.png", "000006.png"]
+    assert [image for image, _ in found.pairs] == names
 
 
 def test_every_problem_is_found_and_its_image_left_out(folders, tmp_path):
