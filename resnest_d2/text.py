@@ -1,4 +1,4 @@
-"""Makes texts from files safe to print.
+"""Texts to print: tables, and names from files made safe.
 
 Names in files may have terminal escapes, line breaks, or characters that change the direction of
 text, which could fake or hide lines or control the terminal.
@@ -6,7 +6,7 @@ text, which could fake or hide lines or control the terminal.
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _NAMES: dict[str, str] = {}
 _COLOUR = re.compile(r"(\x1b\[(?:[01459]|3\d)m)")  # Detectron2 colours its own messages
@@ -42,6 +42,20 @@ def printable_lines(text: object) -> str:
     for name, shown in _NAMES.items():
         text = text.replace(name, shown)
     return "\n".join(map(printable, text.split("\n")))
+
+
+def text_table(
+    rows: Iterable[Sequence[str]], headers: Sequence[str], form: str = "github", left: int = 1
+) -> str:
+    """A table of final texts, in a format of ``tabulate``.
+
+    Args:
+        left: columns that are left-aligned; the others are right-aligned.
+    """
+    from tabulate import tabulate  # not needed to print a help text
+
+    alignment = ["left"] * left + ["right"] * (len(headers) - left)
+    return tabulate(rows, headers, tablefmt=form, colalign=alignment, disable_numparse=True)
 
 
 def printable_record(record: logging.LogRecord) -> bool:

@@ -24,12 +24,12 @@ from matplotlib.figure import Figure  # noqa: E402
 from resnest_d2.analysis.comparing.comparison import Gain  # noqa: E402
 from resnest_d2.analysis.comparing.comparison_text import gain_cells, gain_headers  # noqa: E402
 from resnest_d2.analysis.task_texts import TASKS  # noqa: E402
-from resnest_d2.benchmark.tables import text_table  # noqa: E402
 from resnest_d2.draw.charts import save_chart  # noqa: E402
 from resnest_d2.draw.gains import draw_gains  # noqa: E402
 from resnest_d2.files import write_text  # noqa: E402
 from resnest_d2.model_zoo import list_models  # noqa: E402
 from resnest_d2.study import read_study  # noqa: E402
+from resnest_d2.text import text_table  # noqa: E402
 
 EVIDENCE = ROOT / "docs" / "evidence"
 STUDIES = {
@@ -132,7 +132,7 @@ def gains_table(study: Path, comparisons: list[dict[str, Any]]) -> str:
             row = [link, baseline, metric, " / ".join(runs)]
             row += [f"{gain.baseline:.1f}", f"{gain.other:.1f}", *gain_cells(gain)]
             rows.append(row + ratios)
-    return text_table(rows, headers, "github")
+    return text_table(rows, headers)
 
 
 def read_runs(study: Path) -> list[dict[str, str]]:
@@ -147,7 +147,7 @@ def runs_table(study: Path, runs: list[dict[str, str]]) -> str:
     for run in runs:
         log = f"[log]({study.name}/{run['group']}/{run['seed']}/log.txt)"
         rows.append([*run.values(), log])
-    return text_table(rows, [*runs[0], ""], "github")
+    return text_table(rows, [*runs[0], ""])
 
 
 def sections() -> Iterable[str]:

@@ -16,11 +16,11 @@ sys.path.insert(0, str(ROOT))
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
-from tabulate import tabulate  # noqa: E402
 
 from resnest_d2.checkpoint.statistics import DETECTOR  # noqa: E402
 from resnest_d2.files import write_text, writing  # noqa: E402
 from resnest_d2.model_zoo import CLASSIFIERS, MEASURED, WEIGHTS, Classifier, Model, list_models  # noqa: E402
+from resnest_d2.text import text_table  # noqa: E402
 
 PAGE = ROOT / "MODEL_ZOO.md"
 CHART = ROOT / "docs" / "accuracy_cost.png"
@@ -151,12 +151,6 @@ def latency(measured) -> str:
     return number(measured.latency_ms, ".0f", NOT_MEASURED)
 
 
-def table(headers: Iterable[str], rows: Iterable[list[str]], left: int = 1) -> str:
-    headers = list(headers)
-    align = ["left"] * left + ["right"] * (len(headers) - left)
-    return tabulate(rows, headers, tablefmt="github", colalign=align, disable_numparse=True)
-
-
 COSTS = ["M parameters, measured", "G multiply-adds, measured", "CPU ms, measured"]
 
 
@@ -182,7 +176,7 @@ def models_table(models: list[Model]) -> str:
             if key in gained:
                 row.append(number(model.gains.get(key), "+.2f"))
         rows.append(row + costs(model))
-    return table(headers + COSTS, rows)
+    return text_table(rows, headers + COSTS)
 
 
 def costs(model: Model) -> list[str]:
@@ -200,7 +194,7 @@ def unpublished_table(models: list[Model]) -> str:
     rows = [
         [f"`{model.name}`", model.task, initial_weights(model), *costs(model)] for model in models
     ]
-    return table(["recipe", "task", "starts from", *COSTS], rows, left=3)
+    return text_table(rows, ["recipe", "task", "starts from", *COSTS], left=3)
 
 
 def family_table() -> str:
@@ -212,7 +206,7 @@ def family_table() -> str:
         row = [f"`{item.name}`", str(item.crop), f"{item.top1:.2f}", f"{crop.params / 1e6:.2f}"]
         row += [f"{cost.multiply_adds / 1e9:.2f}" for cost in (crop, small)]
         rows.append([*row, latency(small)])
-    return table(headers, rows)
+    return text_table(rows, headers)
 
 
 def ablation_table() -> str:
@@ -226,7 +220,7 @@ def ablation_table() -> str:
         row += [f"{item.top1:.2f}", f"{item.quoted_params:.1f}", f"{cost.params / 1e6:.1f}"]
         row += [f"{item.quoted_multiply_adds:.2f}", f"{cost.multiply_adds / 1e9:.2f}"]
         rows.append([*row, latency(cost)])
-    return table(headers, rows)
+    return text_table(rows, headers)
 
 
 def weights_table() -> str:
@@ -238,7 +232,7 @@ def weights_table() -> str:
             digits = f"`{file.sha256}`" if file.sha256 else "–"
             note = file.note or "–"
             rows.append([f"`{file.name}`", file.format, kind, digits, file.license, note])
-    return table(["name", "format", "images", "hash", "licence", "note"], rows, left=6)
+    return text_table(rows, ["name", "format", "images", "hash", "licence", "note"], left=6)
 
 
 def benchmarks() -> Iterable[str]:

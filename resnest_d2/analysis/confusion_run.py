@@ -16,7 +16,7 @@ from pycocotools import mask as mask_util
 
 from detectron2.config import CfgNode
 
-from ..data.check.rle import check_texts
+from ..data.check.rle import check_text
 from ..evaluation.classification_evaluator import PREDICTIONS as CLASS_PREDICTIONS
 from ..evaluation.image_confusions import IMAGE_CONFUSIONS, ClassCounts, ImageConfusions
 from ..evaluation.sem_seg_evaluator import PREDICTIONS
@@ -133,7 +133,7 @@ class SegmentationRun(ConfusionRun):
             if (
                 not sound
                 or type(mask.get("counts")) is not str
-                or any(check_texts([mask["counts"]], [height * width]))
+                or check_text(mask["counts"], height * width)
             ):
                 raise ValueError(f"{self.predictions} has no valid label map of {name}")
             labels[mask_util.decode(mask).astype(bool)] = ids.index(category)

@@ -22,7 +22,7 @@ from detectron2.config import CfgNode
 from ..data.check.data_sets import examine
 from ..data.check.normalise import given_ids, id_key
 from ..data.check.problems import report
-from ..data.check.rle import check_texts
+from ..data.check.rle import check_text
 from ..data.formats.coco import read_sound_coco
 from ..evaluation.coco_evaluator import RESULTS
 from ..evaluation.ground_truth import GroundTruth
@@ -160,7 +160,6 @@ def _use_own_ids(results: list, truth: COCO) -> None:
 
 def _check_results(file: Path, results: list, images: Mapping, tasks: Sequence[str]) -> None:
     """Refuse results that are not in COCO's format: what uses them does not check them."""
-    texts, pixels, places = [], [], []
     for place, result in enumerate(results):
         if type(result) is not dict:
             raise ValueError(f"{file}: result {place} is a {type(result).__name__}, not an object")
@@ -177,12 +176,7 @@ def _check_results(file: Path, results: list, images: Mapping, tasks: Sequence[s
             if not sound:
                 value = printable(repr(result.get(key)), 60)
                 raise ValueError(f"{file}: result {place} has no valid {key}, got {value}")
-        if mask:
-            texts.append(mask["counts"])
-            pixels.append(mask["size"][0] * mask["size"][1])
-            places.append(place)
-    for place, problem in zip(places, check_texts(texts, pixels) if texts else (), strict=True):
-        if problem:
+        if mask and (problem := check_text(mask["counts"], mask["size"][0] * mask["size"][1])):
             raise ValueError(f"{file}: result {place} has no valid segmentation: {problem}")
 
 

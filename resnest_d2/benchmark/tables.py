@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from tabulate import tabulate
 
+from ..text import text_table
 from .distributed import ProcessTimes
 from .measure import Measurement
 from .scaling import Scaling
@@ -77,12 +78,6 @@ def process_table(times: ProcessTimes, *, form: str) -> str:
     rows = [[kind, f"{np.median(own):.0f}", range_text(own, ".0f")] for kind, own in kinds.items()]
     headers = [f"training step, {times.processes} processes", "ms", "ms, range"]
     return text_table(rows, headers, form)
-
-
-def text_table(rows: Sequence[Sequence[str]], headers: Sequence[str], form: str) -> str:
-    """A table of final texts: the first column is left-aligned, the others are right-aligned."""
-    alignment = ["left", *["right"] * (len(headers) - 1)]
-    return tabulate(rows, headers, tablefmt=form, colalign=alignment, disable_numparse=True)
 
 
 def number_text(value: float | None, unit: float, form: str) -> str:

@@ -64,16 +64,26 @@ _OFFICIAL_BLOCK = {
 
 @dataclass(frozen=True)
 class _Dialect:
-    """How a format writes our module names."""
+    """How a format names the modules of a ResNeSt.
+
+    Attributes:
+        stem, block: its names of our modules, where they differ; "" for a module that it lacks.
+        stages: what is before a stage's number, such as ``layer``.
+        first_stage: number of the first stage.
+        head: its name of the linear layer.
+        prefix: of all names but the head's.
+        has_more: whether a file may also have other parts of a model.
+        heads: tensors of a Detectron2 model's heads, and their names in this format.
+    """
 
     stem: dict[str, str]
-    block: dict[str, str]  # modules with other names; "" where there is no such module
-    stages: str  # before the stage's number
+    block: dict[str, str]
+    stages: str
     first_stage: int
     head: str
-    prefix: str = ""  # of all names but the head's
-    has_more: bool = False  # whether other parts of a model may be in a file
-    heads: dict[str, str] = field(default_factory=dict)  # a Detectron2 model's names -> these
+    prefix: str = ""
+    has_more: bool = False
+    heads: dict[str, str] = field(default_factory=dict)
 
     def names(self, blocks: int) -> dict[str, str]:
         """Our name -> this format's name, of all tensors where a stage has so many blocks."""
@@ -196,7 +206,7 @@ def recognise(names: Iterable[str]) -> str:
     if len(fits) > 1:
         raise ValueError(f"its names mix those of {' and '.join(fits)} weights: {_some(names)}")
     (format,) = fits
-    _, foreign = _canonical(dict.fromkeys(names), format)
+    _, foreign = _by_our_names(dict.fromkeys(names), format)
     if _DIALECTS[format].has_more:
         others = {name for other in written if other != format for name in written[other].values()}
         foreign = others.intersection(foreign)
@@ -227,12 +237,16 @@ def _some(names: Iterable[str]) -> str:
 
 
 def _dialect(format: str, names: Iterable[str]) -> _Dialect:
-    """The dialect of a format, for a model with these names, or with these names of other parts."""
+    """The dialect of a format for one model: Detectron2's depends on where the backbone is.
+
+    Args:
+        names: of all tensors of the model, or of those that are not the backbone's.
+    """
     names = list(names)
     bare = any(name.startswith("backbone.res2.") for name in names)
     segments = any(name.startswith("sem_seg_head.") for name in names)
     if segments and not any(name.startswith("backbone.") for name in names):
-        bare = True  # the parts of a model whose semantic head is on the backbone, not on an FPN
+        bare = True  # a semantic head on the backbone itself: there is no FPN
     if format == "detectron2" and bare:
         return _CLASSIFIER if "linear.weight" in names else _WITHOUT_FPN
     return _DIALECTS[format]
@@ -261,7 +275,7 @@ def convert(
     seen = recognise(tensors)
     if _DIALECTS[seen] is not _DIALECTS[source]:
         raise ValueError(f"its names are those of {seen} weights, not of {source}")
-    ours, more = _canonical(tensors, source)
+    ours, more = _by_our_names(tensors, source)
     if _ATTENTION not in ours:
         raise ValueError(_unknown(list(tensors)))
     reader, writer = _dialect(source, tensors), _dialect(target, more)
@@ -294,7 +308,7 @@ def missing_parts(names: Collection[str], format: str) -> list[str]:
     Returns:
         Names of ``format``, sorted; for other parts of a detector the beginnings of names.
     """
-    ours, more = _canonical(dict.fromkeys(names), format)
+    ours, more = _by_our_names(dict.fromkeys(names), format)
     blocks: dict[tuple[int, int], set[str]] = {}
     for match in filter(None, map(re.compile(r"res(\d)\.(\d+)\.(.+)").fullmatch, ours)):
         blocks.setdefault((int(match[1]), int(match[2])), set()).add(match[3])
@@ -314,8 +328,8 @@ def missing_parts(names: Collection[str], format: str) -> list[str]:
     lacking = {written[name] for name in wanted - ours.keys()}
     modules = {re.sub(r"\.\d(?=\.(cls_score|bbox_pred)\.)", "", name) for name in more}  # cascades
     for together in _TOGETHER:
-        there = {part for part in together if any(name.startswith(part) for name in modules)}
-        lacking |= set(together) - there if there else set()
+        found = {part for part in together if any(name.startswith(part) for name in modules)}
+        lacking |= set(together) - found if found else set()
     for name in more:
         module, _, parameter = name.rpartition(".")
         other = {"weight": "bias", "bias": "weight"}.get(parameter)
@@ -324,7 +338,7 @@ def missing_parts(names: Collection[str], format: str) -> list[str]:
     return sorted(lacking)
 
 
-def _canonical(tensors: Mapping, source: str) -> tuple[dict, dict]:
+def _by_our_names(tensors: Mapping, source: str) -> tuple[dict, dict]:
     """A ResNeSt's tensors by our names, and the others by a Detectron2 model's."""
     dialect = _dialect(source, tensors)
     written = dialect.names(_most_blocks(tensors))
@@ -380,7 +394,7 @@ def describe(tensors: Mapping[str, torch.Tensor], format: str) -> str:
         format: one of :data:`FORMATS`, or "" for names of another network.
     """
     blocks = _blocks(tensors)
-    ours, _ = _canonical(tensors, format) if format else ({}, {})
+    ours, _ = _by_our_names(tensors, format) if format else ({}, {})
     if not blocks:
         return "no ResNet or ResNeSt"
     if _ATTENTION not in ours:

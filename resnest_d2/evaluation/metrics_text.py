@@ -6,9 +6,9 @@ import os
 from typing import Any
 
 import numpy as np
-from tabulate import tabulate
 
 from ..files import write_text
+from ..text import text_table
 
 _TASKS = {"bbox": "boxes", "segm": "masks"}
 _COLUMNS = {"AP": "AP", "AP50": "AP50", "AP75": "AP75"}
@@ -30,9 +30,7 @@ def ap_table(results: dict[str, dict[str, float]]) -> str:
         [_TASKS.get(task, task), *(text(metrics.get(column)) for column in _COLUMNS)]
         for task, metrics in results.items()
     ]
-    alignment = ("left", *["right"] * len(_COLUMNS))
-    headers = ["", *_COLUMNS.values()]
-    return tabulate(rows, headers, tablefmt="github", colalign=alignment, disable_numparse=True)
+    return text_table(rows, ["", *_COLUMNS.values()])
 
 
 def write_results(results: dict, path: str | os.PathLike) -> None:

@@ -6,8 +6,8 @@ from pathlib import PurePath
 from typing import Any
 
 from ...benchmark import RunCost
-from ...benchmark.tables import number_text, range_text, text_table
-from ...text import printable
+from ...benchmark.tables import number_text, range_text
+from ...text import printable, text_table
 from ..task_texts import TASKS
 from .comparison import Comparison, Gain
 from .equal_cost import EqualCostGain
@@ -109,7 +109,7 @@ def gain_table(comparison: Comparison, gains: Mapping[str, Gain], *, first: str)
     ]
     headers = [first, comparison.baseline.name, comparison.other.name]
     headers = [*map(_escaped, headers), *gain_headers(comparison.confidence)]
-    return text_table(rows, headers, "github")
+    return text_table(rows, headers)
 
 
 def gain_cells(gain: Gain) -> list[str]:
@@ -154,7 +154,7 @@ def equal_cost_table(comparison: Comparison, gains: Mapping[str, EqualCostGain])
             ]
         )
     headers = ["cost", "at", "line", _escaped(c.other.name), *gain_headers(c.confidence)]
-    return text_table(rows, headers, "github")
+    return text_table(rows, headers)
 
 
 def cost_table(comparison: Comparison, costs: Mapping[str, RunCost]) -> str:
@@ -179,7 +179,7 @@ def cost_table(comparison: Comparison, costs: Mapping[str, RunCost]) -> str:
         slower = [1 / ratio for ratio in other.ratios]  # of runs in the same round
         peaks = other.peak / baseline.peak if other.peak and baseline.peak else None
         row += [f"{1 / other.ratio:.2f}", range_text(slower, ".2f"), number_text(peaks, 1, ".2f")]
-    return text_table([*rows, row], headers, "github")
+    return text_table([*rows, row], headers)
 
 
 def _meaning(c: Comparison) -> str:

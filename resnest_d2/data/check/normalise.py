@@ -137,7 +137,11 @@ def _id_and_name(category: dict) -> tuple | None:
 
 
 class _Ids:
-    """Replaces the ids of a section's entries, and the references to them, by natural numbers."""
+    """Replaces the ids of a section's entries, and the references to them, by natural numbers.
+
+    For example, the ids 3, "17" and "b" become 3, 17 and 18, the next free number. A reference to
+    17, 17.0 or "17" finds the second entry.
+    """
 
     def __init__(self, entries: list, section: str, add: _Add):
         self._section = section
@@ -145,7 +149,7 @@ class _Ids:
         given = {id_key(entry["id"]): entry["id"] for _, entry in reversed(self._entries)}
         numbers = {value: value for value in given.values() if is_id(value)}
         taken, others = set(numbers), []
-        for key in sorted(given.keys() - taken, key=lambda k: (_loosely(given[k]), str(given[k]))):
+        for key in sorted(given.keys() - taken, key=lambda k: (_id_text(given[k]), str(given[k]))):
             number = _whole_number(given[key])
             if is_id(number) and number not in taken:  # "17" is 17
                 numbers[key] = number
@@ -155,10 +159,10 @@ class _Ids:
         numbers.update(zip(others, itertools.count(max(taken, default=0) + 1)))
         self._numbers: dict[Any, int] = numbers
         self._taken = set(numbers.values())
-        self._loose: dict[str, int | None] = {}  # None where several ids have this text
+        self._by_text: dict[str, int | None] = {}  # None where several ids have this text
         for key, number in numbers.items():
-            text = _loosely(given[key])
-            self._loose[text] = None if text in self._loose else number
+            text = _id_text(given[key])
+            self._by_text[text] = None if text in self._by_text else number
         for index, entry in self._entries:
             value, number = entry["id"], numbers[id_key(entry["id"])]
             if type(value) is not int or value != number:
@@ -167,9 +171,12 @@ class _Ids:
                 add("converted-id", section, index, {"given": value, "now": number})
 
     def merge(self, kind: str, key: Callable[[dict], Any], add: _Add) -> None:
-        """Let references to entries with one key lead to the first of them.
+        """Merge entries that stand twice in the file: references lead to the first of them.
 
-        Left alone are entries of key None, and those that share an id with an entry of another key.
+        Args:
+            kind: of the problem to report.
+            key: equal for entries to merge; None for an entry that is never merged. An entry whose
+                id is also that of an entry with another key is not merged either.
         """
         keys: dict[int, set] = {}
         for _, entry in self._entries:
@@ -185,7 +192,7 @@ class _Ids:
                 add(kind, self._section, index, entry.get("file_name", entry.get("name")))
             first.setdefault(value, number)
         self._numbers = {value: same.get(n, n) for value, n in self._numbers.items()}
-        self._loose = {text: same.get(n, n) for text, n in self._loose.items()}
+        self._by_text = {text: same.get(n, n) for text, n in self._by_text.items()}
 
     def resolve(self, annotation: dict, key: str, index: int, add: _Add) -> None:
         """Replace a reference, if there is one, by the number of the entry that it refers to."""
@@ -195,7 +202,7 @@ class _Ids:
         number = self._numbers.get(id_key(value))
         converted = type(value) is float
         if number is None:
-            number = self._loose.get(_loosely(value))
+            number = self._by_text.get(_id_text(value))
             converted = number is not None
             if number is None:
                 if value not in self._taken:
@@ -211,7 +218,7 @@ def _has_id(entry: dict) -> bool:
     return type(value) in (int, str) or (type(value) is float and math.isfinite(value))
 
 
-def _loosely(value: int | float | str) -> str:
+def _id_text(value: int | float | str) -> str:
     """A text that is the same for equal ids of different types."""
     number = _whole_number(value)
     return str(value).strip() if number is None else str(number)

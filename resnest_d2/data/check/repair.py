@@ -1,6 +1,12 @@
-"""From a COCO file as it is to one that Detectron2 trains on: mended, repaired, without the rest.
+"""From a COCO file as it is to one that Detectron2 trains on.
 
-What is done follows from the problems that were found (:mod:`.kinds`) and from ``on_bad_data``.
+Each problem that was found (:mod:`.kinds`) ends in one of three ways:
+
+- *mended*: solved, and nothing is lost. Some kinds always are; others, such as a box that is
+  computed from the mask, only if ``on_bad_data`` is ``"repair"`` or ``"skip"``.
+- *left out*: with ``"skip"``, an entry that cannot be mended is dropped, with what depends on it.
+- *refused*: an error.
+
 Detectron2 reads a data set's JSON file twice, for its loader and for its evaluator: if entries were
 changed on the way, the two would disagree. So a changed set is written as a new file, and that is
 registered.
@@ -46,10 +52,10 @@ class UsableSet:
     Attributes:
         content: of a COCO file; None where the file can stay as it is, or something is refused.
         summary: of the content.
-        mended: problems that are solved.
+        mended: problems that were solved.
         left_out: problems whose entries are left out, with what depends on them.
-        refused: problems that are neither; with ``skip`` there are none.
-        objects, lost: annotations of the file, each counted once, and how many are left out.
+        refused: the other errors; with ``skip`` there are none.
+        objects, lost: number of annotations, merged ones counted once, and of those left out.
         file: where :func:`fix_coco` has written the content.
     """
 
@@ -100,7 +106,7 @@ def make_usable(
 
     Args:
         checked: a file that is usable as a whole. Its content is changed and released.
-        masks, keypoints: whether they are learned; if not, unreadable ones are taken out and the
+        masks, keypoints: whether they are learned; if not, unreadable ones are removed and the
             objects stay.
         ignored: kinds of problems to leave as they are.
         iscrowd: a value for all annotations.
@@ -110,29 +116,29 @@ def make_usable(
         ValueError: no image or no category is left.
     """
     problems = [problem for problem in checked.problems if problem.kind not in ignored]
-    # Values that the model does not learn are taken out where Detectron2 could not load them.
+    # Values that the model does not learn are removed where Detectron2 could not load them.
     unread = (set() if masks else UNREADABLE["segmentation"]) | (
         set() if keypoints else UNREADABLE["keypoints"]
     )
-    taken_out = [problem for problem in problems if problem.kind in unread]
+    removed = [problem for problem in problems if problem.kind in unread]
     problems = relevant(problems, masks=masks, keypoints=keypoints)
     left = errors(problems)
     mended = [problem for problem in problems if problem.kind in MENDED]
     if left and on_bad_data == "refuse":
         return UsableSet(checked.json_file, refused=left)
-    if not (mended or left or taken_out or always):
+    if not (mended or left or removed or always):
         return UsableSet(checked.json_file, summary=checked.summary)
     structure = dataclasses.replace(checked)
     if structure.data is None:
         structure = read_structure(checked.json_file)
     checked.data = None
     annotations = structure.data["annotations"]
-    for problem in taken_out:
+    for problem in removed:
         is_mask = problem.kind in UNREADABLE["segmentation"]
         for key in ("segmentation",) if is_mask else ("keypoints", "num_keypoints"):
             annotations[problem.entry[1]].pop(key, None)
-    unsound = {problem.entry for problem in left if problem.kind in UNREADABLE["segmentation"]}
-    repairable = [problem for problem in left if problem.entry not in unsound]
+    broken = {problem.entry for problem in left if problem.kind in UNREADABLE["segmentation"]}
+    repairable = [problem for problem in left if problem.entry not in broken]
     first = {"stray-polygon": 0, "polygon-outside": 1}  # before a box is taken from the mask
     todo = sorted([*mended, *repairable], key=lambda problem: first.get(problem.kind, 2))
     repaired = {id(problem) for problem in todo if _repair(problem, structure)}
@@ -320,7 +326,7 @@ def fix_coco(
         image_root: the folder of the images, to check these too.
         on_bad_data: ``"repair"`` refuses what cannot be repaired, ``"skip"`` leaves it out.
         iscrowd: a value for all annotations.
-        masks: False takes out unreadable masks, for models that learn none.
+        masks: False removes unreadable masks, for models that learn none.
 
     Raises:
         FileExistsError: one of the two files exists.

@@ -6,7 +6,7 @@ little-endian row of 5-bit digits, one a character (48 added, bit 5 for "goes on
 digit for the sign), and from the fourth on it is the difference from the number two before.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -46,8 +46,3 @@ def check_text(text: str, pixels: int) -> str | None:
     # From differences to counts: sums over every second number, the very first one apart.
     values[1::2], values[2::2] = np.cumsum(values[1::2]), np.cumsum(values[2::2])
     return "a count is negative" if values.min() < 0 else check_counts([int(values.sum())], pixels)
-
-
-def check_texts(texts: Iterable[str], pixels: Iterable[int]) -> list[str | None]:
-    """The same of several masks."""
-    return [check_text(*mask) for mask in zip(texts, pixels, strict=True)]

@@ -1,17 +1,27 @@
 """Learning rate and schedule for the batch and the data of a run.
 
-A recipe's learning rate is for its batch: with another ``SOLVER.IMS_PER_BATCH`` and the same rate,
-the loss becomes infinite, or AP falls far below the published one. ``RESNEST.AUTO_SCALE`` therefore
-scales both. The rate is for the batch size that was valid when the rate was last set, in the order
-of the YAML files and ``opts``. If the run has a batch k times as large, the rate is multiplied by k
-(Goyal et al., arXiv 1706.02677), for AdamW by the square root of k (Malladi et al., arXiv
-2205.10287), and numbers of iterations are divided by k, so that as many images are seen. Values
-that are set together with the batch size, or after it, are kept. If ``SOLVER.MAX_ITER`` is one of
-them, the steps, the warm-up and the iteration that fixes the batch norms scale with it. A config
-that a run has written sets all values in one file, so it is never scaled again.
+A recipe's learning rate is for its batch size: with another ``SOLVER.IMS_PER_BATCH`` and the same
+rate, the loss becomes infinite, or AP falls far below the published one. So with
+``RESNEST.AUTO_SCALE``, a batch k times as large as the recipe's
 
-``RESNEST.EPOCHS`` is turned into iterations here, by the number of images that the loader draws
-from.
+- multiplies the learning rate by k (Goyal et al., arXiv 1706.02677), for AdamW by the square root
+  of k (Malladi et al., arXiv 2205.10287);
+- divides all numbers of iterations by k, so that as many images are seen.
+
+For example, a recipe with 16 images, a rate of 0.02 and 90,000 iterations becomes, with
+``SOLVER.IMS_PER_BATCH 4``, one with a rate of 0.005 and 360,000 iterations.
+
+A value that the user has chosen is kept. Which ones those are follows from the layer (a YAML file,
+or ``opts``) in which each is set; ``_BASE_`` files come first, ``opts`` last:
+
+- the rate is for the batch size that the rate's own layer, or the last one below it, has set;
+- a number of iterations in the layer of the batch size, or above, is kept;
+- if ``SOLVER.MAX_ITER`` is kept, the steps, the warm-up and the iteration that fixes the batch
+  norms are scaled like it instead.
+
+A config that a run has written sets all values in one layer, so it is never scaled again.
+
+``RESNEST.EPOCHS`` is turned into iterations by the number of images that the loader draws from.
 
 Only :func:`set_schedule` changes a config, when a run is prepared: ``get_config`` gives the values
 as they are written.

@@ -27,7 +27,7 @@ from resnest_d2.data.check.kinds import (
     UNUSABLE,
     WARNINGS,
 )
-from resnest_d2.data.check.rle import check_counts, check_texts
+from resnest_d2.data.check.rle import check_counts, check_text
 from resnest_d2.data.image_reader import read_image
 from resnest_d2.engine import RunRequest, prepare, run
 from resnest_d2.predict.predictor import Predictor
@@ -371,12 +371,11 @@ def test_rle_texts_are_judged_as_pycocotools_writes_them():
         for mask in masks
     ]
     pixels = [mask.size for mask in masks]
-    assert check_texts(texts, pixels) == [None] * len(masks)
-    assert None not in check_texts(texts, [number + 1 for number in pixels])
-    assert check_texts([], []) == []
-    mixed = check_texts(["", texts[0], "~", "PPPPPPPPP0", "o", "8"], [1, pixels[0], 1, 1, 1, 1])
+    assert not any(map(check_text, texts, pixels))
+    assert all(map(check_text, texts, [number + 1 for number in pixels]))
+    mixed = map(check_text, ["", texts[0], "~", "PPPPPPPPP0", "o", "8"], [1, pixels[0], 1, 1, 1, 1])
     assert [message is None for message in mixed] == [False, True, False, False, False, False]
-    assert "negative" in check_texts(["322M"], [6])[0]
+    assert "negative" in check_text("322M", 6)
 
 
 def test_runs_that_32_bits_cannot_count_are_no_rle():
