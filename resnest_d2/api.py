@@ -106,7 +106,7 @@ def train(
         val=val_pairs,
         resume=resume,
         init_from=None if init_from is None else os.fspath(init_from),
-        classes=None if classes is None else os.fspath(classes),
+        classes=_file_of_classes(classes),
         on_bad_data=on_bad_data,
         num_processes=num_processes,
         quiet=quiet,
@@ -156,7 +156,7 @@ def evaluate(
         val=pairs,
         eval_only=True,
         checkpoint=os.fspath(checkpoint),
-        classes=None if classes is None else os.fspath(classes),
+        classes=_file_of_classes(classes),
         on_bad_data=on_bad_data,
         num_processes=num_processes,
         quiet=quiet,
@@ -170,6 +170,12 @@ def _run(config: str | os.PathLike | CfgNode | None, opts: tuple, **fields) -> d
 
     config = os.fspath(config) if isinstance(config, os.PathLike) else config
     return _floats(run(RunRequest(config, opts, **fields)))
+
+
+def _file_of_classes(classes: str | os.PathLike | None) -> str | None:
+    if not isinstance(classes, (str, os.PathLike, type(None))):
+        raise TypeError(f"classes must be a file with the names, got {classes!r}")
+    return None if classes is None else os.fspath(classes)
 
 
 def _split(name: str, data: Data | None) -> tuple[tuple[tuple[str, str], ...], list[str]]:

@@ -101,7 +101,7 @@ RESNEST.SEGMENT.SCALES = () | above 0
     logits are averaged over windows and summed over scales. (): once, at `INPUT.MIN_SIZE_TEST`.
 RESNEST.SEGMENT.BASE_SIZE = 520 | at least 1 | pixels
     Long side of the image at scale 1.
-RESNEST.SEGMENT.WINDOW = 480 | at least 1 | pixels
+RESNEST.SEGMENT.WINDOW = 480 | at least 2 | pixels
     Side of the square windows.
 RESNEST.SEGMENT.FLIP = True
     Add the logits of each window's mirror image.

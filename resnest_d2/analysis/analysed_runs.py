@@ -123,7 +123,7 @@ class ConfusionStudy(Study):
     def wrong_shares(self, run: int) -> np.ndarray:
         """(I,), the share of the counts of each image that is wrong, 0-1."""
         right, total = self.runs[run].confusions.by_image
-        return 1 - np.divide(right, total, out=np.ones_like(total), where=total > 0)
+        return 1 - np.divide(right, total, out=np.ones(len(total)), where=total > 0)
 
     def figures(self) -> list[dict[str, Any]]:
         """Metrics, numbers of each class, the twenty largest confusions."""

@@ -41,8 +41,8 @@ _PREDICTORS: list[tuple[re.Pattern, Callable[[int, int], int]]] = [
     (re.compile(r"head\.cls_score"), lambda n, anchors: n // anchors),
     (
         re.compile(
-            r"(roi_heads\.mask_head|sem_seg_head)\.predictor|roi_heads\.keypoint_head\.score_lowres"
-            r"|linear"
+            r"(roi_heads\.mask_head|sem_seg_head(\.(fcn|classifier|aux_head))?)\.predictor"
+            r"|roi_heads\.keypoint_head\.score_lowres|linear"
         ),
         lambda n, anchors: n,
     ),

@@ -124,6 +124,7 @@ def execute(
     """
     from ..engine import explain
     from ..engine.launch import torchrun
+    from ..engine.training.records import shown_log
     from ..evaluation import results_json
 
     rank = 0
@@ -131,7 +132,7 @@ def execute(
         try:
             rank = torchrun.process_rank()
             request = build()
-            with log_on_stderr(json):
+            with log_on_stderr(json), shown_log(request.quiet):
                 plan = prepare(request)
         except REFUSALS as error:
             code = 2 if rank else refuse(error)

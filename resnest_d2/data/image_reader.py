@@ -148,6 +148,8 @@ def read_labels(path: str | os.PathLike) -> np.ndarray:
             if (colours != colours[..., :1]).any():
                 raise ImageError(path, "its channels differ: colours are no class numbers")
             labels = colours[..., 0]
+        if labels.dtype.kind == "f" and (labels % 1 != 0).any():
+            raise ImageError(path, "its numbers are not whole: classes have whole numbers")
         return labels
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
+from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
 from detectron2.data.build import (
     filter_images_with_few_keypoints,
     filter_images_with_only_crowd_annotations,
@@ -49,7 +49,7 @@ def summarise_training_data(cfg: CfgNode) -> TrainingData:
     """Count what is in ``DATASETS.TRAIN`` after the filters that the training loader applies.
 
     A data set is read as Detectron2 reads it, so that the numbers are those of the loader; once in
-    a process, unless its file changes.
+    a process, unless its file changes or it is registered anew.
 
     Raises:
         ValueError: there is no image to train on.
@@ -60,12 +60,13 @@ def summarise_training_data(cfg: CfgNode) -> TrainingData:
         cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
         cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
         tuple(file_state(file) for file in files if file and os.path.isfile(file)),
+        tuple(map(DatasetCatalog.data.get, cfg.DATASETS.TRAIN)),
     )
 
 
 @functools.lru_cache(maxsize=8)
 def _summarise(
-    names: tuple[str, ...], filter_empty: bool, min_keypoints: int, states: tuple
+    names: tuple[str, ...], filter_empty: bool, min_keypoints: int, states: tuple, loaders: tuple
 ) -> TrainingData:
     crowds, log = 0, logging.getLogger("detectron2")
     level = log.level

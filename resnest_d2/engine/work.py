@@ -17,7 +17,7 @@ from .prepare.own_data import log_bad_data
 from .prepare.plan import Plan, prepare
 from .prepare.request import RunRequest
 from .prepare.seeds import fix_seed
-from .training.records import restored_process, set_up_process, show_log
+from .training.records import set_up_process, show_log, shown_log
 from .training.trainer import Trainer, merge_results
 
 logger = logging.getLogger(__name__)
@@ -41,8 +41,7 @@ def run(plan: Plan | RunRequest) -> dict:
         RunError: a process that was started here has failed.
     """
     quiet = (plan if isinstance(plan, RunRequest) else plan.request).quiet
-    with restored_process(), only_warnings(quiet):
-        show_log()
+    with shown_log(quiet):
         return run_in_processes(_do_share, prepare(plan) if isinstance(plan, RunRequest) else plan)
 
 
@@ -60,7 +59,7 @@ def _do_share(plan: Plan) -> dict:
 
 def _train(plan: Plan) -> dict:
     request = plan.request
-    show_log(plan.cfg.OUTPUT_DIR)
+    show_log(plan.cfg.OUTPUT_DIR, plan.messages)
     cfg = fix_seed(plan.cfg, request)
     set_up_process(cfg, request)
     log_bad_data(cfg.OUTPUT_DIR, request)
@@ -77,7 +76,7 @@ def _evaluate(plan: Plan) -> dict:
     log_cfg = cfg.clone()
     log_cfg.defrost()
     log_cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "inference")  # the run's config.yaml stays
-    show_log(log_cfg.OUTPUT_DIR)
+    show_log(log_cfg.OUTPUT_DIR, plan.messages)
     set_up_process(log_cfg, request)
     log_bad_data(cfg.OUTPUT_DIR, request)
     model = Trainer.build_model(cfg)

@@ -24,6 +24,7 @@ ONE_IMAGE = (
     'MODEL.SEM_SEG_HEAD.NORM "GN".'
 )
 _AUX_CHANNELS = 256
+_LOSS_TYPES = ("cross_entropy", "hard_pixel_mining")
 _HARDEST = 0.2  # share of the pixels that "hard_pixel_mining" takes, as in Detectron2's heads
 
 
@@ -121,8 +122,8 @@ class _PublishedHead(nn.Module):
 
     Args:
         input_shape: of the backbone's feature maps.
-        in_features: the feature map of the auxiliary head, if ``aux_loss_weight`` is above 0, and
-            then that of the head.
+        in_features: the feature map of the auxiliary head, which may be left out where
+            ``aux_loss_weight`` is 0, and then that of the head.
         num_classes: number of classes.
         norm: see :func:`resnest_d2.modeling.norm.get_norm`.
         ignore_value: label of pixels without a class; they have no loss.
@@ -147,15 +148,14 @@ class _PublishedHead(nn.Module):
         aux_loss_weight: float = 0.2,
     ):
         super().__init__()
-        expected = 2 if aux_loss_weight > 0 else 1
-        if len(in_features) != expected:
+        if len(in_features) != 2 and (aux_loss_weight > 0 or len(in_features) != 1):
             raise ArgumentError(
                 "in_features",
-                f"must be {expected} where aux_loss_weight is {aux_loss_weight}, got {in_features}",
+                f"must be two (one where aux_loss_weight is 0), got {in_features}",
             )
         for name in in_features:
             check_choice("in_features", name, input_shape)
-        check_choice("loss_type", loss_type, ("cross_entropy", "hard_pixel_mining"))
+        check_choice("loss_type", loss_type, _LOSS_TYPES)
         self.in_features = list(in_features)
         self.in_channels = input_shape[in_features[-1]].channels
         self.stride = input_shape[in_features[-1]].stride
@@ -171,6 +171,7 @@ class _PublishedHead(nn.Module):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
         head = cfg.MODEL.SEM_SEG_HEAD
+        check_choice("MODEL.SEM_SEG_HEAD.LOSS_TYPE", head.LOSS_TYPE, _LOSS_TYPES)
         return {
             "input_shape": input_shape,
             "in_features": head.IN_FEATURES,

@@ -131,11 +131,13 @@ def use_scales(cfg: CfgNode) -> None:
         ValueError: an invalid value, with its key.
     """
     keys = cfg.RESNEST.SEGMENT
-    if min(keys.SCALES, default=1) <= 0:
-        raise ValueError(f"RESNEST.SEGMENT.SCALES must be above 0, got {tuple(keys.SCALES)}")
-    for name in ("BASE_SIZE", "WINDOW"):
-        if keys[name] < 1:
-            raise ValueError(f"RESNEST.SEGMENT.{name} must be at least 1, got {keys[name]}")
+    if not all(type(scale) in (int, float) and 0 < scale < math.inf for scale in keys.SCALES):
+        raise ValueError(
+            f"RESNEST.SEGMENT.SCALES must be numbers above 0, got {tuple(keys.SCALES)}"
+        )
+    for name, lowest in (("BASE_SIZE", 1), ("WINDOW", 2)):
+        if keys[name] < lowest:
+            raise ValueError(f"RESNEST.SEGMENT.{name} must be at least {lowest}, got {keys[name]}")
     if keys.SCALES:
         cfg.INPUT.MIN_SIZE_TEST = 0
 

@@ -382,6 +382,20 @@ def test_predictors_of_every_task_are_known(opts, key, modules):
 
 
 @pytest.mark.parametrize(
+    ("config", "head"),
+    [("fcn_resnest50_ade20k", "fcn"), ("deeplabv3_resnest50_ade20k", "classifier")],
+)
+def test_predictors_of_the_published_segmentation_heads_are_known(config, head):
+    given, own = (
+        on_meta(get_config(config, [STUFF, count, "MODEL.SEM_SEG_HEAD.NORM", "BN"])).state_dict()
+        for count in ("150", "3")
+    )
+    changed, problem = compare(own, given).changed_predictors()
+    modules = [f"sem_seg_head.{part}.predictor" for part in (head, "aux_head")]
+    assert changed == dict.fromkeys(modules, (150, 3)) and not problem
+
+
+@pytest.mark.parametrize(
     ("opts", "name"),
     [
         (("MODEL.FPN.OUT_CHANNELS", "8"), "backbone.fpn_lateral2.weight"),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -142,7 +143,7 @@ def test_a_classifier_starts_a_detector(trained, tmp_path):
         *statistics,
         *("OUTPUT_DIR", str(tmp_path), "SOLVER.IMS_PER_BATCH", "2"),
         *("MODEL.WEIGHTS", str(trained[0] / "model_final.pth"), "DATALOADER.NUM_WORKERS", "0"),
-        *("INPUT.MIN_SIZE_TRAIN", "(64, 64)", "SOLVER.MAX_ITER", "1", "SEED", "1"),
+        *("INPUT.MIN_SIZE_TRAIN", "(64, 64)", "SOLVER.MAX_ITER", "2", "SEED", "1"),
         *("MODEL.BACKBONE.FREEZE_AT", "0"),
     )
     shapes = sample_set(tmp_path / "shapes", image_size=64, train_images=2, val_images=1)
@@ -228,6 +229,66 @@ def test_a_checkpoint_with_other_classes_is_refused(trained, data, tmp_path):
         evaluate(trained[0], val=tmp_path / "val", output_dir=tmp_path / "out", quiet=True)
 
 
+def test_a_renamed_class_that_moves_others_is_refused(trained, data, tmp_path):
+    """By number: ``green`` and ``red`` would be taken for each other's neighbours."""
+    folders = {split: tmp_path / split for split in ("train", "val")}
+    for split, folder in folders.items():
+        shutil.copytree(data[split], folder)
+        (folder / "blue").rename(folder / "violet")  # the last one now
+    shutil.copytree(trained[0], tmp_path / "run")
+    pairs = {split: (("", str(folder)),) for split, folder in folders.items()}
+    with pytest.raises(ValueError, match="must have the same number in both"):
+        prepare(request_of(data, tmp_path / "run", resume=True, **pairs))
+
+
+def test_notes_on_the_data_are_shown_and_in_the_log_file(data, tmp_path, capsys):
+    val, out = tmp_path / "val", tmp_path / "run"
+    shutil.copytree(data["val"], val)
+    shutil.rmtree(val / "red")
+    arguments = ["--config-file", RECIPE, "--train-images", data["train"], "--val-images", str(val)]
+    opts = [*SMALL, "SOLVER.MAX_ITER", "2", "OUTPUT_DIR", str(out)]
+    assert main(["train", *arguments, *opts]) == 0
+    for text in (capsys.readouterr().out, (out / "log.txt").read_text(encoding="utf-8")):
+        for message in ("missing-class: class 'red'", "NUM_CLASSES is now 3"):
+            assert text.count(message) == 1, message
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_a_class(data, tmp_path):
+    for split in ("train", "val"):
+        shutil.copytree(data[split], tmp_path / split)
+        folder = os.fsencode(tmp_path / split)
+        os.rename(os.path.join(folder, b"red"), os.path.join(folder, b"caf\xe9"))
+    kwargs = {"train": tmp_path / "train", "val": tmp_path / "val", "quiet": True}
+    opts = [*SMALL, "SOLVER.MAX_ITER", "2"]
+    found = train(RECIPE, output_dir=tmp_path / "run", opts=opts, **kwargs).metrics
+    assert r"top1-caf\udce9" in found["classification"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("RESNEST.CLASSIFIER.CROP_AREA", "('a', 1)"),
+        ("RESNEST.CLASSIFIER.RANDAUGMENT", "('a', 1)"),
+        ("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"),
+        ("DATALOADER.ASPECT_RATIO_GROUPING", "True"),
+        ("OUTPUT_DIR", ""),
+    ],
+)
+def test_invalid_values_are_refused_by_their_key(key, value, data, tmp_path):
+    with pytest.raises(ValueError, match=f"{key} must be"):
+        prepare(request_of(data, tmp_path / "run", key, value))
+
+
+def test_an_output_folder_that_is_a_file_is_refused_and_kept(data, tmp_path):
+    """Detectron2 takes a name that ends in .txt for a log file."""
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    for folder in (file, file / "run"):
+        with pytest.raises(ValueError, match=r"OUTPUT_DIR must be.*notes\.txt is a file"):
+            run(request_of(data, folder))
+    assert file.read_text() == "mine"
+
+
 def test_classes_in_another_order_are_refused(trained, data, tmp_path):
     """By the run that is resumed, and by an evaluation with a config."""
     names = tmp_path / "names.json"
@@ -235,13 +296,13 @@ def test_classes_in_another_order_are_refused(trained, data, tmp_path):
     names.write_text(json.dumps(turned), encoding="utf-8")
     shutil.copytree(trained[0], tmp_path / "run")
     request = request_of(data, tmp_path / "run", resume=True, classes=str(names))
-    with pytest.raises(ValueError, match="must be in the same order"):
+    with pytest.raises(ValueError, match="must have the same number in both"):
         prepare(request)
     opts = ("MODEL.WEIGHTS", str(trained[0] / "model_final.pth"))
     request = request_of(
         data, tmp_path / "out", *opts, train=(), eval_only=True, classes=str(names)
     )
-    with pytest.raises(ValueError, match="must be in the same order"):
+    with pytest.raises(ValueError, match="must have the same number in both"):
         prepare(request)
 
 

@@ -16,6 +16,7 @@ from runs import SMALL_NETWORK
 from resnest_d2 import Predictor, evaluate, get_config, train
 from resnest_d2.cli.explain import _text
 from resnest_d2.engine import RunRequest, Trainer, prepare, run
+from resnest_d2.modeling.build import meta_model
 from resnest_d2.modeling.windows import WindowedSegmentor
 from resnest_d2_command import main
 
@@ -232,11 +233,16 @@ def test_the_command_and_python_take_the_same_folders(trained, data, tmp_path, c
     ("key", "value"),
     [
         ("RESNEST.SEGMENT.SCALES", "(0.5, 0)"),
-        ("RESNEST.SEGMENT.WINDOW", "0"),
+        ("RESNEST.SEGMENT.SCALES", "('a',)"),
+        ("RESNEST.SEGMENT.SCALES", "(1e999,)"),
+        ("RESNEST.SEGMENT.WINDOW", "1"),
+        ("MODEL.SEM_SEG_HEAD.LOSS_TYPE", "focal"),
         ("RESNEST.SEGMENT.BASE_SIZE", "-1"),
         ("RESNEST.JITTER.CROP", "-1"),
         ("SOLVER.BACKBONE_MULTIPLIER", "-1"),
         ("MODEL.SEM_SEG_HEAD.IGNORE_VALUE", "3"),
+        ("MODEL.SEM_SEG_HEAD.IGNORE_VALUE", "-1"),
+        ("MODEL.SEM_SEG_HEAD.IGNORE_VALUE", "65535"),
         ("MODEL.RESNETS.DILATION_STYLE", "timm"),
     ],
 )
@@ -259,6 +265,49 @@ def test_unusable_label_maps_are_refused_or_left_out(on_bad_data, tmp_path):
     assert len(plan.data_sets[0].pairs) == 5
     listed = json.loads((tmp_path / "run" / "bad_data.json").read_text())["problems"]
     assert [problem["file"] for problem in listed] == [str(wrong)]
+
+
+def test_other_classes_start_new_predictors(trained, tmp_path):
+    data = write_label_set(tmp_path / "data", train=4)
+    Path(data["classes"]).write_text("\n".join([*CLASSES, "more"]))
+    opts = ("SOLVER.MAX_ITER", "1", "MODEL.WEIGHTS", str(trained[0] / "model_final.pth"))
+    run(request_of(data, tmp_path / "run", *opts))
+    found = weights(tmp_path / "run")["sem_seg_head.classifier.predictor.weight"]
+    assert len(found) == len(CLASSES) + 1
+    with pytest.raises(ValueError, match="for 6 classes, the model for 7.*--init-from"):
+        prepare(request_of(data, trained[0], resume=True))
+
+
+def test_masks_of_0_and_255_are_explained(tmp_path, caplog):
+    data = write_label_set(tmp_path / "data", train=2)
+    for file in Path(data["train"][0]).iterdir():
+        labels = np.asarray(Image.open(file))
+        Image.fromarray(np.where(labels == 0, 0, 255).astype(np.uint8)).save(file)
+    prepare(request_of(data, tmp_path / "run"))
+    (warning,) = (r for r in caplog.records if "label map has a pixel of" in r.message)
+    assert warning.levelname == "WARNING" and "have the value 255, which is" in warning.message
+
+
+def test_validation_without_a_labelled_pixel_is_refused(tmp_path):
+    data = write_label_set(tmp_path / "data", train=2, val=2)
+    for file in Path(data["val"][0]).iterdir():
+        Image.new("L", (64, 64), 255).save(file)
+    with pytest.raises(ValueError, match="all pixels are ignored"):
+        prepare(request_of(data, tmp_path / "run"))
+
+
+def test_a_long_thin_image_is_trained_on(tmp_path):
+    data = write_label_set(tmp_path / "data", train=1)
+    labels, images = map(Path, data["train"])
+    for folder, mode in ((labels, "L"), (images, "RGB")):
+        Image.new(mode, (900, 2)).save(next(folder.iterdir()))
+    run(request_of(data, tmp_path / "run", "SOLVER.MAX_ITER", "1", val=()))
+    assert (tmp_path / "run" / "model_final.pth").is_file()
+
+
+def test_no_auxiliary_head_is_built_for_a_weight_of_0(data, tmp_path):
+    cfg = get_config(RECIPE, [*SMALL, "MODEL.SEM_SEG_HEAD.AUX_LOSS_WEIGHT", "0"])
+    assert meta_model(cfg).sem_seg_head.aux_head is None
 
 
 def test_classes_must_be_given_and_fit(data, tmp_path):

@@ -159,7 +159,7 @@ def test_one_image_is_refused_where_a_norm_has_one_value():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"in_features": ["res5"]}, "in_features must be 2 where aux_loss_weight is 0.2"),
+        ({"in_features": ["res5"]}, "in_features must be two"),
         ({"in_features": ["res3", "res5"]}, r"in_features must be one of \('res4', 'res5'\)"),
         ({"loss_type": "dice"}, "loss_type must be one of"),
         ({"aspp_dilations": (1, 2)}, "aspp_dilations must be 3 numbers above 0"),

@@ -121,8 +121,9 @@ def check_classifier(cfg: CfgNode) -> None:
     check_choice("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, ("horizontal", "none"))
     check_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("RGB", "BGR"))
     area, policy = keys.CROP_AREA, keys.RANDAUGMENT
-    sound_policy = len(policy) == 2 and policy[0] >= 0 and 0 <= policy[1] < _BINS
-    sound_policy = sound_policy and all(isinstance(value, int) for value in policy)
+    sound_area = len(area) == 2 and {*map(type, area)} <= {int, float}
+    sound_policy = len(policy) == 2 and {*map(type, policy)} == {int}
+    sound_policy = sound_policy and policy[0] >= 0 and 0 <= policy[1] < _BINS
     for name, valid, allowed in (
         ("NUM_CLASSES", keys.NUM_CLASSES >= 1, "at least 1"),
         ("DROPOUT", 0 <= keys.DROPOUT < 1, "at least 0 and less than 1"),
@@ -132,7 +133,11 @@ def check_classifier(cfg: CfgNode) -> None:
         ("TRAIN_SIZE", keys.TRAIN_SIZE >= 1, "at least 1"),
         ("TEST_SIZE", keys.TEST_SIZE >= 1, "at least 1"),
         ("TEST_MARGIN", keys.TEST_MARGIN >= 0, "at least 0"),
-        ("CROP_AREA", len(area) == 2 and 0 < area[0] <= area[1] <= 1, "two rising shares, 0 to 1"),
+        (
+            "CROP_AREA",
+            sound_area and 0 < area[0] <= area[1] <= 1,
+            "two numbers, the second not below the first, above 0 and at most 1",
+        ),
         ("RANDAUGMENT", sound_policy, "a number of operations and a magnitude from 0 to 30"),
         ("COLOR_JITTER", 0 <= keys.COLOR_JITTER < math.inf, "at least 0"),
         ("LIGHTING", 0 <= keys.LIGHTING < math.inf, "at least 0"),

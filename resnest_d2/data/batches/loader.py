@@ -48,6 +48,8 @@ SAMPLERS = (
 )
 """Values of ``DATALOADER.SAMPLER_TRAIN``."""
 
+_COUNT_OBJECTS = ("RepeatFactorTrainingSampler", "WeightedCategoryTrainingSampler")
+
 _CLASSIFIED = 32  # images of a batch in the evaluation of a classifier
 
 
@@ -123,6 +125,25 @@ def build_test_loader(cfg: CfgNode, name: str) -> CheckedLoader:
         cfg, name, mapper=NamedErrors(mapper), collate_fn=hand_over, batch_size=batch_size
     )
     return CheckedLoader(loader)
+
+
+def check_loader(cfg: CfgNode) -> None:
+    """Raise a ValueError, with its key, where training images cannot be drawn as it says."""
+    task = cfg.MODEL.META_ARCHITECTURE
+    objects = task not in ("ImageClassifier", "SemanticSegmentor")
+    allowed = [name for name in SAMPLERS if objects or name not in _COUNT_OBJECTS]
+    check_choice("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, allowed)
+    weighted = cfg.DATALOADER.SAMPLER_TRAIN.startswith("Weighted")
+    if weighted and "TRAIN_REPEAT_FACTOR" not in cfg.DATASETS:
+        raise ValueError(
+            f"DATALOADER.SAMPLER_TRAIN {cfg.DATALOADER.SAMPLER_TRAIN} needs a key "
+            "DATASETS.TRAIN_REPEAT_FACTOR, which this Detectron2's config does not have"
+        )
+    if task == "ImageClassifier" and cfg.DATALOADER.ASPECT_RATIO_GROUPING:
+        raise ValueError(
+            "DATALOADER.ASPECT_RATIO_GROUPING must be False for an ImageClassifier, whose crops "
+            "are square"
+        )
 
 
 def _batch_size(cfg: CfgNode) -> int:

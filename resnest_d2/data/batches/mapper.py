@@ -100,12 +100,21 @@ def build_train_mapper(cfg: CfgNode) -> ImageMapper | ClassMapper:
     pad = cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor"
     ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
     arguments["augmentations"] = [
-        T.ResizeScale(*cfg.RESNEST.JITTER.SCALE, target_height=size, target_width=size),
+        _ResizeScale(*cfg.RESNEST.JITTER.SCALE, target_height=size, target_width=size),
         T.FixedSizeCrop((crop, crop), pad=pad, pad_value=0, seg_pad_value=ignored),
         *flip,
     ]
     arguments["recompute_boxes"] = cfg.MODEL.MASK_ON
     return ImageMapper(**arguments)
+
+
+class _ResizeScale(T.ResizeScale):
+    """Detectron2's, leaving a long thin image at least one pixel high and wide."""
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        resize = super().get_transform(image)
+        height, width = max(1, resize.new_h), max(1, resize.new_w)
+        return T.ResizeTransform(resize.h, resize.w, height, width, resize.interp)
 
 
 def check_sizes(cfg: CfgNode) -> None:

@@ -74,7 +74,9 @@ def check_class_folders(
     for folder in folders:
         if names is not None and folder not in names:
             raise ValueError(f"the file of --classes has no name for the folder {root}/{folder}")
-        name = folder if names is None else names[folder]
+        # Bytes of a name that are no UTF-8 could not be written into a log.
+        readable = folder.encode("utf-8", "backslashreplace").decode()
+        name = readable if names is None else names[folder]
         if name in by_name:
             raise ValueError(
                 f"the folders {by_name[name]} and {folder} of {root} are both {name!r}"

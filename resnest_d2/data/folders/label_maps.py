@@ -63,10 +63,10 @@ def check_label_maps(
         FileNotFoundError: a folder does not exist, or has no image.
         ValueError: there are too many classes, or ``ignore_value`` is one of them.
     """
-    if num_classes > 255 or 0 <= ignore_value < num_classes:
+    if not num_classes <= ignore_value <= 255:
         raise ValueError(
             "there must be at most 255 classes, and MODEL.SEM_SEG_HEAD.IGNORE_VALUE must be no "
-            f"class number: got {num_classes} classes and {ignore_value}"
+            f"class number and at most 255: got {num_classes} classes and {ignore_value}"
         )
     images, labels = (_files(root) for root in (image_root, label_root))
     found = LabelMaps(image_root, label_root)
@@ -195,7 +195,12 @@ def read_class_names(path: str | os.PathLike) -> list[str]:
         FileNotFoundError: no such file.
         ValueError: not such a file, or a name is there twice.
     """
-    text = Path(path).read_text(encoding="utf-8-sig")
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"there is no file {path}, which should name the classes")
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: {error}") from None
     names = [line.strip() for line in text.rstrip().splitlines()]
     if text.lstrip().startswith(("{", "[")):
         try:
@@ -205,8 +210,9 @@ def read_class_names(path: str | os.PathLike) -> list[str]:
         names = content.get("classes") if isinstance(content, dict) else content
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError(f'{path} must hold a list of names, or one under "classes"')
-    if "" in names[:-1]:
-        raise ValueError(f"{path}: line {names.index('') + 1} is empty, and a class has each line")
+        names = [name.strip() for name in names]
+    if "" in names:
+        raise ValueError(f"{path}: name {names.index('') + 1} is empty")
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if not names or twice:
         raise ValueError(

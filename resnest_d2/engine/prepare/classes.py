@@ -62,7 +62,7 @@ def check_class_order(
         metadata: what lies beside the checkpoint's weights.
 
     Raises:
-        ValueError: they are the same in another order: results would get wrong names.
+        ValueError: a class has another number: results would get wrong names.
     """
     record = metadata.get(RECORD_KEY)
     known = record.get("class_names") if isinstance(record, dict) else None
@@ -72,8 +72,8 @@ def check_class_order(
             continue  # another number of classes is judged where weights are matched
         ours, theirs = (printable(", ".join(map(str, names)), 300) for names in (known, found))
         text = f"{weights} was trained on the classes {ours}, and {name} has {theirs}"
-        if sorted(map(str, known)) == sorted(found):
-            raise ValueError(f"{text}: they must be in the same order")
+        if any(name in found and found.index(name) != i for i, name in enumerate(known)):
+            raise ValueError(f"{text}: a class must have the same number in both")
         logger.warning(f"{text}: class numbers are taken for the same")
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from pathlib import Path
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -262,6 +263,17 @@ def check_step(cfg: CfgNode) -> None:
             raise ValueError(
                 f"SOLVER.CLIP_GRADIENTS.CLIP_VALUE must be above 0, got {clip.CLIP_VALUE}"
             )
+
+
+def require_folder(key: str, folder: str) -> None:
+    """Raise a ValueError where ``folder`` cannot be made, before a log is written into a file."""
+    if not folder:
+        raise ValueError(f"{key} must be a folder, got ''")
+    for path in (Path(folder), *Path(folder).parents) if "://" not in folder else ():
+        if path.exists():
+            if not path.is_dir():
+                raise ValueError(f"{key} must be a folder, got {folder}: {path} is a file")
+            return
 
 
 def check_output_dir(key: str, folder: str, request: RunRequest) -> None:

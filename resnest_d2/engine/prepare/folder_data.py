@@ -1,6 +1,7 @@
 """A user's own folders in place of the config's data sets: label maps, or folders of classes."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
@@ -14,6 +15,7 @@ from ...data.folders.label_folders import LabelMapFiles, label_map_files
 from ...data.folders.label_maps import LabelMaps, check_label_maps, read_class_names
 from ...data.folders.overlap import find_overlap
 from ...errors import check_choice
+from ...text import printable
 from .config_checks import check_output_dir
 from .own_data import bad_data_list
 from .request import RunRequest
@@ -56,9 +58,9 @@ def use_label_maps(
                 f"no image of {folders.image_root} has a usable label map in "
                 f"{folders.label_root}:\n{report(folders.problems)}"
             )
-    learned = [found[pair] for pair in request.train]
-    if learned and not any(count for folders in learned for count in _labelled(folders)):
-        raise ValueError(f"{learned[0].label_root}: all pixels are ignored: nothing to train on")
+        if not any(_labelled(folders)):
+            raise ValueError(f"{folders.label_root}: all pixels are ignored ({ignored})")
+    _warn_of_empty_classes([found[pair] for pair in request.train], classes, ignored)
     sets = [label_map_files(found[pair], classes, ignore_value=ignored) for pair in pairs]
     _use(cfg, request, sets)
     return sets
@@ -134,6 +136,21 @@ def _use(
         cfg.DATASETS.TEST = ()  # the config's own has other classes
     if request.val:
         cfg.DATASETS.TEST = names[len(request.train) :]
+
+
+def _warn_of_empty_classes(
+    learned: Sequence[LabelMaps], classes: Sequence[str], ignored: int
+) -> None:
+    pixels = sum((folders.pixels for folders in learned), Counter())
+    empty = [name for number, name in enumerate(classes) if not pixels[number]]
+    if learned and empty:
+        text = f"no training label map has a pixel of {printable(', '.join(empty), 300)}"
+        if pixels[None]:
+            text += (
+                f"; {pixels[None]:,} pixels have the value {ignored}, which is ignored "
+                "(MODEL.SEM_SEG_HEAD.IGNORE_VALUE). If they are of a class, give them its number"
+            )
+        logger.warning(text)
 
 
 def _labelled(folders: LabelMaps) -> list[int]:

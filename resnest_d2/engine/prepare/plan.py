@@ -4,15 +4,20 @@ Whatever can be refused is refused by :func:`prepare`, before a process is start
 read into memory. Every process of the run works by the plan; none of them prepares again.
 """
 
-from dataclasses import dataclass
+import functools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from logging.handlers import QueueHandler
 from typing import Any
 
 import torch
 
 from detectron2.modeling import build_backbone
 
-from ...data import SAMPLERS, check_jitter, check_sizes
+from ...data import check_jitter, check_sizes
 from ...data.batches.class_images import check_classifier
+from ...data.batches.loader import check_loader
 from ...data.folders.class_sets import ClassFolderFiles
 from ...data.folders.label_folders import LabelMapFiles
 from ...data.formats.coco import CocoFiles
@@ -31,6 +36,7 @@ from .config_checks import (
     choose_model_device,
     choose_weights,
     expect_published,
+    require_folder,
 )
 from .folder_data import use_class_folders, use_label_maps
 from .own_data import use_own_data
@@ -50,6 +56,7 @@ class Plan:
         output_dir: name of its key, and the folder.
         data_sets: the user's own files, which each process registers.
         origin: where the schedule comes from.
+        messages: what was logged while the plan was made, for the run's log file.
     """
 
     request: RunRequest
@@ -58,6 +65,7 @@ class Plan:
     output_dir: tuple[str, str]
     data_sets: tuple[CocoFiles | LabelMapFiles | ClassFolderFiles, ...] = ()
     origin: Origin = Origin()
+    messages: tuple[logging.LogRecord, ...] = ()
 
     def register(self) -> None:
         """Make the run's own data known to Detectron2 in this process."""
@@ -77,9 +85,34 @@ def prepare(request: RunRequest) -> Plan:
     return prepare_together(_prepare, request)
 
 
+class _Messages(QueueHandler):
+    """Keeps what is logged, as records that can be pickled."""
+
+    def enqueue(self, record):
+        self.queue.append(record)
+
+
+def keeps_messages(prepare: Callable[[RunRequest], Plan]) -> Callable[[RunRequest], Plan]:
+    """Add to the plan what is logged while it is made: the run's log file is opened later."""
+
+    @functools.wraps(prepare)
+    def prepare_and_keep(request):
+        log, messages = logging.getLogger("resnest_d2"), []
+        handler = _Messages(messages)
+        log.addHandler(handler)
+        try:
+            return replace(prepare(request), messages=tuple(messages))
+        finally:
+            log.removeHandler(handler)
+
+    return prepare_and_keep
+
+
+@keeps_messages
 def _prepare(request: RunRequest) -> Plan:
     cfg, given, trained = choose_config(request)
     recorded = trained is not None and request.config is None  # config and classes are the model's
+    require_folder("OUTPUT_DIR", cfg.OUTPUT_DIR)
     expect_published(cfg, request)
     class_names = trained.class_names if trained is not None else ()
     if cfg.MODEL.META_ARCHITECTURE == "ImageClassifier":
@@ -101,7 +134,6 @@ def _prepare(request: RunRequest) -> Plan:
     choose_model_device(cfg, request)
 
     check_step(cfg)
-    check_choice("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, SAMPLERS)
     check_choice("RESNEST.EVALUATOR", cfg.RESNEST.EVALUATOR, IMPLEMENTATIONS)
     check_jitter(cfg)
     Intensity.from_config(cfg)
@@ -115,6 +147,7 @@ def _prepare(request: RunRequest) -> Plan:
     check_tasks(cfg, () if request.eval_only else cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
     origin = Origin()
     if not request.eval_only:
+        check_loader(cfg)
         check_sizes(cfg)
         origin = set_schedule(cfg, given)
         check_training(cfg, request)

@@ -33,10 +33,15 @@ from ...model_zoo import resolve_weights
 from ..launch.processes import run_in_processes
 from ..launch.stopping import StopOnSignal
 from ..launch.torchrun import prepare_together
-from ..prepare.config_checks import check_batch_size, check_output_dir, choose_device
-from ..prepare.plan import Plan
+from ..prepare.config_checks import (
+    check_batch_size,
+    check_output_dir,
+    choose_device,
+    require_folder,
+)
+from ..prepare.plan import Plan, keeps_messages
 from ..prepare.request import RunRequest
-from .records import restored_process, set_up_process, show_log
+from .records import set_up_process, show_log, shown_log
 from .steps import TrainingStep
 from .trainer import adapt_sync_batchnorm
 
@@ -68,13 +73,13 @@ def prepare_lazy(request: RunRequest) -> Plan:
 
 def run_lazy(plan: Plan | RunRequest) -> dict:
     """Train or evaluate as requested; see :func:`resnest_d2.engine.run`."""
-    with restored_process():
-        show_log()
+    with shown_log():
         if isinstance(plan, RunRequest):
             plan = prepare_lazy(plan)
         return run_in_processes(_do_share, plan)
 
 
+@keeps_messages
 def _prepare(request: RunRequest) -> Plan:
     if request.train or request.val:
         raise ValueError("a LazyConfig names its own data sets: register yours in the config file")
@@ -83,6 +88,7 @@ def _prepare(request: RunRequest) -> Plan:
         _override(cfg, override)
     _read_alike(cfg.dataloader)
     train = cfg.train
+    require_folder("train.output_dir", train.output_dir)
     train.device = choose_device(train.device, request, "train.device")
     if train.device == "cpu" and train.amp.enabled:
         raise ValueError("train.amp.enabled is float16 training on a GPU, and train.device is cpu")
@@ -160,7 +166,7 @@ def _do_share(plan: Plan) -> dict:
     logged = cfg.copy()
     if request.eval_only:  # the run's config.yaml stays
         logged.train.output_dir = os.path.join(cfg.train.output_dir, "inference")
-    show_log(logged.train.output_dir)
+    show_log(logged.train.output_dir, plan.messages)
     set_up_process(logged, request)
     model = adapt_sync_batchnorm(instantiate(cfg.model).to(device), device)
     results = (_evaluate if request.eval_only else _train)(cfg, request, model)

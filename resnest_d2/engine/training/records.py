@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from detectron2.utils.logger import setup_logger
 from ...data.batches.randomness import kept_generators
 from ...files import writing
 from ...text import printable_record
-from ..diagnosis.run_errors import LOGGERS, hide_explained
+from ..diagnosis.run_errors import LOGGERS, hide_explained, only_warnings
 from ..launch.torchrun import process_rank
 from ..prepare.request import RunRequest
 
@@ -103,8 +103,12 @@ def cut_metrics(file: str | os.PathLike, start: int) -> None:
         logger.warning(f"{path} still has the metrics after iteration {start - 1}: {error}")
 
 
-def show_log(folder: str | None = None) -> None:
-    """Show this package's log like Detectron2's: on the terminal, and in ``folder``/log.txt."""
+def show_log(folder: str | None = None, messages: Iterable[logging.LogRecord] = ()) -> None:
+    """Show this package's log like Detectron2's: on the terminal, and in ``folder``/log.txt.
+
+    Args:
+        messages: earlier ones, for the file alone.
+    """
     setup_logger(
         folder,
         distributed_rank=process_rank(),
@@ -112,6 +116,14 @@ def show_log(folder: str | None = None) -> None:
         enable_propagation=True,
         configure_stdout=not logging.getLogger("resnest_d2").handlers,
     )
+    for handler in logging.getLogger("resnest_d2").handlers:
+        if _writes_file(handler):
+            for record in messages:
+                handler.handle(record)
+
+
+def _writes_file(handler: logging.Handler) -> bool:
+    return getattr(handler, "stream", None) not in (None, sys.stdout, sys.stderr)
 
 
 def set_up_process(cfg: Any, request: RunRequest) -> None:
@@ -125,7 +137,7 @@ def set_up_process(cfg: Any, request: RunRequest) -> None:
 
 
 @contextlib.contextmanager
-def restored_process() -> Iterator[None]:
+def _restored_process() -> Iterator[None]:
     """Restore logging, random generators and cuDNN's settings at the end of a run.
 
     Detectron2 adds handlers for each output folder to the same loggers: a second run in the same
@@ -155,6 +167,14 @@ def restored_process() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def shown_log(quiet: bool = False) -> Iterator[None]:
+    """Show this package's log in a block, with ``quiet`` only warnings and errors."""
+    with _restored_process(), only_warnings(quiet):
+        show_log()
+        yield
+
+
+@contextlib.contextmanager
 def protected_log_files() -> Iterator[None]:
     """Make the logs that are opened in a block safe: they write printable characters only, and a
     log file that cannot be written is replaced by one line on the terminal.
@@ -171,7 +191,7 @@ def protected_log_files() -> Iterator[None]:
         for name in LOGGERS:
             for handler in logging.getLogger(name).handlers:
                 handler.addFilter(printable_record)
-                if getattr(handler, "stream", None) not in (None, sys.stdout, sys.stderr):
+                if _writes_file(handler):
                     handler.handleError = functools.partial(_handle_quietly, handler)
 
 

@@ -42,6 +42,18 @@ def test_images_of_every_format_and_in_capitals_are_found(folders):
     assert [image for image, _ in found.pairs] == names
 
 
+def test_numbers_that_are_not_whole_are_refused(folders):
+    images, labels = folders
+    values = np.full((64, 64), 0.5, np.float32)
+    Path(labels, "000001.png").unlink()
+    Image.fromarray(values).save(Path(labels, "000001.tif"))
+    Image.fromarray(np.ones_like(values)).save(Path(images, "other.tif"))
+    problems = check_label_maps(images, labels, NUM_CLASSES).problems
+    assert [p.value for p in problems if p.kind == "unreadable-label"] == [
+        "its numbers are not whole: classes have whole numbers"
+    ]
+
+
 def test_every_problem_is_found_and_its_image_left_out(folders, tmp_path):
     images, labels = map(lambda folder: tmp_path / "train" / folder, ("images", "labels"))
     (labels / "000001.png").unlink()
@@ -129,7 +141,7 @@ def test_class_names_are_read(text, expected, tmp_path):
     ("text", "message"),
     [
         ("", "it names none"),
-        ("sky\n\nroad", "line 2 is empty"),
+        ("sky\n\nroad", "name 2 is empty"),
         ("sky\nroad\nsky", "sky is there twice"),
         ('{"names": []}', "must hold a list of names"),
         ("[1, 2]", "must hold a list of names"),
