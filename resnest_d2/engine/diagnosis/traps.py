@@ -8,8 +8,10 @@ from ...data import TrainingData
 from ...data.intensity import Intensity, ValueRange, fitting_keys
 from ...model_zoo.trained import head_key, head_of
 from ...text import printable
+from .run_errors import RunError
 
 _FEW = 4  # images from which a batch norm's statistics are too noisy for detection
+_HOPELESS = 10  # times the free memory: estimates are not that wrong
 
 
 def find_traps(
@@ -33,6 +35,9 @@ def find_traps(
         rate_batch: images per step that the learning rate is for, if known.
         memory: estimated, in bytes.
         available: in bytes, if known.
+
+    Raises:
+        RunError: the memory cannot suffice.
     """
     return [
         *_length(cfg, start),
@@ -148,12 +153,20 @@ def _values(cfg: CfgNode, seen: Sequence[ValueRange]) -> list[str]:
 
 
 def _memory(memory: int, available: int | None) -> list[str]:
+    """What to do where a step needs more memory than there is.
+
+    Raises:
+        RunError: it needs many times as much, and the system would kill the process without a word.
+    """
     if available is None or memory <= available:
         return []
-    return [
+    found = (
         f"A step may need {memory / 2**30:.1f} GiB, and {available / 2**30:.1f} GiB are free. "
         "Take smaller micro-batches (RESNEST.ACCUMULATE), recomputed norms "
         "(RESNEST.RECOMPUTE_NORM), checkpointed stages (RESNEST.ACTIVATION_CHECKPOINTING), mixed "
-        "precision (RESNEST.AMP_DTYPE) or smaller images (INPUT.MIN_SIZE_TRAIN; of a classifier "
-        "RESNEST.CLASSIFIER.TRAIN_SIZE)"
-    ]
+        "precision (RESNEST.AMP_DTYPE) or smaller images (INPUT.MIN_SIZE_TRAIN, "
+        "RESNEST.JITTER.SIZE; of a classifier RESNEST.CLASSIFIER.TRAIN_SIZE)"
+    )
+    if memory > _HOPELESS * available:
+        raise RunError(found)
+    return [found]

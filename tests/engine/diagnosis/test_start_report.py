@@ -18,6 +18,7 @@ from resnest_d2.engine.diagnosis.memory_estimate import (
     estimate_memory,
     image_size,
 )
+from resnest_d2.engine.diagnosis.run_errors import RunError
 from resnest_d2.engine.diagnosis.start_report import model_parts
 from resnest_d2.engine.diagnosis.traps import find_traps
 
@@ -118,6 +119,11 @@ def _traps(*opts, data=None, **kwargs):
     opts = ("DATASETS.TEST", "('any',)", "TEST.PRECISE_BN.ENABLED", "False", *opts)
     data = data or TrainingData(1000, (5,) * 80, tuple(f"c{i}" for i in range(80)))
     return find_traps(get_config("mask_rcnn_resnest50_fpn", opts), data=data, **kwargs)
+
+
+def test_a_step_far_beyond_the_memory_is_refused():
+    with pytest.raises(RunError, match=r"need 50\.0 GiB, and 2\.0 GiB are free.*JITTER\.SIZE"):
+        _traps(memory=50 << 30, available=2 << 30)
 
 
 def test_sound_run_has_no_warning():
