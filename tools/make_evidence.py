@@ -203,7 +203,7 @@ def summary() -> str:
             ]
     found = "no study is finished yet"
     if measured:
-        found = f"ResNeSt less ResNet is {', '.join(measured)}"
+        found = f"ResNeSt minus ResNet is {', '.join(measured)}"
     sentences = (
         "**Quoted**: on COCO, with the same detector and schedule, the authors' ResNeSt has "
         f"{' and '.join(quoted)} than a ResNet of the same depth.",
