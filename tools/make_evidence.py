@@ -192,18 +192,19 @@ def summary() -> str:
         for key, name in {"box_ap": "box AP", "mask_ap": "mask AP"}.items()
         if (gains := [model.gains[key] for model in list_models() if key in model.gains])
     ]
-    measured = []
+    measured, shown = [], 0
     for name, data in STUDIES.items():
         baseline, other = read_study(EVIDENCE / f"{name}.yaml").comparisons[0][:2]
         file = EVIDENCE / name / f"{other}-against-{baseline}" / "comparison.json"
         if file.is_file():
-            measured += [
-                f"{gain.gain:+.1f} {METRICS[task]} on {data} ({gain.low:+.1f} to {gain.high:+.1f})"
-                for task, gain in main_gains(json.loads(file.read_text())).items()
-            ]
+            for task, gain in main_gains(json.loads(file.read_text())).items():
+                value = f"{gain.gain:+.1f} {METRICS[task]} on {data}"
+                measured.append(f"{value} ({gain.low:+.1f} to {gain.high:+.1f})")
+                shown += gain.low > 0
     found = "no study is finished yet"
     if measured:
-        found = f"ResNeSt minus ResNet is {', '.join(measured)}"
+        found = f"ResNeSt minus ResNet is {', '.join(measured)}; {shown} of {len(measured)} "
+        found += "intervals above 0"
     sentences = (
         "**Quoted**: on COCO, with the same detector and schedule, the authors' ResNeSt has "
         f"{' and '.join(quoted)} than a ResNet of the same depth.",
