@@ -82,7 +82,10 @@ def test_without_a_comparison_it_says_so(tool, studies):
 
 def test_the_summary_has_quoted_and_measured_gains_in_three_sentences(tool, studies):
     text = " ".join(tool.summary().split())
-    assert "ResNeSt minus ResNet is +2.5 mIoU on roads (+0.5 to +4.5); 1 of 1 intervals above 0." in text
+    assert (
+        "ResNeSt minus ResNet is +2.5 mIoU on roads (+0.5 to +4.5); 1 of 1 intervals above 0."
+        in text
+    )
     assert "2.8 to 4.0 more box AP and 2.1 to 3.1 more mask AP" in text
     assert len(text.split(". ")) == 3
 

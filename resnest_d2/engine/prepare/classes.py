@@ -70,9 +70,9 @@ def check_class_order(
         found = class_names_of(name, cfg)
         if not known or not found or found == known or len(found) != len(known):
             continue  # another number of classes is judged where weights are matched
-        ours, theirs = (printable(", ".join(map(str, names)), 300) for names in (known, found))
-        text = f"{weights} was trained on the classes {ours}, and {name} has {theirs}"
-        if any(name in found and found.index(name) != i for i, name in enumerate(known)):
+        before, now = (printable(", ".join(map(str, names)), 300) for names in (known, found))
+        text = f"{weights} was trained on the classes {before}, and {name} has {now}"
+        if any(ours != theirs and ours in found for ours, theirs in zip(known, found, strict=True)):
             raise ValueError(f"{text}: a class must have the same number in both")
         logger.warning(f"{text}: class numbers are taken for the same")
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+from contextlib import nullcontext
 
 import pytest
 from runs import TINY, tiny_request
@@ -10,10 +11,15 @@ from runs import TINY, tiny_request
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
+from resnest_d2.checkpoint import RECORD_KEY
 from resnest_d2.config import get_config, get_config_file, read_config
 from resnest_d2.data import sample_set, summarise_training_data
 from resnest_d2.engine import RunRequest, prepare, run
-from resnest_d2.engine.prepare.classes import check_same_classes, use_classes
+from resnest_d2.engine.prepare.classes import (
+    check_class_order,
+    check_same_classes,
+    use_classes,
+)
 from resnest_d2.engine.prepare.given_values import GivenValues
 from resnest_d2.engine.prepare.own_data import use_own_data
 from resnest_d2.evaluation.coco_evaluator import RESULTS
@@ -139,6 +145,19 @@ def test_an_evaluation_takes_no_number_of_classes_from_registered_data(shapes):
         request = RunRequest("mask_rcnn_resnest50_fpn", opts, eval_only=eval_only)
         use_classes(cfg, request, GivenValues(layers))
         assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == classes
+
+
+def test_two_classes_of_one_name_keep_their_numbers(monkeypatch):
+    """A renamed class beside them is no moved one."""
+
+    def found(name, cfg):
+        return ["a", "a", "c"]
+
+    monkeypatch.setitem(check_class_order.__globals__, "class_names_of", found)
+    for before, refused in ((["a", "a", "b"], False), (["c", "a", "a"], True)):
+        record = {RECORD_KEY: {"class_names": before}}
+        with pytest.raises(ValueError, match="same number") if refused else nullcontext():
+            check_class_order(None, ["data"], "model.pth", record)
 
 
 def test_the_same_classes_in_another_order_are_refused(shapes):
