@@ -34,6 +34,7 @@ from resnest_d2.text import text_table  # noqa: E402
 EVIDENCE = ROOT / "docs" / "evidence"
 STUDIES = {
     "classification": "Tiny-ImageNet",
+    "classification_long": "Tiny-ImageNet after 8 epochs",
     "nuclei": "images of nuclei",
     "nuclei_long": "images of nuclei after 1,000 steps",
     "nuclei_pretrained": "images of nuclei from pretrained weights",
