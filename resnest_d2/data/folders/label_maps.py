@@ -61,7 +61,7 @@ def check_label_maps(
 
     Raises:
         FileNotFoundError: a folder does not exist, or has no image.
-        ValueError: there are too many classes, or ``ignore_value`` is one of them.
+        ValueError: there are too many classes, or ``ignore_value`` is one of them or above 255.
     """
     if not num_classes <= ignore_value <= 255:
         raise ValueError(

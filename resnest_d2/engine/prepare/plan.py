@@ -134,6 +134,7 @@ def _prepare(request: RunRequest) -> Plan:
     choose_model_device(cfg, request)
 
     check_step(cfg)
+    check_loader(cfg)
     check_choice("RESNEST.EVALUATOR", cfg.RESNEST.EVALUATOR, IMPLEMENTATIONS)
     check_jitter(cfg)
     Intensity.from_config(cfg)
@@ -147,7 +148,6 @@ def _prepare(request: RunRequest) -> Plan:
     check_tasks(cfg, () if request.eval_only else cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
     origin = Origin()
     if not request.eval_only:
-        check_loader(cfg)
         check_sizes(cfg)
         origin = set_schedule(cfg, given)
         check_training(cfg, request)

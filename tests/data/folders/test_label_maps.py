@@ -44,14 +44,15 @@ def test_images_of_every_format_and_in_capitals_are_found(folders):
 
 def test_numbers_that_are_not_whole_are_refused(folders):
     images, labels = folders
-    values = np.full((64, 64), 0.5, np.float32)
-    Path(labels, "000001.png").unlink()
-    Image.fromarray(values).save(Path(labels, "000001.tif"))
-    Image.fromarray(np.ones_like(values)).save(Path(images, "other.tif"))
-    problems = check_label_maps(images, labels, NUM_CLASSES).problems
-    assert [p.value for p in problems if p.kind == "unreadable-label"] == [
+    for name, value in (("000001", 0.5), ("000002", 1)):
+        Path(labels, f"{name}.png").unlink()
+        values = np.full((64, 64), value, np.float32)
+        Image.fromarray(values).save(Path(labels, f"{name}.tif"))
+    found = check_label_maps(images, labels, NUM_CLASSES)
+    assert [p.value for p in found.problems if p.kind == "unreadable-label"] == [
         "its numbers are not whole: classes have whole numbers"
     ]
+    assert found.pairs[0] == ("000002.png", "000002.tif") and len(found.pairs) == 5
 
 
 def test_every_problem_is_found_and_its_image_left_out(folders, tmp_path):
